@@ -1,0 +1,287 @@
+"""The configuration: frozen dataclasses, one a concern, checked once.
+
+Field names are unique over all groups, so that each is one flat command-line flag (`--learning-rate`). The string
+under a field is its help text. Derived sizes are properties; nothing is ever mutated in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jaxppo.errors import ConfigError, nearest
+
+ASSET_CLASSES = ("equity", "crypto", "fx")
+REWARD_COMPONENTS = (
+    "direction",
+    "magnitude",
+    "pnl",
+    "stop_tp",
+    "exploration",
+    "slippage",
+    "drawdown",
+    "log_return",
+    "differential_sharpe",
+)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which bars, and how they are split by time."""
+
+    data: str | None = None
+    """File or folder of Parquet or CSV bars; without it, the embedded synthetic market."""
+    interval: str | None = None
+    """Bar interval to use, such as 30m, 1h or 1d; needed where a folder holds several."""
+    symbols: tuple[str, ...] = ()
+    """Symbols to use; all that are found when empty."""
+    timezone: str | None = None
+    """Time zone of naive timestamps in the files, such as UTC, America/New_York or EET."""
+    asset_classes: dict[str, str] = field(default_factory=dict)
+    """SYMBOL CLASS pairs that override the guessed asset class (equity, crypto or fx)."""
+    split_by: Literal["time", "symbol"] = "time"
+    """time: the same cut-off dates for every symbol; symbol: fractions of each symbol's own bars (leaks time)."""
+    train_fraction: float = 0.70
+    """Share of all bars before the first cut-off date."""
+    validation_fraction: float = 0.15
+    """Share of all bars between the two cut-off dates; the rest is the test split."""
+    purge_bars: int = 0
+    """Bars between splits that no decision uses; raised to receptive field + reward horizon if less."""
+    market_seed: int = 7
+    """Seed of the embedded synthetic market."""
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Which market features the policy sees."""
+
+    features: tuple[str, ...] = ("base", "intraday", "calendar", "regime", "technical", "multi_window")
+    """Feature groups, in order."""
+    scale_window: int = 256
+    """Bars of the causal rolling mean and deviation that scale the unbounded features."""
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """The account: actions, costs, stops and episode ends."""
+
+    actions: Literal["hold_buy_sell", "sized", "sized_close", "targets"] = "hold_buy_sell"
+    """Action table."""
+    targets: tuple[float, ...] = (-1.0, 0.0, 1.0)
+    """Target exposures of the `targets` action table."""
+    max_exposure: float = 1.0
+    """Largest position notional as a multiple of equity; above 1 is leverage."""
+    rebalance_band: float = 0.05
+    """A same-side order that moves exposure by less than this share of equity is not sent."""
+    episode_steps: int = 256
+    """Bars an account lives before it is truncated; a multiple of n_steps."""
+    ruin_level: float = 0.1
+    """Equity, as a fraction of the starting equity, at or below which an account is liquidated and terminated."""
+    stop_loss: float = 0.02
+    """Stop-loss distance as a fraction of the average entry price; 0 for none."""
+    take_profit: float = 0.04
+    """Take-profit distance as a fraction of the average entry price; 0 for none."""
+    take_profit_gap: Literal["open", "limit"] = "open"
+    """Fill of a take-profit that the open gaps through: at the open, or (pessimistic) at the limit."""
+    fee: dict[str, float] = field(default_factory=dict)
+    """Fee per side on the notional, as CLASS FRACTION pairs over the defaults equity .001, crypto .0025, fx .0001."""
+    spread: float = 0.0
+    """Full bid-ask spread as a fraction of the price; a fill pays half of it."""
+    slippage: float = 0.0
+    """Slippage as a fraction of the price, always against us."""
+    borrow: float = 0.0
+    """Yearly borrow cost on short notional, accrued per bar."""
+    allow_short: tuple[str, ...] = ("equity", "fx")
+    """Asset classes that may be sold short."""
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """What is rewarded; never what is reported."""
+
+    reward: Literal["v245", "v33", "log_return", "differential_sharpe"] = "log_return"
+    """Reward preset; it also sets the default weights, gamma and entropy coefficients."""
+    reward_weights: dict[str, float] = field(default_factory=dict)
+    """COMPONENT WEIGHT pairs that replace the preset's weights one by one."""
+    normalize_reward: bool = False
+    """Divide the reward by the sum of the weights."""
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """The market encoder and the actor-critic trunk."""
+
+    encoder: Literal["tcn", "window_mlp", "none"] = "tcn"
+    """Market encoder: dilated causal convolutions, a flattened window, or the current bar only."""
+    window: int = 64
+    """Receptive field in bars of the tcn (a power of two) and the window_mlp encoders."""
+    channels: int = 32
+    """Width of the encoder."""
+    trunk_width: int = 64
+    """Width of the trunk's hidden layers."""
+    trunk_layers: int = 2
+    """Hidden layers of the trunk; the first joins market and account."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Matmul precision of the network; parameters, losses and accounts stay float32."""
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """The algorithm (Schulman et al. 2017)."""
+
+    learning_rate: float = 3e-4
+    """Peak Adam step size after warm-up."""
+    gamma: float = 0.99
+    """Discount per bar."""
+    gae_lambda: float = 0.95
+    """Lambda of generalized advantage estimation."""
+    clip: float = 0.2
+    """Clipping range of the policy ratio."""
+    clip_value: float = 0.0
+    """Clipping range of the value update; 0 for none."""
+    value_weight: float = 0.5
+    """Weight of the value loss."""
+    entropy_start: float = 0.05
+    """Entropy coefficient at the first update."""
+    entropy_end: float = 0.005
+    """Entropy coefficient from the end of the annealing on."""
+    entropy_anneal: float = 0.3
+    """Share of the updates over which the entropy coefficient falls linearly."""
+    max_grad_norm: float = 0.5
+    """Global gradient norm to clip at."""
+    epochs: int = 4
+    """Passes over a rollout."""
+    minibatches: int = 4
+    """Minibatches an epoch; each holds whole paths."""
+    normalize_advantages: bool = True
+    """Scale advantages to zero mean and unit deviation in each minibatch."""
+    target_kl: float = 0.0
+    """Skip the rest of an update once the approximate KL passes this; 0 for never."""
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """How much, how often: a preset sets budgets, a device tier sets sizes."""
+
+    n_envs: int = 2048
+    """Environments: paths x lanes."""
+    lanes: int = 32
+    """Accounts that share a path."""
+    n_steps: int = 32
+    """Bars a rollout."""
+    n_updates: int = 40
+    """PPO updates."""
+    env_steps: int = 0
+    """Total env steps; when above 0 it sets n_updates from n_envs and n_steps (rounded up)."""
+    validate_every: int = 5
+    """Updates between validations; the first state and the last are always validated."""
+    n_validations: int = 0
+    """Number of validations; when above 0 it sets validate_every."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what a run computes."""
+
+    preset: str = "quick_test"
+    """Name of the preset the values were layered on."""
+    seed: int = 0
+    """Seed of parameters, paths and actions."""
+    data: DataConfig = DataConfig()
+    features: FeatureConfig = FeatureConfig()
+    env: EnvConfig = EnvConfig()
+    reward: RewardConfig = RewardConfig()
+    agent: AgentConfig = AgentConfig()
+    ppo: PPOConfig = PPOConfig()
+    budget: BudgetConfig = BudgetConfig()
+
+    @property
+    def n_paths(self) -> int:
+        return self.budget.n_envs // self.budget.lanes
+
+    @property
+    def batch_steps(self) -> int:
+        """Env steps of one PPO update."""
+        return self.budget.n_envs * self.budget.n_steps
+
+    @property
+    def gradient_steps(self) -> int:
+        """Optimizer steps of one PPO update."""
+        return self.ppo.epochs * self.ppo.minibatches
+
+    @property
+    def segments(self) -> tuple[int, ...]:
+        """Updates before each validation after the first; the last may be shorter. They sum to n_updates."""
+        full, rest = divmod(self.budget.n_updates, self.budget.validate_every)
+        return (self.budget.validate_every,) * full + ((rest,) if rest else ())
+
+
+GROUPS: dict[str, type] = {
+    f.name: f.default.__class__ for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.default)
+}
+FIELD_GROUP: dict[str, str] = {f.name: g for g, cls in GROUPS.items() for f in dataclasses.fields(cls)}
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested plain dict of `config`, tuples as lists, ready for YAML."""
+
+    def plain(x: Any) -> Any:
+        if isinstance(x, dict):
+            return {k: plain(v) for k, v in x.items()}
+        return [plain(v) for v in x] if isinstance(x, (tuple, list)) else x
+
+    return plain(dataclasses.asdict(config))
+
+
+def from_dict(raw: Any, where: str = "config") -> Config:
+    """`Config` from a nested dict as `to_dict` writes it; unknown names raise `ConfigError` with the nearest ones."""
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{where}: expected a mapping of config groups, got {type(raw).__name__}")
+    top = {f.name for f in dataclasses.fields(Config)}
+    values: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key not in top:
+            raise ConfigError(f"{where}: unknown group {key!r}; {nearest(str(key), top)}")
+        values[key] = group_from_dict(key, value, where) if key in GROUPS else value
+    return Config(**values)
+
+
+def group_from_dict(group: str, raw: Any, where: str) -> Any:
+    """One config group from a mapping; unknown fields and values of the wrong type raise `ConfigError`."""
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{where}: group {group!r} must be a mapping, got {type(raw).__name__}")
+    cls = GROUPS[group]
+    default = cls()
+    names = [f.name for f in dataclasses.fields(cls)]
+    values = {}
+    for key, value in raw.items():
+        if key not in names:
+            raise ConfigError(f"{where}: unknown field {group}.{key}; {nearest(str(key), FIELD_GROUP)}")
+        values[key] = _coerce(value, getattr(default, key), f"{where}: {group}.{key}")
+    return cls(**values)
+
+
+def _coerce(value: Any, default: Any, where: str) -> Any:
+    """`value` as the type of `default` (YAML reads 3e-4 as a string and tuples as lists)."""
+    if default is None or isinstance(default, str):
+        if value is None and default is None or isinstance(value, str):
+            return value
+    elif isinstance(default, bool):
+        if isinstance(value, bool):
+            return value
+    elif isinstance(default, int):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif isinstance(default, float):
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            try:
+                return float(value)
+            except ValueError:
+                pass
+    elif isinstance(default, tuple):
+        if isinstance(value, (list, tuple)):
+            return tuple(value)
+    elif isinstance(default, dict) and isinstance(value, dict):
+        return value
+    raise ConfigError(f"{where} must be of type {type(default).__name__}, got {value!r}")

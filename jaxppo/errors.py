@@ -1,0 +1,35 @@
+"""The errors a user can cause. Each carries one sentence: what was wrong, where, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class JaxppoError(Exception):
+    """Base of every error that a user can cause and mend; command lines print it without a traceback."""
+
+
+class ConfigError(JaxppoError):
+    """A configuration that cannot be run: an unknown name, or numbers that do not fit together."""
+
+
+class DataError(JaxppoError):
+    """Bars that cannot be trusted or used: the message names file, symbol, row and field."""
+
+
+class CheckpointError(JaxppoError):
+    """A checkpoint that is missing, or that does not fit the data or the program it is restored into."""
+
+
+class RunDirectoryError(JaxppoError):
+    """A run directory that would be overwritten, or that is not one."""
+
+
+def nearest(name: str, valid: Iterable[str], n: int = 3) -> str:
+    """Phrase that lists the `n` valid names nearest to `name`, or all of them when none is near."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=n, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(repr(c) for c in close) + "?"
+    return "valid names are " + ", ".join(repr(c) for c in names)
