@@ -1,0 +1,276 @@
+"""The arithmetic of money: one bar of one account. Elementwise, so any batch shape works, in float32 or float64.
+
+Order of events (the timing contract): the order fills at the open; during the bar liquidation, stop-loss and
+take-profit are looked at in that order; the account is marked at the close, where borrow accrues.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxppo.config.schema import EnvConfig
+from jaxppo.market.tape import Costs, MarketStep
+
+# Why a position was closed during a bar. An order at the open is not one of these.
+REASON_NONE, REASON_STOP, REASON_TAKE_PROFIT, REASON_LIQUIDATION = 0, 1, 2, 3
+REASONS = ("order", "stop", "take_profit", "liquidation")
+
+
+class AccountState(NamedTuple):
+    """An account at a close. Money and units are floats of the ledger's dtype; any common shape."""
+
+    cash: jax.Array
+    units: jax.Array  # signed
+    equity: jax.Array  # cash + units * close
+    peak: jax.Array  # highest equity at a close so far, the start included
+    average_cost: jax.Array  # average entry fill price of the open position; 0 when flat
+    stop: jax.Array  # price level; 0 (long) or inf (short) for none
+    take_profit: jax.Array  # price level; inf (long) or 0 (short) for none
+    trade_pnl: jax.Array  # realised so far in the open trade, net of its fees and borrow
+    bars_held: jax.Array  # int32
+    trades: jax.Array  # int32: round trips closed
+    wins: jax.Array  # int32: those with a net gain
+    sharpe_a: jax.Array  # moving mean of the net return, for the differential Sharpe ratio
+    sharpe_b: jax.Array  # moving mean of its square
+
+
+class StepRecord(NamedTuple):
+    """What happened on one bar: enough to rebuild every trade. Same shape as the account."""
+
+    equity: jax.Array  # at the close
+    net_return: jax.Array  # equity / equity at the last close - 1
+    units: jax.Array  # at the close
+    order_units: jax.Array  # signed units filled at the open
+    order_price: jax.Array  # its fill price
+    exit_units: jax.Array  # signed units filled during the bar (0: nothing fired)
+    exit_price: jax.Array
+    reason: jax.Array  # int32, one of REASON_*
+    fees: jax.Array  # money
+    borrow: jax.Array  # money
+    cost: jax.Array  # fees + impact, money, against fills at the mid price
+    traded: jax.Array  # notional filled, money
+    exposure: jax.Array  # signed notional / equity, right after the order
+    closed: jax.Array  # int32: round trips closed on this bar, 0 to 2
+    gain: jax.Array  # net P&L of those with a gain
+    loss: jax.Array  # net P&L of those without, <= 0
+    ruined: jax.Array  # bool
+
+
+def open_account(start: jax.Array) -> AccountState:
+    """A fresh account of `start` cash; fields take its shape and dtype."""
+    zero = jnp.zeros_like(start)
+    count = jnp.zeros(start.shape, jnp.int32)
+    return AccountState(
+        cash=start,
+        units=zero,
+        equity=start,
+        peak=start,
+        average_cost=zero,
+        stop=zero,
+        take_profit=zero,
+        trade_pnl=zero,
+        bars_held=count,
+        trades=count,
+        wins=count,
+        sharpe_a=zero,
+        sharpe_b=zero,
+    )
+
+
+def units_for_exposure(account: AccountState, target: jax.Array, price: jax.Array, costs: Costs) -> jax.Array:
+    """Units after which the position, marked at `price`, is `target` times the equity that is left after costs.
+
+    With N the notional held, E the equity at `price` and c the cost of a unit of notional, the order x solves
+    N + x = target (E - c |x|): a target of 1 spends all cash and not a cent more.
+    """
+    notional = account.units * price
+    equity = account.cash + notional
+    gap = target * equity - notional
+    side = jnp.sign(gap)
+    # Buying costs (1 + impact)(1 + fee) - 1 of the notional, selling 1 - (1 - impact)(1 - fee).
+    cost = costs.impact + costs.fee + side * costs.impact * costs.fee
+    order = gap / (1.0 + target * cost * side)
+    return target * (equity - cost * jnp.abs(order)) / price
+
+
+def _levels(average_cost: jax.Array, units: jax.Array, env: EnvConfig) -> tuple[jax.Array, jax.Array]:
+    """Stop and take-profit prices of a position, from its average cost."""
+    long = units > 0
+    none_low = jnp.zeros_like(average_cost)
+    none_high = jnp.full_like(average_cost, jnp.inf)
+    stop = jnp.where(long, none_low, none_high)
+    take = jnp.where(long, none_high, none_low)
+    if env.stop_loss > 0:
+        stop = average_cost * jnp.where(long, 1.0 - env.stop_loss, 1.0 + env.stop_loss)
+    if env.take_profit > 0:
+        take = average_cost * jnp.where(long, 1.0 + env.take_profit, 1.0 - env.take_profit)
+    return stop, take
+
+
+class _Fill(NamedTuple):
+    price: jax.Array
+    fee: jax.Array
+    impact_cost: jax.Array
+    notional: jax.Array
+    closed: jax.Array  # bool: a round trip ended
+    pnl: jax.Array  # its net P&L, else 0
+
+
+def _fill_order(
+    account: AccountState, new_units: jax.Array, price: jax.Array, costs: Costs, env: EnvConfig
+) -> tuple[AccountState, _Fill]:
+    """Trade from the units held to `new_units` at the mid `price`: open, add, reduce, close or flip at average cost."""
+    units = account.units
+    order = new_units - units
+    size = jnp.abs(order)
+    side = jnp.sign(order)
+    fill_price = price * (1.0 + side * costs.impact)
+    fee = costs.fee * size * fill_price
+
+    held = jnp.abs(units)
+    reducing = units * order < 0
+    closing = jnp.where(reducing, jnp.minimum(size, held), 0.0)
+    opening = size - closing
+    realised = jnp.sign(units) * closing * (fill_price - account.average_cost)
+    closed = reducing & (size >= held)
+    fee_closing = costs.fee * closing * fill_price
+    closed_pnl = account.trade_pnl + realised - fee_closing
+
+    entering = (opening > 0) & ((units == 0) | closed)
+    adding = (opening > 0) & ~entering
+    flat = new_units == 0
+    blended = (held * account.average_cost + size * fill_price) / jnp.where(adding, jnp.abs(new_units), 1.0)
+    average_cost = jnp.where(adding, blended, jnp.where(entering, fill_price, account.average_cost))
+    average_cost = jnp.where(flat, 0.0, average_cost)
+    stop, take = _levels(average_cost, new_units, env)
+    opened = opening > 0
+    filled = account._replace(
+        cash=account.cash - order * fill_price - fee,
+        units=new_units,
+        average_cost=average_cost,
+        stop=jnp.where(opened, stop, account.stop),
+        take_profit=jnp.where(opened, take, account.take_profit),
+        trade_pnl=jnp.where(
+            flat, 0.0, jnp.where(entering, -(fee - fee_closing), account.trade_pnl + realised - fee)
+        ),
+        bars_held=jnp.where(flat | entering, 0, account.bars_held),
+    )
+    fill = _Fill(fill_price, fee, size * price * costs.impact, size * fill_price, closed, jnp.where(closed, closed_pnl, 0.0))
+    return filled, fill
+
+
+class _Exit(NamedTuple):
+    price: jax.Array  # mid price of the exit
+    reason: jax.Array  # int32
+
+
+def _find_exit(account: AccountState, bar: MarketStep, ruin: jax.Array, env: EnvConfig) -> _Exit:
+    """Which of liquidation, stop-loss and take-profit fires on this bar, and at what mid price.
+
+    An exact touch fires. A gap through a level fills at the open, which for the take-profit is optional.
+    """
+    units = account.units
+    long = units > 0
+    holding = units != 0
+    liquidation = (ruin - account.cash) / jnp.where(holding, units, 1.0)
+    adverse = jnp.where(long, bar.low, bar.high)
+    favourable = jnp.where(long, bar.high, bar.low)
+
+    def beyond(price: jax.Array, level: jax.Array) -> jax.Array:
+        return jnp.where(long, price <= level, price >= level)
+
+    liquidated = holding & beyond(adverse, liquidation)
+    stopped = holding & beyond(adverse, account.stop)
+    taken = holding & jnp.where(long, favourable >= account.take_profit, favourable <= account.take_profit)
+
+    def worse(level: jax.Array) -> jax.Array:
+        return jnp.where(long, jnp.minimum(bar.open, level), jnp.maximum(bar.open, level))
+
+    take_price = account.take_profit
+    if env.take_profit_gap == "open":
+        take_price = jnp.where(long, jnp.maximum(bar.open, take_price), jnp.minimum(bar.open, take_price))
+    price = jnp.where(liquidated, worse(liquidation), jnp.where(stopped, worse(account.stop), take_price))
+    reason = jnp.where(
+        liquidated,
+        REASON_LIQUIDATION,
+        jnp.where(stopped, REASON_STOP, jnp.where(taken, REASON_TAKE_PROFIT, REASON_NONE)),
+    )
+    return _Exit(jnp.where(reason > 0, price, bar.open), reason.astype(jnp.int32))
+
+
+def _close_position(account: AccountState, exit_: _Exit, costs: Costs) -> tuple[AccountState, _Fill]:
+    """Close all units at the exit's mid price where it fired; untouched elsewhere."""
+    fires = exit_.reason > 0
+    units = jnp.where(fires, account.units, 0.0)
+    size = jnp.abs(units)
+    price = exit_.price * (1.0 - jnp.sign(units) * costs.impact)
+    fee = costs.fee * size * price
+    pnl = account.trade_pnl + units * (price - account.average_cost) - fee
+    after = account._replace(
+        cash=account.cash + units * price - fee,
+        units=account.units - units,
+        average_cost=jnp.where(fires, 0.0, account.average_cost),
+        trade_pnl=jnp.where(fires, 0.0, account.trade_pnl),
+        bars_held=jnp.where(fires, 0, account.bars_held),
+    )
+    return after, _Fill(price, fee, size * exit_.price * costs.impact, size * price, fires, jnp.where(fires, pnl, 0.0))
+
+
+def advance(
+    account: AccountState, new_units: jax.Array, bar: MarketStep, costs: Costs, ruin: jax.Array, env: EnvConfig
+) -> tuple[AccountState, StepRecord]:
+    """One bar: fill at the open, exits during the bar, mark at the close.
+
+    Args:
+      account: state at the last close.
+      new_units: signed units wanted after the order; equal to `account.units` for no order.
+      bar: the bar after the decision.
+      costs: of the symbol.
+      ruin: equity at or below which the account is liquidated.
+      env: static settings (stops, take-profit gap).
+
+    Returns:
+      The account at this bar's close and the record of the bar, of the same shape.
+    """
+    ordered, order = _fill_order(account, new_units, bar.open, costs, env)
+    exposure = ordered.units * bar.open / jnp.maximum(ordered.cash + ordered.units * bar.open, 1e-12)
+    exit_ = _find_exit(ordered, bar, ruin, env)
+    exited, out = _close_position(ordered, exit_, costs)
+
+    borrow = costs.borrow * jnp.maximum(-exited.units, 0.0) * bar.close
+    cash = exited.cash - borrow
+    equity = cash + exited.units * bar.close
+    closed = order.closed.astype(jnp.int32) + out.closed.astype(jnp.int32)
+    wins = (order.pnl > 0).astype(jnp.int32) + (out.pnl > 0).astype(jnp.int32)
+    marked = exited._replace(
+        cash=cash,
+        equity=equity,
+        peak=jnp.maximum(account.peak, equity),
+        trade_pnl=exited.trade_pnl - borrow,
+        bars_held=exited.bars_held + (exited.units != 0).astype(jnp.int32),
+        trades=account.trades + closed,
+        wins=account.wins + wins,
+    )
+    record = StepRecord(
+        equity=equity,
+        net_return=equity / account.equity - 1.0,
+        units=exited.units,
+        order_units=new_units - account.units,
+        order_price=order.price,
+        exit_units=exited.units - ordered.units,
+        exit_price=out.price,
+        reason=exit_.reason,
+        fees=order.fee + out.fee,
+        borrow=borrow,
+        cost=order.fee + out.fee + order.impact_cost + out.impact_cost,
+        traded=order.notional + out.notional,
+        exposure=exposure,
+        closed=closed,
+        gain=jnp.maximum(order.pnl, 0.0) + jnp.maximum(out.pnl, 0.0),
+        loss=jnp.minimum(order.pnl, 0.0) + jnp.minimum(out.pnl, 0.0),
+        ruined=(exit_.reason == REASON_LIQUIDATION) | (equity <= ruin),
+    )
+    return marked, record

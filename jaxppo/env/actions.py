@@ -1,0 +1,108 @@
+"""Action tables: what an action index asks for, as data that a checkpoint can keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxppo.config.schema import EnvConfig
+from jaxppo.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ActionTable:
+    """K actions. An action keeps the position, or asks for exposure `scale * exposure + offset`.
+
+    `scale` is 0 for an absolute target and 1 for an order of `offset` times equity on top of the position.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    keep: tuple[bool, ...]
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+    @property
+    def n_actions(self) -> int:
+        return len(self.labels)
+
+
+_SIZES = (0.25, 0.50, 0.75)
+
+
+def _sized(close: bool) -> ActionTable:
+    percent = [f"{round(100 * s)}" for s in _SIZES]
+    labels = ("hold", *(f"buy_{p}" for p in percent), *(f"sell_{p}" for p in percent))
+    n = 2 * len(_SIZES)
+    table = ActionTable(
+        "sized", labels, (True,) + (False,) * n, (1.0,) * (n + 1), (0.0, *_SIZES, *(-s for s in _SIZES))
+    )
+    if not close:
+        return table
+    return ActionTable(
+        "sized_close", (*labels, "close"), (*table.keep, False), (*table.scale, 0.0), (*table.offset, 0.0)
+    )
+
+
+def action_table(env: EnvConfig) -> ActionTable:
+    """The action table that `env` names; `ConfigError` for target exposures that cannot be traded."""
+    if env.actions == "hold_buy_sell":
+        return ActionTable(
+            "hold_buy_sell",
+            ("hold", "buy", "sell"),
+            (True, False, False),
+            (0.0,) * 3,
+            (0.0, env.max_exposure, -env.max_exposure),
+        )
+    if env.actions in ("sized", "sized_close"):
+        return _sized(env.actions == "sized_close")
+    if len(env.targets) < 2 or len(set(env.targets)) < len(env.targets):
+        raise ConfigError(f"targets: need at least two different target exposures, got {list(env.targets)}")
+    beyond = [t for t in env.targets if not np.isfinite(t) or abs(t) > env.max_exposure]
+    if beyond:
+        raise ConfigError(f"targets: {beyond[0]} is beyond max_exposure {env.max_exposure}; raise it or drop the target")
+    n = len(env.targets)
+    labels = tuple(f"target_{t:+g}" for t in env.targets)
+    return ActionTable("targets", labels, (False,) * n, (0.0,) * n, tuple(float(t) for t in env.targets))
+
+
+def target_exposure(
+    table: ActionTable, action: jax.Array, exposure: jax.Array, allow_short: jax.Array, max_exposure: float
+) -> tuple[jax.Array, jax.Array]:
+    """What `action` asks for.
+
+    Args:
+      table: the action table.
+      action: int32 indices, any shape.
+      exposure: current exposure at the open, same shape.
+      allow_short: bool, broadcastable; where false, targets below 0 become 0.
+      max_exposure: targets are clipped to +-this.
+
+    Returns:
+      The target exposure, and a bool that is true where the action keeps the position as it is.
+    """
+    dtype = exposure.dtype
+    keep = jnp.asarray(table.keep)[action]
+    scale = jnp.asarray(table.scale, dtype)[action]
+    offset = jnp.asarray(table.offset, dtype)[action]
+    lowest = jnp.where(allow_short, -max_exposure, 0.0).astype(dtype)
+    return jnp.clip(scale * exposure + offset, lowest, max_exposure), keep
+
+
+def action_mask(table: ActionTable, exposure: jax.Array, allow_short: jax.Array) -> jax.Array:
+    """Which actions mean something: one that asks for a short where none is allowed needs a long to sell.
+
+    Args:
+      table: the action table.
+      exposure: exposure at the close, any shape.
+      allow_short: bool, broadcastable with `exposure`.
+
+    Returns:
+      bool, shape of `exposure` + (K,). At least one action is always valid.
+    """
+    selling = jnp.asarray([not k and o < 0 for k, o in zip(table.keep, table.offset, strict=True)])
+    no_sell = ~allow_short & (exposure <= 0)
+    return ~(jnp.expand_dims(no_sell, -1) & jnp.expand_dims(selling, tuple(range(no_sell.ndim))))

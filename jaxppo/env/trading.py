@@ -1,0 +1,196 @@
+"""The trading environment: a pure `reset` and `step` over a Tape, and the account step that the trainer lays out in lanes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxppo.config.schema import EnvConfig, RewardConfig
+from jaxppo.env.account import AccountState, StepRecord, advance, open_account, units_for_exposure
+from jaxppo.env.actions import ActionTable, action_mask, action_table, target_exposure
+from jaxppo.env.rewards import (
+    Outcome,
+    RewardPreset,
+    reward_components,
+    reward_preset,
+    total_reward,
+    update_sharpe_moments,
+)
+from jaxppo.market.tape import Costs, MarketStep, Tape, draw_starts, take_steps
+
+ACCOUNT_FEATURES = (
+    "total_return",
+    "win_rate",
+    "drawdown",
+    "exposure",
+    "unrealised_return",
+    "bars_held",
+    "stop_distance",
+    "take_profit_distance",
+)
+_BARS_HELD_SCALE = math.log1p(256)  # one day in a position is 0.58 on hourly bars, ten days 1
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """Static description of the environment: everything `step` needs besides arrays."""
+
+    config: EnvConfig
+    actions: ActionTable
+    reward: RewardPreset
+
+
+def env_spec(env: EnvConfig, reward: RewardConfig) -> EnvSpec:
+    """Check the configuration and resolve its action table and reward preset."""
+    return EnvSpec(env, action_table(env), reward_preset(reward))
+
+
+class Observation(NamedTuple):
+    """A pointer into the Tape plus the account vector; the market features are the encoder's to look up."""
+
+    symbol: jax.Array  # () int32
+    t: jax.Array  # () int32
+    account: jax.Array  # (len(ACCOUNT_FEATURES),) float32
+
+
+class EnvState(NamedTuple):
+    """One environment: where it is on the Tape and what it owns."""
+
+    symbol: jax.Array  # () int32
+    t: jax.Array  # () int32: decision bar
+    age: jax.Array  # () int32: bars since reset
+    account: AccountState
+
+
+class StepResult(NamedTuple):
+    """What a step tells about itself besides the next state."""
+
+    reward: jax.Array
+    components: dict[str, jax.Array]  # unweighted
+    record: StepRecord
+
+
+def observe_account(account: AccountState, close: jax.Array, config: EnvConfig) -> jax.Array:
+    """The account vector, the same function in training, backtest and live use. Free of price units.
+
+    Args:
+      account: state at the close, any shape.
+      close: price at which the account is marked, broadcastable.
+      config: the environment settings.
+
+    Returns:
+      Shape of the account + (8,): tanh(10 total return), win rate (0.5 before the first closed trade), drawdown in
+      [0, 1], exposure, tanh(10 unrealised return), log-scaled bars in position, and the distances from the close to the
+      stop and the take-profit as multiples of the configured distances (1 and 1 at entry, 0 when touched or flat).
+    """
+    equity = account.equity
+    held = account.units != 0
+    side = jnp.sign(account.units)
+    trades = account.trades.astype(equity.dtype)
+    win_rate = jnp.where(trades > 0, account.wins.astype(equity.dtype) / jnp.maximum(trades, 1.0), 0.5)
+    entry = jnp.where(held, account.average_cost, 1.0)
+    unrealised = jnp.where(held, side * (close / entry - 1.0), 0.0)
+
+    def distance(level: jax.Array, width: float) -> jax.Array:
+        if width == 0:
+            return jnp.zeros_like(equity)
+        return jnp.where(held, jnp.clip(jnp.abs(close - level) / (entry * width), 0.0, 4.0), 0.0)
+
+    return jnp.stack(
+        [
+            jnp.tanh(10.0 * (equity - 1.0)),
+            win_rate,
+            jnp.clip(1.0 - equity / account.peak, 0.0, 1.0),
+            account.units * close / jnp.maximum(equity, 1e-6),
+            jnp.tanh(10.0 * unrealised),
+            jnp.log1p(account.bars_held.astype(equity.dtype)) / _BARS_HELD_SCALE,
+            distance(account.stop, config.stop_loss),
+            distance(account.take_profit, config.take_profit),
+        ],
+        axis=-1,
+    )
+
+
+def step_account(
+    account: AccountState,
+    action: jax.Array,
+    market: MarketStep,
+    costs: Costs,
+    allow_short: jax.Array,
+    spec: EnvSpec,
+    entropy: jax.Array | float = 0.0,
+    alive: jax.Array | bool = True,
+) -> tuple[AccountState, StepResult]:
+    """One bar of one account, or of any batch of them: order, fill, exits, mark, reward.
+
+    Args:
+      account: state at the decision's close.
+      action: int32, same shape.
+      market: the step's market, broadcastable with the account.
+      costs, allow_short: of the symbol, broadcastable.
+      spec: static description.
+      entropy: of the policy over log(number of actions); only the `exploration` component looks at it.
+      alive: false for an account that was ruined before and stays so: it is closed out and trades no more.
+
+    Returns:
+      The account at the next close, and reward, components and record.
+    """
+    config = spec.config
+    equity = account.cash + account.units * market.open
+    exposure = account.units * market.open / jnp.maximum(equity, 1e-6)
+    target, keep = target_exposure(spec.actions, action, exposure, allow_short, config.max_exposure)
+    # Same-side orders within the band are not worth their fee; exits and flips always go out.
+    within = (target * exposure > 0) & (jnp.abs(target - exposure) < config.rebalance_band)
+    alive = jnp.asarray(alive)
+    target = jnp.where(alive, target, 0.0)
+    keep = (keep | within) & alive
+    wanted = jnp.where(keep, account.units, units_for_exposure(account, target, market.open, costs))
+    ruin = jnp.asarray(config.ruin_level, account.equity.dtype)
+    after, record = advance(account, wanted, market, costs, ruin, config)
+    if "differential_sharpe" in spec.reward.weights:
+        after = update_sharpe_moments(after, record.net_return)
+    components = reward_components(Outcome(account, after, record, market, jnp.asarray(entropy)), spec.reward)
+    return after, StepResult(total_reward(components, spec.reward), components, record)
+
+
+def reset(tape: Tape, spec: EnvSpec, key: jax.Array) -> tuple[EnvState, Observation]:
+    """A fresh account at a bar drawn uniformly over all that can start a step."""
+    symbol, t = draw_starts(tape, key, 1, 1)
+    state = EnvState(symbol[0], t[0], jnp.zeros((), jnp.int32), open_account(jnp.ones((), tape.close.dtype)))
+    return state, observe(tape, spec, state)
+
+
+def observe(tape: Tape, spec: EnvSpec, state: EnvState) -> Observation:
+    """What the agent sees at the close of bar `state.t`."""
+    account = observe_account(state.account, tape.close[state.symbol, state.t], spec.config)
+    return Observation(state.symbol, state.t, account)
+
+
+def valid_actions(tape: Tape, spec: EnvSpec, observation: Observation) -> jax.Array:
+    """(K,) bool action mask of an observation."""
+    exposure = observation.account[ACCOUNT_FEATURES.index("exposure")]
+    return action_mask(spec.actions, exposure, tape.allow_short[observation.symbol])
+
+
+def step(
+    tape: Tape, spec: EnvSpec, state: EnvState, action: jax.Array
+) -> tuple[EnvState, Observation, StepResult, jax.Array, jax.Array]:
+    """One step of one environment; vmap it over states and actions.
+
+    Returns:
+      state, observation, result, terminated (ruin only) and truncated (episode length reached, or the next bar has no
+      bar after it). There is no auto-reset: the returned observation is always that of this episode.
+    """
+    symbol, t = state.symbol, state.t
+    costs = jax.tree.map(lambda c: c[symbol], tape.costs)
+    account, result = step_account(
+        state.account, action, take_steps(tape, symbol, t), costs, tape.allow_short[symbol], spec
+    )
+    after = EnvState(symbol, t + 1, state.age + 1, account)
+    terminated = result.record.ruined
+    at_end = (after.age >= spec.config.episode_steps) | (after.t >= tape.length[symbol] - 1)
+    return after, observe(tape, spec, after), result, terminated, at_end & ~terminated

@@ -1,0 +1,159 @@
+"""The Tape: a whole market on the device, once. An observation is a pointer into it plus an account vector."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Bars ahead that the `direction` and `magnitude` reward components look at; observations never do.
+REWARD_HORIZON = 5
+# Bars of the trailing deviation that scales the `magnitude` component.
+VOLATILITY_BARS = 20
+
+
+class Costs(NamedTuple):
+    """Trading costs of a symbol, as fractions; any common shape."""
+
+    fee: jax.Array  # per side, on the notional of a fill
+    impact: jax.Array  # half spread + slippage: how far a fill is moved against us
+    borrow: jax.Array  # per bar, on short notional at the close
+
+
+class Tape(NamedTuple):
+    """Bars and causal features of S symbols, padded to T bars. Decisions are taken at bars first..length - 2."""
+
+    features: jax.Array  # (S, T, F) float32
+    open: jax.Array  # (S, T) float32
+    high: jax.Array  # (S, T) float32
+    low: jax.Array  # (S, T) float32
+    close: jax.Array  # (S, T) float32
+    forward_return: jax.Array  # (S, T) float32: open[t + 1] to close[t + REWARD_HORIZON]; for rewards only
+    volatility: jax.Array  # (S, T) float32: trailing deviation of a REWARD_HORIZON-bar return
+    first: jax.Array  # (S,) int32: first decision bar; it has a full receptive field behind it
+    length: jax.Array  # (S,) int32: valid bars
+    costs: Costs  # (S,) float32
+    allow_short: jax.Array  # (S,) bool
+    bars_per_year: jax.Array  # (S,) float32
+
+    @property
+    def n_symbols(self) -> int:
+        return self.open.shape[0]
+
+    @property
+    def n_bars(self) -> int:
+        return self.open.shape[1]
+
+    @property
+    def n_features(self) -> int:
+        return self.features.shape[2]
+
+
+class MarketStep(NamedTuple):
+    """What one step needs of the market: the bar after the decision, and the decision bar's reward context."""
+
+    open: jax.Array  # bar t + 1
+    high: jax.Array
+    low: jax.Array
+    close: jax.Array
+    forward_return: jax.Array  # bar t
+    volatility: jax.Array  # bar t
+
+
+def take_steps(tape: Tape, symbol: jax.Array, t: jax.Array) -> MarketStep:
+    """The market steps of decisions at bar `t` of `symbol`.
+
+    Args:
+      tape: the market.
+      symbol: int32 symbol indices, any shape.
+      t: int32 decision bars, broadcastable with `symbol`; t + 1 must be a valid bar.
+
+    Returns:
+      A `MarketStep` whose fields have the common shape of `symbol` and `t`.
+    """
+    after = t + 1
+    return MarketStep(
+        open=tape.open[symbol, after],
+        high=tape.high[symbol, after],
+        low=tape.low[symbol, after],
+        close=tape.close[symbol, after],
+        forward_return=tape.forward_return[symbol, t],
+        volatility=tape.volatility[symbol, t],
+    )
+
+
+def take_windows(tape: Tape, symbol: jax.Array, start: jax.Array, length: int) -> jax.Array:
+    """Feature windows of paths: contiguous slices of the Tape.
+
+    Args:
+      tape: the market.
+      symbol: (P,) int32.
+      start: (P,) int32 first bar of each window.
+      length: bars a window.
+
+    Returns:
+      (P, length, F) float32.
+    """
+    n_features = tape.n_features
+
+    def one(s: jax.Array, b: jax.Array) -> jax.Array:
+        zero = jnp.zeros((), jnp.int32)
+        return jax.lax.dynamic_slice(tape.features, (s, b, zero), (1, length, n_features))[0]
+
+    return jax.vmap(one)(symbol, start)
+
+
+def start_counts(tape: Tape, n_steps: int) -> jax.Array:
+    """How many bars of each symbol can start a path of `n_steps` decisions. Returns (S,) int32.
+
+    The last decision's reward may look REWARD_HORIZON bars ahead without leaving the split, and the state after the
+    last step is still a valid bar.
+    """
+    last_start = tape.length - n_steps - REWARD_HORIZON
+    return jnp.maximum(last_start - tape.first + 1, 0)
+
+
+def draw_starts(tape: Tape, key: jax.Array, n_paths: int, n_steps: int) -> tuple[jax.Array, jax.Array]:
+    """Paths drawn uniformly over every (symbol, bar) that can start one.
+
+    Returns:
+      symbol (P,) int32 and start bar (P,) int32.
+    """
+    ends = jnp.cumsum(start_counts(tape, n_steps))
+    flat = jax.random.randint(key, (n_paths,), 0, ends[-1])
+    symbol = jnp.searchsorted(ends, flat, side="right", method="compare_all").astype(jnp.int32)
+    offset = flat - jnp.where(symbol > 0, ends[jnp.maximum(symbol - 1, 0)], 0)
+    return symbol, tape.first[symbol] + offset
+
+
+def forward_returns(open_: np.ndarray, close: np.ndarray) -> np.ndarray:
+    """Return from open[t + 1] to close[t + REWARD_HORIZON], cut at the last bar; 0 where there is no next bar.
+
+    Args:
+      open_, close: (T,) float64.
+
+    Returns:
+      (T,) float64.
+    """
+    n = len(close)
+    out = np.zeros(n)
+    end = np.minimum(np.arange(n - 1) + REWARD_HORIZON, n - 1)
+    out[:-1] = close[end] / open_[1:] - 1.0
+    return out
+
+
+def trailing_volatility(close: np.ndarray) -> np.ndarray:
+    """Deviation of a REWARD_HORIZON-bar return: sqrt(horizon) times that of the last VOLATILITY_BARS bar returns.
+
+    Bars without that much history get the first full value's place holder 0. Returns (T,) float64.
+    """
+    n = len(close)
+    out = np.zeros(n)
+    if n <= VOLATILITY_BARS:
+        return out
+    returns = close[1:] / close[:-1] - 1.0
+    windows = np.lib.stride_tricks.sliding_window_view(returns, VOLATILITY_BARS)
+    out[VOLATILITY_BARS:] = windows.std(axis=1, ddof=1) * np.sqrt(REWARD_HORIZON)
+    return out
