@@ -15,8 +15,8 @@ from jaxppo.config.schema import EnvConfig
 from jaxppo.market.tape import Costs, MarketStep
 
 # Why a position was closed during a bar. An order at the open is not one of these.
-REASON_NONE, REASON_STOP, REASON_TAKE_PROFIT, REASON_LIQUIDATION = 0, 1, 2, 3
-REASONS = ("order", "stop", "take_profit", "liquidation")
+REASON_NONE, REASON_STOP, REASON_TAKE_PROFIT, REASON_LIQUIDATION, REASON_END = 0, 1, 2, 3, 4
+REASONS = ("order", "stop", "take_profit", "liquidation", "end")
 
 
 class AccountState(NamedTuple):
@@ -54,6 +54,7 @@ class StepRecord(NamedTuple):
     traded: jax.Array  # notional filled, money
     exposure: jax.Array  # signed notional / equity, right after the order
     closed: jax.Array  # int32: round trips closed on this bar, 0 to 2
+    wins: jax.Array  # int32: those with a net gain
     gain: jax.Array  # net P&L of those with a gain
     loss: jax.Array  # net P&L of those without, <= 0
     ruined: jax.Array  # bool
@@ -269,8 +270,45 @@ def advance(
         traded=order.notional + out.notional,
         exposure=exposure,
         closed=closed,
+        wins=wins,
         gain=jnp.maximum(order.pnl, 0.0) + jnp.maximum(out.pnl, 0.0),
         loss=jnp.minimum(order.pnl, 0.0) + jnp.minimum(out.pnl, 0.0),
         ruined=(exit_.reason == REASON_LIQUIDATION) | (equity <= ruin),
     )
     return marked, record
+
+
+def close_out(
+    account: AccountState, record: StepRecord, price: jax.Array, costs: Costs, where: jax.Array
+) -> tuple[AccountState, StepRecord]:
+    """Sell what is still open after a bar, at its close and at cost, where `where`; the record then says so.
+
+    Args:
+      account: state at the close.
+      record: of the bar; what `where` selects must not have exited during it, or holds nothing.
+      price: the close.
+      costs: of the symbol.
+      where: bool, broadcastable.
+    """
+    fires = where & (account.units != 0)
+    reason = jnp.where(fires, REASON_END, REASON_NONE).astype(jnp.int32)
+    closed, fill = _close_position(account, _Exit(price, reason), costs)
+    equity = jnp.where(fires, closed.cash, record.equity)
+    won = (fill.pnl > 0).astype(jnp.int32)
+    ended = fill.closed.astype(jnp.int32)
+    after = closed._replace(equity=equity, trades=closed.trades + ended, wins=closed.wins + won)
+    return after, record._replace(
+        equity=equity,
+        net_return=jnp.where(fires, (1.0 + record.net_return) * equity / record.equity - 1.0, record.net_return),
+        units=closed.units,
+        exit_units=jnp.where(fires, -account.units, record.exit_units),
+        exit_price=jnp.where(fires, fill.price, record.exit_price),
+        reason=jnp.where(fires, REASON_END, record.reason),
+        fees=record.fees + fill.fee,
+        cost=record.cost + fill.fee + fill.impact_cost,
+        traded=record.traded + fill.notional,
+        closed=record.closed + ended,
+        wins=record.wins + won,
+        gain=record.gain + jnp.maximum(fill.pnl, 0.0),
+        loss=record.loss + jnp.minimum(fill.pnl, 0.0),
+    )

@@ -84,6 +84,11 @@ def take_steps(tape: Tape, symbol: jax.Array, t: jax.Array) -> MarketStep:
     )
 
 
+def consecutive_bars(start: jax.Array, n: int) -> jax.Array:
+    """Bars start..start + n - 1 of each row: (P,) int32 to (n, P) int32."""
+    return jnp.expand_dims(start, 0) + jnp.arange(n, dtype=jnp.int32).reshape(-1, 1)
+
+
 def take_windows(tape: Tape, symbol: jax.Array, start: jax.Array, length: int) -> jax.Array:
     """Feature windows of paths: contiguous slices of the Tape.
 

@@ -1,0 +1,181 @@
+"""Metrics of an equity curve and of its closed trades: pure JAX over the last axis, so they vmap over anything.
+
+Every figure comes from the ledger, in money net of costs. Curves may be padded: `valid` says which bars count.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+CONSISTENCY_BLOCKS = 10
+# Weight of the drawdown in the validation fitness; not the `drawdown` reward component.
+FITNESS_DRAWDOWN_WEIGHT = 0.2
+
+
+class Moments(NamedTuple):
+    """Count and central moments of the valid entries; shapes without the last axis."""
+
+    count: jax.Array
+    mean: jax.Array
+    m2: jax.Array
+    m3: jax.Array
+    m4: jax.Array
+
+
+def moments(x: jax.Array, valid: jax.Array) -> Moments:
+    """Moments of `x` (..., T) where `valid` (..., T)."""
+    weight = valid.astype(x.dtype)
+    count = weight.sum(-1)
+    safe = jnp.maximum(count, 1.0)
+    mean = (x * weight).sum(-1) / safe
+    d = (x - jnp.expand_dims(mean, -1)) * weight
+    return Moments(count, mean, (d**2).sum(-1) / safe, (d**3).sum(-1) / safe, (d**4).sum(-1) / safe)
+
+
+def sharpe(m: Moments, bars_per_year: jax.Array) -> jax.Array:
+    """mean / std (ddof 1) * sqrt(bars a year); 0 for a curve that does not move."""
+    variance = m.m2 * m.count / jnp.maximum(m.count - 1.0, 1.0)
+    moving = variance > 0
+    ratio = m.mean / jnp.sqrt(jnp.where(moving, variance, 1.0)) * jnp.sqrt(bars_per_year)
+    return jnp.where(moving, ratio, 0.0)
+
+
+def sortino(returns: jax.Array, valid: jax.Array, bars_per_year: jax.Array) -> jax.Array:
+    """mean / sqrt(mean(min(r, 0)^2)) * sqrt(bars a year); inf for gains without a losing bar, 0 for no moves."""
+    m = moments(returns, valid)
+    down = moments(jnp.square(jnp.minimum(returns, 0.0)), valid).mean
+    ratio = m.mean / jnp.sqrt(jnp.where(down > 0, down, 1.0)) * jnp.sqrt(bars_per_year)
+    return jnp.where(down > 0, ratio, jnp.where(m.mean > 0, jnp.inf, 0.0))
+
+
+def skewness(m: Moments) -> jax.Array:
+    """Bias-corrected sample skewness G1 (scipy's `bias=False`); nan below 3 bars or for no moves."""
+    n = m.count
+    defined = (n > 2) & (m.m2 > 0)
+    g1 = m.m3 / jnp.where(defined, m.m2, 1.0) ** 1.5
+    correction = jnp.sqrt(n * jnp.maximum(n - 1.0, 0.0)) / jnp.maximum(n - 2.0, 1.0)
+    return jnp.where(defined, correction * g1, jnp.nan)
+
+
+def kurtosis(m: Moments) -> jax.Array:
+    """Bias-corrected excess kurtosis G2 (scipy's `bias=False`); nan below 4 bars or for no moves."""
+    n = m.count
+    defined = (n > 3) & (m.m2 > 0)
+    g2 = m.m4 / jnp.where(defined, m.m2, 1.0) ** 2 - 3.0
+    scale = (n - 1.0) / jnp.maximum((n - 2.0) * (n - 3.0), 1.0)
+    return jnp.where(defined, scale * ((n + 1.0) * g2 + 6.0), jnp.nan)
+
+
+def max_drawdown(equity: jax.Array, start: jax.Array) -> jax.Array:
+    """Largest 1 - equity / peak, in [0, 1]; the start counts as a peak. `equity` (..., T), `start` (...)."""
+    peak = jnp.maximum(jax.lax.cummax(equity, axis=equity.ndim - 1), jnp.expand_dims(start, -1))
+    return jnp.clip((1.0 - equity / peak).max(-1), 0.0, 1.0)
+
+
+def consistency(log_returns: jax.Array, valid: jax.Array, blocks: int = CONSISTENCY_BLOCKS) -> jax.Array:
+    """Share of equal time blocks with a positive net return; (..., T) to (...). Valid bars must come first."""
+    n = valid.astype(jnp.int32).sum(-1, keepdims=True)
+    bar = jnp.arange(log_returns.shape[-1], dtype=jnp.int32)
+    bar = bar.reshape((1,) * (log_returns.ndim - 1) + (-1,))
+    block = bar * blocks // jnp.maximum(n, 1)
+    used = jnp.where(valid, log_returns, 0.0)
+    sums = jnp.stack([jnp.where(block == b, used, 0.0).sum(-1) for b in range(blocks)], -1)
+    present = jnp.minimum(n[..., 0], blocks)
+    return (sums > 0).sum(-1).astype(log_returns.dtype) / jnp.maximum(present, 1).astype(log_returns.dtype)
+
+
+def profit_factor(gains: jax.Array, losses: jax.Array, trades: jax.Array) -> jax.Array:
+    """Sum of gains / |sum of losses| of closed trades; inf for gains without losses, nan without trades or money.
+
+    Args:
+      gains: sum of the trades' net gains.
+      losses: sum of their net losses, <= 0.
+      trades: number of closed trades.
+    """
+    ratio = gains / jnp.where(losses < 0, -losses, 1.0)
+    without_loss = jnp.where(gains > 0, jnp.inf, jnp.nan)
+    return jnp.where(trades > 0, jnp.where(losses < 0, ratio, without_loss), jnp.nan)
+
+
+class Metrics(NamedTuple):
+    """Figures of one account over one period; any common shape."""
+
+    net_return: jax.Array  # equity at the end / start - 1
+    sharpe: jax.Array
+    sortino: jax.Array
+    cagr: jax.Array
+    calmar: jax.Array  # cagr / max_drawdown
+    max_drawdown: jax.Array  # in [0, 1]
+    skew: jax.Array  # bias-corrected
+    kurtosis: jax.Array  # bias-corrected, excess
+    consistency: jax.Array  # in [0, 1]
+    profit_factor: jax.Array
+    win_rate: jax.Array  # of closed trades; nan without one
+    expectancy: jax.Array  # money a closed trade, per unit of starting equity; nan without one
+    trades: jax.Array  # closed round trips
+    turnover: jax.Array  # notional traded a year over equity
+    exposure: jax.Array  # mean |notional| / equity at the closes
+    fitness: jax.Array  # sharpe * max(0, 1 - FITNESS_DRAWDOWN_WEIGHT * max_drawdown)
+    bars: jax.Array
+
+
+class TradeSums(NamedTuple):
+    """Sums over an account's bars."""
+
+    gains: jax.Array
+    losses: jax.Array  # <= 0
+    trades: jax.Array  # int32
+    wins: jax.Array  # int32
+    turnover: jax.Array  # mean over bars of notional traded / equity
+    exposure: jax.Array  # mean over bars
+
+
+def summarize(
+    equity: jax.Array, start: jax.Array, valid: jax.Array, bars_per_year: jax.Array, sums: TradeSums
+) -> Metrics:
+    """All figures of equity curves.
+
+    Args:
+      equity: (..., T) at the closes; padded bars repeat the last equity.
+      start: (...) equity before the first bar.
+      valid: (..., T) bool, valid bars first.
+      bars_per_year: (...).
+      sums: of the ledger, (...).
+
+    Returns:
+      `Metrics` of shape (...).
+    """
+    before = jnp.concatenate([jnp.expand_dims(start, -1), equity[..., :-1]], -1)
+    returns = jnp.where(valid, equity / before - 1.0, 0.0)
+    logs = jnp.log(jnp.maximum(1.0 + returns, 1e-6))
+    m = moments(returns, valid)
+    ratio = sharpe(m, bars_per_year)
+    drawdown = max_drawdown(equity, start)
+    growth = equity[..., -1] / start
+    years = jnp.maximum(m.count, 1.0) / bars_per_year
+    cagr = jnp.maximum(growth, 0.0) ** (1.0 / years) - 1.0
+    trades = sums.trades.astype(equity.dtype)
+    any_trade = trades > 0
+    per_trade = jnp.where(any_trade, 1.0 / jnp.maximum(trades, 1.0), jnp.nan)
+    return Metrics(
+        net_return=growth - 1.0,
+        sharpe=ratio,
+        sortino=sortino(returns, valid, bars_per_year),
+        cagr=cagr,
+        calmar=jnp.where(drawdown > 0, cagr / jnp.where(drawdown > 0, drawdown, 1.0), jnp.nan),
+        max_drawdown=drawdown,
+        skew=skewness(m),
+        kurtosis=kurtosis(m),
+        consistency=consistency(logs, valid),
+        profit_factor=profit_factor(sums.gains, sums.losses, sums.trades),
+        win_rate=sums.wins.astype(equity.dtype) * per_trade,
+        expectancy=(sums.gains + sums.losses) / start * per_trade,
+        trades=trades,
+        turnover=sums.turnover * bars_per_year,
+        exposure=sums.exposure,
+        fitness=ratio * jnp.maximum(0.0, 1.0 - FITNESS_DRAWDOWN_WEIGHT * drawdown),
+        bars=m.count,
+    )

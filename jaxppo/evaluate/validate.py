@@ -1,0 +1,183 @@
+"""Play a policy over a whole split, every symbol at once, and measure it from the ledger. Runs inside the program."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxppo.agent.policy import Agent, Params, distribution
+from jaxppo.env.account import AccountState, StepRecord, close_out, open_account
+from jaxppo.env.actions import action_mask
+from jaxppo.env.trading import ACCOUNT_FEATURES, EnvSpec, observe_account, step_account
+from jaxppo.evaluate.baselines import buy_and_hold
+from jaxppo.evaluate.metrics import Metrics, TradeSums, summarize
+from jaxppo.market.tape import Tape, consecutive_bars, take_steps
+
+EXPOSURE = ACCOUNT_FEATURES.index("exposure")
+
+
+class EvaluationSet(NamedTuple):
+    """A split to evaluate on, and the calendar that joins its symbols' bars."""
+
+    tape: Tape
+    pool_index: jax.Array  # (S, U) int32: decisions a symbol has behind it at each time of the joint calendar
+    pool_bars_per_year: jax.Array  # () float32
+
+
+class Ledger(NamedTuple):
+    """The recorded decisions of one pass: N decisions x S symbols, padded at the end."""
+
+    record: StepRecord  # (N, S); after a symbol's last bar its record repeats a flat, unchanged account
+    action: jax.Array  # (N, S) int32
+    valid: jax.Array  # (N, S) bool
+    benchmark: jax.Array  # (N, S) buy-and-hold equity
+    pooled_equity: jax.Array  # (U,)
+    pooled_benchmark: jax.Array  # (U,)
+
+
+class Validation(NamedTuple):
+    """Figures of one pass."""
+
+    symbols: Metrics  # (S,)
+    pooled: Metrics  # ()
+    symbol_action_share: jax.Array  # (S, K)
+    action_share: jax.Array  # (K,)
+    symbol_buy_and_hold: jax.Array  # (S,) net return
+    buy_and_hold: jax.Array  # () net return
+    ruined: jax.Array  # () int32: symbols whose account was ruined
+
+
+class _Carry(NamedTuple):
+    account: AccountState  # (S, 1)
+    ruined: jax.Array  # (S, 1) bool
+
+
+def n_decisions(tape: Tape) -> int:
+    """Static bound on the decisions of any symbol of an evaluation tape; needs concrete `first` and `length`."""
+    return int(jnp.max(tape.length - 1 - tape.first))
+
+
+def _encode_all(agent: Agent, params: Params, tape: Tape, t: jax.Array, receptive_field: int) -> jax.Array:
+    """Market projections at the decision bars t (N, S): (N, S, H). The whole tape is encoded once."""
+    market = agent.encode(params, tape.features)  # (S, T - R + 1, H)
+    row = jnp.clip(t - (receptive_field - 1), 0, market.shape[1] - 1)
+    symbol = jnp.broadcast_to(jnp.arange(tape.n_symbols, dtype=jnp.int32), row.shape)
+    return market[symbol, row]
+
+
+def play(
+    agent: Agent, spec: EnvSpec, params: Params, tape: Tape, n_bars: int, receptive_field: int
+) -> tuple[StepRecord, jax.Array, jax.Array]:
+    """The argmax policy from the first to the last decision of every symbol, one account of 1.0 each.
+
+    What is open at a symbol's last close is sold there, at cost. A ruined account is closed out and stays ruined.
+
+    Returns:
+      record (N, S), action (N, S) int32, valid (N, S) bool.
+    """
+    last = jnp.expand_dims(tape.length - 2, 0)
+    t = consecutive_bars(tape.first, n_bars)  # (N, S)
+    valid = t <= last
+    t = jnp.minimum(t, last)
+    symbol = jnp.broadcast_to(jnp.arange(tape.n_symbols, dtype=jnp.int32), t.shape)
+    steps = jax.tree.map(lambda x: jnp.expand_dims(x, -1), take_steps(tape, symbol, t))
+    closes = jnp.expand_dims(tape.close[symbol, t], -1)
+    market = _encode_all(agent, params, tape, t, receptive_field)
+    allow_short = jnp.expand_dims(tape.allow_short, -1)
+    costs = jax.tree.map(lambda c: jnp.expand_dims(c, -1), tape.costs)
+
+    def decide(carry: _Carry, x: tuple) -> tuple[_Carry, tuple[StepRecord, jax.Array]]:
+        step, close, encoded, ok, at_end = x
+        vector = observe_account(carry.account, close, spec.config)
+        logits, _ = agent.decide(params, encoded, vector)
+        mask = action_mask(spec.actions, vector[..., EXPOSURE], allow_short)
+        action = distribution(logits, mask).mode()
+        account, result = step_account(
+            carry.account, action, step, costs, allow_short, spec, alive=~carry.ruined
+        )
+        account, record = close_out(account, result.record, step.close, costs, at_end)
+        idle = jax.tree.map(jnp.zeros_like, record)._replace(equity=carry.account.equity)
+        record = jax.tree.map(lambda new, old: jnp.where(ok, new, old), record, idle)
+        account = jax.tree.map(lambda new, old: jnp.where(ok, new, old), account, carry.account)
+        return _Carry(account, carry.ruined | record.ruined), (record, action)
+
+    start = open_account(jnp.ones((tape.n_symbols, 1), tape.close.dtype))
+    xs = (steps, closes, market, jnp.expand_dims(valid, -1), jnp.expand_dims(t == last, -1))
+    _, (record, action) = jax.lax.scan(decide, _Carry(start, jnp.zeros((tape.n_symbols, 1), bool)), xs)
+    return jax.tree.map(lambda x: x[..., 0], record), action[..., 0], valid
+
+
+def _pool(equity: jax.Array, pool_index: jax.Array) -> jax.Array:
+    """Mean equity of accounts that start at 1 each, on the joint calendar: (N, S), (S, U) to (U,)."""
+    with_start = jnp.concatenate([jnp.ones_like(equity[:1]), equity]).T  # (S, N + 1)
+    return jnp.take_along_axis(with_start, pool_index, axis=1).mean(0)
+
+
+def _trade_sums(record: StepRecord, valid: jax.Array) -> TradeSums:
+    """Sums over bars: (N, S) to (S,)."""
+    bars = jnp.maximum(valid.astype(record.equity.dtype).sum(0), 1.0)
+    before = jnp.concatenate([jnp.ones_like(record.equity[:1]), record.equity[:-1]])
+    turnover = jnp.where(valid, record.traded / jnp.maximum(before, 1e-6), 0.0)
+    return TradeSums(
+        gains=record.gain.sum(0),
+        losses=record.loss.sum(0),
+        trades=record.closed.sum(0),
+        wins=record.wins.sum(0),
+        turnover=turnover.sum(0) / bars,
+        exposure=jnp.where(valid, jnp.abs(record.exposure), 0.0).sum(0) / bars,
+    )
+
+
+def measure(
+    data: EvaluationSet, record: StepRecord, action: jax.Array, valid: jax.Array, n_actions: int
+) -> tuple[Validation, Ledger]:
+    """All figures of a recorded pass, per symbol and pooled.
+
+    The pooled curve is the mean of one account a symbol, each started with the same money and never rebalanced; its
+    trades are those of all accounts.
+    """
+    tape = data.tape
+    sums = _trade_sums(record, valid)
+    ones = jnp.ones(tape.n_symbols, record.equity.dtype)
+    symbols = summarize(record.equity.T, ones, valid.T, tape.bars_per_year, sums)
+
+    t = jnp.minimum(consecutive_bars(tape.first, valid.shape[0]), jnp.expand_dims(tape.length - 2, 0))
+    names = jnp.broadcast_to(jnp.arange(tape.n_symbols, dtype=jnp.int32), t.shape)
+    benchmark = buy_and_hold(tape.open[names, t + 1], tape.close[names, t + 1], valid, tape.costs)
+    equity = _pool(record.equity, data.pool_index)
+    pooled_benchmark = _pool(benchmark, data.pool_index)
+
+    weight = valid.astype(record.equity.dtype).sum(0)
+    weight = weight / weight.sum()
+    total = TradeSums(
+        sums.gains.sum(),
+        sums.losses.sum(),
+        sums.trades.sum(),
+        sums.wins.sum(),
+        (sums.turnover * tape.bars_per_year * weight).sum() / data.pool_bars_per_year,
+        (sums.exposure * weight).sum(),
+    )
+    always = jnp.ones_like(equity, bool)
+    pooled = summarize(equity, jnp.ones((), equity.dtype), always, data.pool_bars_per_year, total)
+    taken = jax.nn.one_hot(action, n_actions, dtype=equity.dtype) * jnp.expand_dims(valid.astype(equity.dtype), -1)
+    share = taken.sum(0) / jnp.maximum(valid.sum(0).astype(equity.dtype), 1.0).reshape(-1, 1)
+    validation = Validation(
+        symbols=symbols,
+        pooled=pooled,
+        symbol_action_share=share,
+        action_share=(share * weight.reshape(-1, 1)).sum(0),
+        symbol_buy_and_hold=benchmark[-1] - 1.0,
+        buy_and_hold=pooled_benchmark[-1] - 1.0,
+        ruined=record.ruined.any(0).astype(jnp.int32).sum(),
+    )
+    return validation, Ledger(record, action, valid, benchmark, equity, pooled_benchmark)
+
+
+def validate(
+    agent: Agent, spec: EnvSpec, params: Params, data: EvaluationSet, n_bars: int, receptive_field: int
+) -> tuple[Validation, Ledger]:
+    """Play the argmax policy over an evaluation set and measure it."""
+    record, action, valid = play(agent, spec, params, data.tape, n_bars, receptive_field)
+    return measure(data, record, action, valid, spec.actions.n_actions)

@@ -1,0 +1,192 @@
+"""Market time: bar intervals, asset classes, trading hours and annualisation.
+
+All times are UTC seconds (int64) at the start of a bar. Local time is computed with the IANA time-zone rules, so
+daylight-saving changes are honoured.
+"""
+
+from __future__ import annotations
+
+import re
+import zoneinfo
+
+import numpy as np
+import polars as pl
+
+from jaxppo.config.schema import ASSET_CLASSES
+from jaxppo.errors import ConfigError, DataError, nearest
+
+MINUTE, HOUR, DAY, WEEK = 60, 3_600, 86_400, 604_800
+DAYS_PER_YEAR = 365.25
+
+TRADING_DAYS = {"equity": 252.0, "fx": 260.0, "crypto": DAYS_PER_YEAR}
+"""Trading days a year by asset class: US exchanges, five-day weeks, and every day."""
+
+MARKET_TIMEZONES = {"equity": "America/New_York", "fx": "America/New_York", "crypto": "UTC"}
+"""Time zone of the market's day by asset class; the FX day ends at 17:00 New York in summer and winter alike."""
+
+CURRENCIES = frozenset(
+    "AED ARS AUD BHD BRL CAD CHF CLP CNH CNY COP CZK DKK EGP EUR GBP HKD HUF IDR ILS INR ISK JPY KES KRW KWD MXN MYR "
+    "NGN NOK NZD OMR PEN PHP PKR PLN QAR RON RUB SAR SEK SGD THB TRY TWD UAH USD VND ZAR XAG XAU XPD XPT".split()
+)
+"""ISO 4217 codes that are quoted as pairs, precious metals included."""
+
+STABLECOINS = frozenset("USDT USDC BUSD FDUSD TUSD USDP DAI".split())
+COINS = STABLECOINS | frozenset(
+    "BTC XBT ETH SOL XRP ADA DOGE LTC BNB LINK DOT AVAX MATIC POL TRX SHIB BCH XLM ATOM UNI ETC XMR NEAR APT ARB OP "
+    "FIL ICP HBAR VET ALGO AAVE MKR SAND MANA EOS XTZ DASH ZEC NEO SUI TON PEPE INJ STX GRT LDO CRV SNX COMP YFI SUSHI "
+    "FTM EGLD THETA AXS CHZ ENJ BAT ZRX KAVA RUNE IOTA QTUM WAVES ONT XEM BSV LUNA SEI TIA WIF BONK FLOKI JUP".split()
+)
+
+_UNITS = {
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
+    **dict.fromkeys(("m", "min", "minute", "minutes"), MINUTE),
+    **dict.fromkeys(("h", "hr", "hour", "hours"), HOUR),
+    **dict.fromkeys(("d", "day", "days"), DAY),
+    **dict.fromkeys(("w", "wk", "week", "weeks"), WEEK),
+}
+_WORDS = {"hourly": HOUR, "daily": DAY, "weekly": WEEK}
+_METATRADER = {
+    **{f"m{n}": n * MINUTE for n in (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)},
+    **{f"h{n}": n * HOUR for n in (1, 2, 3, 4, 6, 8, 12)},
+    "d1": DAY,
+    "w1": WEEK,
+}
+
+
+def match_interval(text: str) -> int | None:
+    """Seconds that `text` names, such as 5m, 1h, 1d, 1wk, 15min, daily or MetaTrader's H4; None if it names none.
+
+    `1M` is a month in exchanges' file names, not a minute, and a month has no fixed length: it gives None.
+    """
+    word = text.strip()
+    if word.lower() in _WORDS:
+        return _WORDS[word.lower()]
+    if word.lower() in _METATRADER:
+        return _METATRADER[word.lower()]
+    parts = re.fullmatch(r"([0-9]{1,4})\s?([A-Za-z]+)", word)
+    if parts is None or parts[2] == "M":
+        return None
+    return int(parts[1]) * _UNITS.get(parts[2].lower(), 0) or None
+
+
+def parse_interval(text: str) -> int:
+    """Seconds of a bar interval such as 1m, 5m, 15m, 30m, 1h, 4h, 1d or 1w; `ConfigError` for anything else."""
+    seconds = match_interval(text)
+    if seconds is None:
+        raise ConfigError(
+            f"interval {text!r} is not understood: give a number and a unit (s, m, h, d, w), such as 1m, 5m, 15m, "
+            "30m, 1h, 4h, 1d or 1w; months have no fixed length"
+        )
+    return seconds
+
+
+def format_interval(seconds: int) -> str:
+    """`seconds` in the largest unit that divides it: 3600 is 1h, 5400 is 90m, 604800 is 1w."""
+    for unit, size in (("w", WEEK), ("d", DAY), ("h", HOUR), ("m", MINUTE)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def guess_asset_class(symbol: str) -> str:
+    """Asset class of `symbol` by its spelling: fx, crypto or else equity.
+
+    fx is two currency codes (EURUSD, EUR/USD, EURUSD=X, EURUSD.pro); crypto ends in a stablecoin (SOLUSDT) or is a
+    known coin against a currency or coin (BTCUSD, BTC-USD, ETH/BTC). A bare coin such as BTC is taken for an equity,
+    because exchange-traded funds trade under those tickers.
+    """
+    name = symbol.upper().split(":")[0]
+    if name.endswith("=X"):
+        return "fx"
+    plain = re.sub(r"[-_./ ]?PERP$|\.P$", "", name)
+    if plain != name and plain in COINS:
+        return "crypto"
+    pair = re.split(r"[-_/]", plain)
+    if len(pair) == 2 and pair[0] and pair[1]:
+        return _pair_class(pair[0], pair[1])
+    if len(pair) > 2:
+        return "equity"
+    letters = plain.split(".")[0]
+    splits = [_pair_class(letters[:cut], letters[cut:]) for cut in range(2, len(letters) - 2)]
+    return next((found for found in ("fx", "crypto") if found in splits), "equity")
+
+
+def _pair_class(base: str, quote: str) -> str:
+    if base in CURRENCIES and quote in CURRENCIES:
+        return "fx"
+    if quote in STABLECOINS - {"DAI"} or (base in COINS and quote in CURRENCIES | COINS):
+        return "crypto"
+    return "equity"
+
+
+def market_timezone(asset_class: str) -> str:
+    """IANA time zone of the market's day, for calendar features; `ConfigError` for an unknown asset class."""
+    _check_asset_class(asset_class)
+    return MARKET_TIMEZONES[asset_class]
+
+
+def _check_asset_class(asset_class: str) -> None:
+    if asset_class not in ASSET_CLASSES:
+        raise ConfigError(f"unknown asset class {asset_class!r}; {nearest(asset_class, ASSET_CLASSES)}")
+
+
+def check_timezone(timezone: str) -> None:
+    """Raise `ConfigError` unless `timezone` is a name of the IANA time-zone database."""
+    try:
+        pl.Series([0], dtype=pl.Datetime("us")).dt.replace_time_zone(timezone)
+    except (pl.exceptions.PolarsError, ValueError):
+        known = zoneinfo.available_timezones() - {"localtime", "Factory"}
+        hint = nearest(timezone, known) if timezone[:1].isalpha() else "fixed offsets are named Etc/GMT-2 for UTC+02:00"
+        if len(hint) > 200:  # no name is near, and all of them would fill the screen
+            hint = "names are those of the IANA database, such as UTC, America/New_York or EET"
+        raise ConfigError(f"unknown time zone {timezone!r}; {hint}") from None
+
+
+def _local(time: np.ndarray, timezone: str) -> pl.Series:
+    check_timezone(timezone)
+    instants = pl.Series(np.asarray(time, np.int64)).cast(pl.Int64) * 1_000_000
+    return instants.cast(pl.Datetime("us")).dt.replace_time_zone("UTC").dt.convert_time_zone(timezone)
+
+
+def utc_offset_seconds(time: np.ndarray, timezone: str) -> np.ndarray:
+    """Seconds (T,) int64 to add to each UTC second of `time` (T,) to get the local wall clock of `timezone`."""
+    wall = _local(time, timezone).dt.replace_time_zone(None).dt.epoch("s")
+    return wall.to_numpy().astype(np.int64) - np.asarray(time, np.int64)
+
+
+def local_fields(time: np.ndarray, timezone: str) -> dict[str, np.ndarray]:
+    """Wall-clock fields of `time` (T,) UTC seconds in `timezone`, each (T,) int64.
+
+    minute_of_day 0-1439, weekday 0 (Monday) - 6, day_of_month 1-31, month 1-12, day_of_year 1-366.
+    """
+    local = _local(time, timezone).dt
+    fields = {
+        "minute_of_day": local.hour().cast(pl.Int64) * 60 + local.minute().cast(pl.Int64),
+        "weekday": local.weekday().cast(pl.Int64) - 1,  # polars counts Monday as 1
+        "day_of_month": local.day(),
+        "month": local.month(),
+        "day_of_year": local.ordinal_day(),
+    }
+    return {name: values.to_numpy().astype(np.int64) for name, values in fields.items()}
+
+
+def bars_per_year(time: np.ndarray, interval: int, asset_class: str, timezone: str) -> float:
+    """Bars a year, the factor that annualises per-bar figures of one symbol.
+
+    Intraday: trading days a year (252 equity, 260 fx, 365.25 crypto) x the median number of bars on the local days
+    that have any, so that half days, holidays and gaps do not move it. 7 hourly bars of US trading give 1764.
+    Daily: the trading days. Longer: 365.25 days / interval, so weekly is 52.18.
+
+    Args:
+        time: (T,) int64 UTC seconds of the bars' starts, T >= 1.
+        interval: seconds.
+        timezone: IANA zone whose midnight ends a trading day.
+    """
+    _check_asset_class(asset_class)
+    if len(time) == 0:
+        raise DataError("bars per year cannot be told without bars")
+    if interval >= DAY:
+        return min(TRADING_DAYS[asset_class], DAYS_PER_YEAR * DAY / interval)
+    local_day = (np.asarray(time, np.int64) + utc_offset_seconds(time, timezone)) // DAY
+    _, bars = np.unique(local_day, return_counts=True)
+    return TRADING_DAYS[asset_class] * float(np.median(bars))

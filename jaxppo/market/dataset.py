@@ -1,0 +1,209 @@
+"""From bars to Tapes: features, splits by time, padding. The one place where a market is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxppo.config.schema import ASSET_CLASSES, Config, EnvConfig
+from jaxppo.errors import ConfigError, DataError, nearest
+from jaxppo.market.bars import Bars, data_hash
+from jaxppo.market.calendar import bars_per_year
+from jaxppo.market.features import compute_features, feature_hash
+from jaxppo.market.splits import SPLITS, SplitRange, cutoff_times, split_ranges
+from jaxppo.market.tape import REWARD_HORIZON, Costs, Tape, forward_returns, trailing_volatility
+
+DEFAULT_FEES = {"equity": 0.001, "crypto": 0.0025, "fx": 0.0001}
+# Decisions below which a symbol's split says nothing worth a row in a table.
+MIN_DECISIONS = 30
+SECONDS_PER_YEAR = 365.25 * 86400
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of the market: its Tape and what its rows mean."""
+
+    tape: Tape
+    symbols: tuple[str, ...]
+    times: tuple[np.ndarray, ...]  # per symbol (length,) int64 bar starts, UTC seconds
+
+
+@dataclass(frozen=True)
+class Market:
+    """A whole market, split by time."""
+
+    splits: Mapping[str, Split]
+    bars: tuple[Bars, ...]
+    decisions: Mapping[str, Mapping[str, int]]  # symbol -> split -> decisions
+    cutoffs: tuple[int, int] | None  # UTC seconds; None where each symbol has its own
+    purge_bars: int
+    feature_names: tuple[str, ...]
+    feature_hash: str
+    min_bars: int
+    data_hash: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Symbol:
+    """One symbol with its feature warm-up cut off."""
+
+    bars: Bars
+    values: np.ndarray  # (T, F) float32
+    time: np.ndarray  # (T,) int64
+    prices: dict[str, np.ndarray]  # open, high, low, close: (T,) float64
+    volatility: np.ndarray  # (T,)
+
+
+def symbol_fees(env: EnvConfig) -> dict[str, float]:
+    """Fee per side by asset class: the defaults, overridden by `env.fee`."""
+    for name, fee in env.fee.items():
+        if name not in ASSET_CLASSES:
+            raise ConfigError(f"fee: unknown asset class {name!r}; {nearest(name, ASSET_CLASSES)}")
+        if not 0 <= fee < 0.5:
+            raise ConfigError(f"fee: {name} has {fee}; a fee is a fraction of the notional from 0 to 0.5")
+    for name in env.allow_short:
+        if name not in ASSET_CLASSES:
+            raise ConfigError(f"allow_short: unknown asset class {name!r}; {nearest(name, ASSET_CLASSES)}")
+    return {**DEFAULT_FEES, **env.fee}
+
+
+def build_market(bars: Sequence[Bars], config: Config, receptive_field: int) -> Market:
+    """Compute features, split by time and lay everything out as one Tape a split.
+
+    Args:
+      bars: one entry a symbol.
+      config: data, feature, env and budget settings.
+      receptive_field: bars that a decision sees.
+
+    Raises:
+      DataError: a symbol too short for the features, or no symbol long enough for the training or validation split.
+    """
+    tables = [compute_features(b, config.features.features, config.features.scale_window) for b in bars]
+    names, min_bars = tables[0].names, tables[0].min_bars
+    cut = [_trim(b, t.values, min_bars) for b, t in zip(bars, tables, strict=True)]
+    purge = max(config.data.purge_bars, receptive_field + REWARD_HORIZON)
+    ranges, cutoffs, warnings = _ranges(cut, config, receptive_field, purge)
+    needed = {
+        "train": config.budget.n_steps + REWARD_HORIZON,
+        "validation": MIN_DECISIONS,
+        "test": MIN_DECISIONS,
+    }
+    splits: dict[str, Split] = {}
+    for split in SPLITS:
+        have = [(s, r[split]) for s, r in zip(cut, ranges, strict=True) if r[split].decisions >= needed[split]]
+        absent = [s.bars.symbol for s, r in zip(cut, ranges, strict=True) if r[split].decisions < needed[split]]
+        if not have and split != "test":
+            raise DataError(_too_short(split, cut, ranges, needed[split], min_bars, purge))
+        if absent and have:
+            warnings.append(
+                f"{split} split: no or too few bars (under {needed[split]} decisions) of {', '.join(absent)}"
+            )
+        if have:
+            splits[split] = _split(have, config)
+    return Market(
+        splits=splits,
+        bars=tuple(bars),
+        decisions={s.bars.symbol: {k: r[k].decisions for k in SPLITS} for s, r in zip(cut, ranges, strict=True)},
+        cutoffs=cutoffs,
+        purge_bars=purge,
+        feature_names=names,
+        feature_hash=feature_hash(names),
+        min_bars=min_bars,
+        data_hash=data_hash(bars),
+        warnings=tuple(warnings),
+    )
+
+
+def _trim(bars: Bars, values: np.ndarray, min_bars: int) -> _Symbol:
+    keep = slice(min_bars - 1, None)
+    prices = {k: getattr(bars, k)[keep] for k in ("open", "high", "low", "close")}
+    return _Symbol(bars, values[keep], bars.time[keep], prices, trailing_volatility(bars.close)[keep])
+
+
+def _ranges(
+    cut: Sequence[_Symbol], config: Config, receptive_field: int, purge: int
+) -> tuple[list[dict[str, SplitRange]], tuple[int, int] | None, list[str]]:
+    times = [s.time for s in cut]
+    if config.data.split_by == "symbol":
+        ranges = [split_ranges(t, cutoff_times([t], config.data), receptive_field, purge) for t in times]
+        warning = (
+            "split_by symbol: every symbol has cut-off dates of its own, so the policy trains on times that other"
+            " symbols are validated on; its validation figures may flatter it"
+        )
+        return ranges, None, [warning]
+    cutoffs = cutoff_times(times, config.data)
+    return [split_ranges(t, cutoffs, receptive_field, purge) for t in times], cutoffs, []
+
+
+def _too_short(
+    split: str, cut: Sequence[_Symbol], ranges: Sequence[dict[str, SplitRange]], needed: int, min_bars: int, purge: int
+) -> str:
+    best = max(range(len(cut)), key=lambda i: ranges[i][split].decisions)
+    symbol = cut[best].bars
+    return (
+        f"{symbol.source}: too few bars for a {split} split: {symbol.symbol}, the longest there, has"
+        f" {len(symbol.time)} bars, of which {min_bars - 1} warm the features up, {purge} are purged at each cut-off and"
+        f" {ranges[best][split].decisions} are left to decide on in this split; at least {needed} are needed"
+    )
+
+
+def _pad(rows: Sequence[np.ndarray], length: int, dtype: type = np.float32) -> np.ndarray:
+    """Stack (T_s, ...) rows to (S, length, ...), repeating each last entry: padding is finite and never decided on."""
+    return np.stack([np.concatenate([r, np.repeat(r[-1:], length - len(r), axis=0)]) for r in rows]).astype(dtype)
+
+
+def _split(have: Sequence[tuple[_Symbol, SplitRange]], config: Config) -> Split:
+    length = max(r.end - r.begin for _, r in have)
+    fees = symbol_fees(config.env)
+    env = config.env
+
+    def rows(take: str) -> np.ndarray:
+        return _pad([s.prices[take][r.begin : r.end] for s, r in have], length)
+
+    forward = [forward_returns(s.prices["open"][r.begin : r.end], s.prices["close"][r.begin : r.end]) for s, r in have]
+    years = [bars_per_year(s.bars.time, s.bars.interval, s.bars.asset_class, s.bars.timezone) for s, _ in have]
+    impact = env.spread / 2 + env.slippage
+    tape = Tape(
+        features=jnp.asarray(_pad([s.values[r.begin : r.end] for s, r in have], length)),
+        open=jnp.asarray(rows("open")),
+        high=jnp.asarray(rows("high")),
+        low=jnp.asarray(rows("low")),
+        close=jnp.asarray(rows("close")),
+        forward_return=jnp.asarray(_pad(forward, length)),
+        volatility=jnp.asarray(_pad([s.volatility[r.begin : r.end] for s, r in have], length)),
+        first=jnp.asarray([r.first - r.begin for _, r in have], jnp.int32),
+        length=jnp.asarray([r.end - r.begin for _, r in have], jnp.int32),
+        costs=Costs(
+            fee=jnp.asarray([fees[s.bars.asset_class] for s, _ in have], jnp.float32),
+            impact=jnp.full(len(have), impact, jnp.float32),
+            borrow=jnp.asarray([env.borrow / y for y in years], jnp.float32),
+        ),
+        allow_short=jnp.asarray([s.bars.asset_class in env.allow_short for s, _ in have]),
+        bars_per_year=jnp.asarray(years, jnp.float32),
+    )
+    return Split(
+        tape=tape,
+        symbols=tuple(s.bars.symbol for s, _ in have),
+        times=tuple(s.time[r.begin : r.end] for s, r in have),
+    )
+
+
+def joint_calendar(split: Split) -> tuple[np.ndarray, np.ndarray, float]:
+    """The calendar that a split's symbols share, to pool their accounts in real time.
+
+    Returns:
+      time (U,) int64: starts of all bars that some symbol fills a decision on; index (S, U) int32: decisions each
+      symbol has behind it once the bars that start then have closed; and U over the years spanned, the pooled
+      annualisation.
+    """
+    first = np.asarray(split.tape.first)
+    fills = [t[f + 1 :] for t, f in zip(split.times, first, strict=True)]
+    joint = np.unique(np.concatenate(fills))
+    index = np.stack([np.searchsorted(f, joint, side="right") for f in fills]).astype(np.int32)
+    span = float(joint[-1] - joint[0]) / SECONDS_PER_YEAR
+    per_year = (len(joint) - 1) / span if span > 0 else float(split.tape.bars_per_year[0])
+    return joint, index, per_year

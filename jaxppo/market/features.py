@@ -1,0 +1,394 @@
+"""Causal market features: one registry of named groups, the same function for training, backtest and live.
+
+Row t of every feature depends on bars <= t alone. Prices enter divided by the first close, so no feature carries a
+price unit. Unbounded features are z-scores over the last `scale_window` bars, clipped to +-`CLIP`; bounded ones are
+mapped to about [-1, 1]. Indicators are TA-Lib's, except the two whose running sums of squares drift (see
+`rolling_mean_std`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import talib
+
+from jaxppo.errors import ConfigError, DataError, nearest
+from jaxppo.market.bars import Bars
+from jaxppo.market.calendar import local_fields
+
+FEATURE_VERSION = 1
+"""Raised whenever a feature is computed differently under the same name; it is part of `feature_hash`."""
+
+CLIP = 5.0
+SETTLE_BARS = 100  # Recursive averages forget their first value: (13 / 14)^100 = 6e-4 of it is left.
+RETURN_FLOOR = 1e-6  # Least deviation of a return-like series; a hundredth of a pip in EURUSD.
+LOG_FLOOR = 1e-3  # Least deviation of the logarithm of a volatility or a range.
+FLAT_RANGE = 1e-9  # A high-low range below this share of the price is no range: a position in it is neutral.
+DAY = 86_400
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of one symbol; rows before `min_bars - 1` are 0 and must not be used."""
+
+    values: np.ndarray  # (T, F) float32
+    names: tuple[str, ...]  # F ordered names
+    min_bars: int
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What groups compute from, float64. Prices are over the first close: unit-free, and exact for powers of two."""
+
+    bars: Bars
+    scale_window: int
+    high: np.ndarray  # (T,)
+    low: np.ndarray  # (T,)
+    close: np.ndarray  # (T,)
+    log_close: np.ndarray  # (T,)
+    log_return: np.ndarray  # (T,), 0 at the first bar
+
+
+@dataclass(frozen=True)
+class FeatureGroup:
+    """Named features that are computed together.
+
+    `compute` returns one (T,) float64 array a name. `lookback` is the number of bars before its slowest feature is
+    valid, `scaled_lookback` the same before its slowest unscaled series enters a z-score (0: the group has none).
+    """
+
+    names: tuple[str, ...]
+    compute: Callable[[Inputs], Sequence[np.ndarray]]
+    lookback: int
+    scaled_lookback: int = 0
+
+    def min_bars(self, scale_window: int) -> int:
+        """Bars needed for one valid row."""
+        return max(self.lookback, self.scaled_lookback + scale_window - 1 if self.scaled_lookback else 1)
+
+
+def rolling_mean_std(x: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and sample deviation (ddof 1) of the last `window` values; rows before `window - 1` mean nothing.
+
+    Windows are sums over two blocks of `window` bars, the own one up to t and the rest of the one before, about the own
+    block's first value, which every one of its windows holds. So there is no running sum that drifts over 600,000 bars
+    or keeps the rounding of a jump that left the window, a constant window has a deviation of exactly 0, and bars
+    after t cannot change the rounding at t.
+
+    Args:
+        x: (T,) float64, finite.
+        window: bars, at least 2.
+
+    Returns:
+        Two (T,) float64 arrays.
+    """
+    blocks = -(-len(x) // window) + 1
+    padded = np.zeros(blocks * window)
+    padded[window : window + len(x)] = x
+    grid = padded.reshape(blocks, window)
+    centre = grid[1:, :1]
+    own, before = grid[1:] - centre, grid[:-1] - centre
+    total = np.cumsum(own, axis=1) + _sum_after(before)
+    squares = np.cumsum(own * own, axis=1) + _sum_after(before * before)
+    variance = np.maximum(squares - total * total / window, 0.0) / (window - 1)
+    return (centre + total / window).ravel()[: len(x)], np.sqrt(variance).ravel()[: len(x)]
+
+
+def _sum_after(x: np.ndarray) -> np.ndarray:
+    """Sum of the later columns of each row, the own one not included."""
+    result = np.zeros_like(x)
+    result[:, :-1] = np.cumsum(x[:, :0:-1], axis=1)[:, ::-1]
+    return result
+
+
+def _scaled(x: np.ndarray, m: Inputs, floor: float) -> np.ndarray:
+    """Z-score of `x` over the scale window, its deviation at least `floor`, clipped."""
+    x = x.copy()
+    x[: np.argmax(np.isfinite(x))] = 0.0  # TA-Lib's NaN before its first value; those rows are before min_bars.
+    mean, std = rolling_mean_std(x, m.scale_window)
+    return np.clip((x - mean) / np.maximum(std, floor), -CLIP, CLIP)
+
+
+def _change(x: np.ndarray, n: int) -> np.ndarray:
+    """x[t] - x[t - n], 0 for the first n."""
+    result = np.zeros_like(x)
+    result[n:] = x[n:] - x[: len(x) - n]
+    return result
+
+
+def _log_volatility(m: Inputs, n: int) -> np.ndarray:
+    return np.log(rolling_mean_std(m.log_return, n)[1] + RETURN_FLOOR)
+
+
+def _flat(m: Inputs, n: int) -> np.ndarray:
+    """Whether the last n bars had no range."""
+    return talib.MAX(m.high, n) - talib.MIN(m.low, n) <= FLAT_RANGE * m.close
+
+
+def _position(close: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Where the close is in a range: -1 at the low, 1 at the high, 0 where there is no range."""
+    flat = high - low <= FLAT_RANGE * close
+    return np.where(flat, 0.0, 2.0 * (close - low) / np.where(flat, 1.0, high - low) - 1.0)
+
+
+def _balance(m: Inputs, n: int) -> np.ndarray:
+    """RSI as (gains - losses) / (gains + losses) = RSI / 50 - 1: TA-Lib's CMO, which is 0 and not -1 without moves."""
+    return talib.CMO(m.close, n) / 100.0
+
+
+def _base(m: Inputs) -> list[np.ndarray]:
+    usual_volume, _ = rolling_mean_std(m.bars.volume, 50)
+    traded = usual_volume > 0.0
+    volume = np.log1p(np.where(traded, m.bars.volume / np.where(traded, usual_volume, 1.0), 0.0))
+    return [
+        _scaled(m.log_close, m, RETURN_FLOOR),
+        _scaled(np.expm1(m.log_return), m, RETURN_FLOOR),
+        _scaled(m.log_return, m, RETURN_FLOOR),
+        _scaled(_log_volatility(m, 10), m, LOG_FLOOR),
+        _scaled(_change(m.log_close, 10), m, RETURN_FLOOR),
+        _balance(m, 14),
+        _scaled(volume, m, LOG_FLOOR),
+    ]
+
+
+def _clock(bars: Bars) -> dict[str, np.ndarray]:
+    """Calendar fields at the start of each bar. A daily bar stamped 00:00 UTC is a date: no zone may shift it."""
+    fields = local_fields(bars.time, bars.timezone)
+    if bars.interval < DAY:
+        return fields
+    dates = local_fields(bars.time, "UTC")
+    is_date = bars.time % DAY == 0
+    return {name: np.where(is_date, dates[name], fields[name]) for name in fields}
+
+
+def _cycle(phase: np.ndarray) -> list[np.ndarray]:
+    """Sine and cosine of a phase in turns."""
+    return [np.sin(2.0 * np.pi * phase), np.cos(2.0 * np.pi * phase)]
+
+
+def _intraday(m: Inputs) -> list[np.ndarray]:
+    clock = _clock(m.bars)
+    new_day = np.ones(len(m.close), bool)
+    new_day[1:] = (np.diff(clock["day_of_year"]) != 0) | (np.diff(m.bars.time) >= DAY)
+    day = np.cumsum(new_day)
+    so_far = pl.DataFrame({"day": day, "high": m.high, "low": m.low}).select(
+        high=pl.col("high").cum_max().over("day"), low=pl.col("low").cum_min().over("day")
+    )
+    day_open = m.bars.open[new_day][day - 1]
+    return [
+        *_cycle(clock["minute_of_day"] / 1440.0),
+        _position(m.close, so_far["low"].to_numpy(), so_far["high"].to_numpy()),
+        _scaled(np.log(m.bars.close / day_open), m, RETURN_FLOOR),
+    ]
+
+
+def _calendar(m: Inputs) -> list[np.ndarray]:
+    clock = _clock(m.bars)
+    missing = _change(m.bars.time, 1) - m.bars.interval
+    week = 7.0 * DAY / m.bars.interval
+    gap = np.log1p(np.maximum(missing, 0) / m.bars.interval) / np.log1p(week)
+    return [
+        *_cycle(clock["weekday"] / 7.0),
+        *_cycle((clock["month"] - 1) / 12.0),
+        *_cycle((clock["day_of_month"] - 1) / 31.0),
+        np.minimum(gap, 1.0),
+    ]
+
+
+def _memberships(z: np.ndarray) -> list[np.ndarray]:
+    """Posterior of three equally likely unit Gaussian states at z = -1.5, 0 and 1.5; sums to 1."""
+    z = np.clip(z, -CLIP, CLIP)
+    weights = [np.exp(-0.5 * (z - centre) ** 2) for centre in (-1.5, 0.0, 1.5)]
+    total = weights[0] + weights[1] + weights[2]
+    return [w / total for w in weights]
+
+
+def _t_statistic(m: Inputs, n: int) -> np.ndarray:
+    """Log return over n bars in units of its own deviation, were the n returns independent."""
+    std = rolling_mean_std(m.log_return, n)[1]
+    return _change(m.log_close, n) / (np.sqrt(n) * np.maximum(std, RETURN_FLOOR))
+
+
+def _regime(m: Inputs) -> list[np.ndarray]:
+    volatility = _scaled(_log_volatility(m, 20), m, LOG_FLOOR)
+    states = [volatility, _t_statistic(m, 50), _t_statistic(m, 10), _t_statistic(m, 200)]
+    return [p for z in states for p in _memberships(z)]
+
+
+def _directional(m: Inputs) -> tuple[np.ndarray, np.ndarray]:
+    """ADX / 50 - 1 and (DI+ - DI-) / 100, both of 14 bars.
+
+    A bar whose high rose as much as its low fell counts for neither side, but the rounding of tick prices breaks that
+    tie at random. The mean of both ways to break it is the same in every price unit.
+    """
+    ways = []
+    for nudge in (1.0 + 1e-8, 1.0 - 1e-8):
+        bars = (m.high * nudge, m.low, m.close, 14)
+        ways.append((talib.ADX(*bars), talib.PLUS_DI(*bars) - talib.MINUS_DI(*bars)))
+    return (ways[0][0] + ways[1][0]) / 100.0 - 1.0, (ways[0][1] + ways[1][1]) / 200.0
+
+
+def _stochastic(m: Inputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Slow %K, %D and Williams %R of 14 bars, each mapped to [-1, 1] and 0 where there was no range."""
+    flat = _flat(m, 14)
+    fast = np.where(flat, 0.0, talib.STOCHF(m.high, m.low, m.close, 14, 1)[0] / 50.0 - 1.0)
+    slow = talib.SMA(fast, 3)
+    williams = np.where(flat, 0.0, talib.WILLR(m.high, m.low, m.close, 14) / 50.0 + 1.0)
+    return slow, talib.SMA(slow, 3), williams
+
+
+def _technical(m: Inputs) -> list[np.ndarray]:
+    macd = talib.MACD(m.log_close, 12, 26, 9)
+    middle, deviation = rolling_mean_std(m.log_close, 20)
+    bollinger = np.clip((m.log_close - middle) / (2.0 * np.maximum(deviation, RETURN_FLOOR)), -CLIP, CLIP)
+    cci = np.where(_flat(m, 20), 0.0, talib.CCI(m.high, m.low, m.close, 20) / 200.0)
+    stoch_k, stoch_d, williams = _stochastic(m)
+    return [
+        *(_scaled(line, m, RETURN_FLOOR) for line in macd),
+        *_directional(m),
+        stoch_k,
+        stoch_d,
+        _scaled(np.log(talib.NATR(m.high, m.low, m.close, 14) / 100.0 + RETURN_FLOOR), m, LOG_FLOOR),
+        bollinger,
+        _scaled(np.log(deviation + RETURN_FLOOR), m, LOG_FLOOR),
+        np.clip(cci, -CLIP, CLIP),
+        williams,
+        _scaled(talib.ROCP(m.close, 12), m, RETURN_FLOOR),
+        _balance(m, 28),
+    ]
+
+
+def _multi_window(m: Inputs) -> list[np.ndarray]:
+    columns = []
+    for n in (20, 50, 100):
+        columns += [
+            _scaled(_change(m.log_close, n), m, RETURN_FLOOR),
+            _scaled(_log_volatility(m, n), m, LOG_FLOOR),
+            _position(m.close, talib.MIN(m.low, n), talib.MAX(m.high, n)),
+        ]
+    return columns
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+FEATURE_GROUPS: dict[str, FeatureGroup] = {
+    "base": FeatureGroup(
+        _words("price_z return log_return volatility_10 momentum_10 rsi_14 volume"),
+        _base,
+        lookback=15 + SETTLE_BARS,
+        scaled_lookback=50,
+    ),
+    # A history that starts within a day changes the last two until that day ends.
+    "intraday": FeatureGroup(
+        _words("minute_sin minute_cos day_range_position day_return"), _intraday, lookback=1, scaled_lookback=1
+    ),
+    "calendar": FeatureGroup(
+        _words("weekday_sin weekday_cos month_sin month_cos month_day_sin month_day_cos gap_before"),
+        _calendar,
+        lookback=2,
+    ),
+    "regime": FeatureGroup(
+        tuple(f"{of}_{state}" for of in _words("volatility trend momentum macro") for state in _words("low mid high")),
+        _regime,
+        lookback=201,
+        scaled_lookback=21,
+    ),
+    "technical": FeatureGroup(
+        _words(
+            "macd macd_signal macd_hist adx_14 di_14 stoch_k stoch_d atr_14 bollinger_position bollinger_width"
+            " cci_20 williams_r_14 roc_12 rsi_28"
+        ),
+        _technical,
+        lookback=29 + SETTLE_BARS,
+        scaled_lookback=34 + SETTLE_BARS,
+    ),
+    "multi_window": FeatureGroup(
+        tuple(f"{what}_{n}" for n in (20, 50, 100) for what in _words("return volatility position")),
+        _multi_window,
+        lookback=100,
+        scaled_lookback=101,
+    ),
+}
+"""The registry: 53 features in six groups. Sizes of the predecessor; what each regime is made of is ours."""
+
+
+def _groups(groups: Sequence[str]) -> list[FeatureGroup]:
+    """The groups of these names. Unknown or repeated names, or none, raise `ConfigError`."""
+    for name in groups:
+        if name not in FEATURE_GROUPS:
+            raise ConfigError(f"features: unknown feature group {name!r}; {nearest(name, FEATURE_GROUPS)}")
+    if not groups or len(set(groups)) < len(groups):
+        raise ConfigError(f"features must name at least one feature group, each once, got {list(groups)}")
+    return [FEATURE_GROUPS[name] for name in groups]
+
+
+def feature_names(groups: Sequence[str]) -> tuple[str, ...]:
+    """Ordered feature names of these groups."""
+    return tuple(name for group in _groups(groups) for name in group.names)
+
+
+def min_bars(groups: Sequence[str], scale_window: int) -> int:
+    """Bars of history needed for one valid row; the first valid row is `min_bars - 1`."""
+    if scale_window < 2:
+        raise ConfigError(f"scale_window must be at least 2 bars, got {scale_window}")
+    return max(group.min_bars(scale_window) for group in _groups(groups))
+
+
+def feature_hash(names: Sequence[str]) -> str:
+    """SHA-256 hex digest of the ordered names and `FEATURE_VERSION`; a checkpoint keeps it."""
+    return hashlib.sha256("\n".join([f"version {FEATURE_VERSION}", *names]).encode()).hexdigest()
+
+
+def compute_features(bars: Bars, groups: Sequence[str], scale_window: int) -> FeatureTable:
+    """Features of one symbol, one row a bar, row t from bars <= t alone.
+
+    Args:
+        bars: T checked bars of one symbol.
+        groups: names in `FEATURE_GROUPS`, in the order wanted.
+        scale_window: bars of the rolling mean and deviation that scale the unbounded features.
+
+    Returns:
+        A table whose rows from `min_bars - 1` on are finite; the rows before are 0.
+
+    Raises:
+        ConfigError: an unknown group, or a scale window below 2.
+        DataError: fewer than `min_bars` bars, or bars that make a feature non-finite.
+    """
+    needed = min_bars(groups, scale_window)
+    if len(bars.time) < needed:
+        raise DataError(
+            f"{bars.symbol}: {len(bars.time)} bars in {bars.source}, but features {', '.join(groups)} with"
+            f" scale_window {scale_window} need at least {needed}"
+        )
+    m = _inputs(bars, scale_window)
+    names = feature_names(groups)
+    values = np.zeros((len(bars.time), len(names)), np.float32)
+    columns = (column for group in _groups(groups) for column in group.compute(m))
+    for i, column in enumerate(columns):
+        values[needed - 1 :, i] = column[needed - 1 :]
+    _check_finite(bars, values, names)
+    return FeatureTable(values, names, needed)
+
+
+def _inputs(bars: Bars, scale_window: int) -> Inputs:
+    unit = bars.close[0]
+    high, low, close = bars.high / unit, bars.low / unit, bars.close / unit
+    log_close = np.log(close)
+    return Inputs(bars, scale_window, high, low, close, log_close, _change(log_close, 1))
+
+
+def _check_finite(bars: Bars, values: np.ndarray, names: tuple[str, ...]) -> None:
+    """Bars that were not checked (a NaN, a price of 0) must not become a silent feature."""
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        row, column = bad[0]
+        raise DataError(
+            f"{bars.symbol}: feature {names[column]} is not finite at bar {row} of {bars.source} (0-based);"
+            " every price must be a finite number above 0 and every volume a finite number"
+        )

@@ -1,0 +1,112 @@
+"""The clipped surrogate, value and entropy losses of PPO on a minibatch of whole paths."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxppo.agent.policy import Agent, Params, distribution
+from jaxppo.env.actions import ActionTable, action_mask
+from jaxppo.env.trading import ACCOUNT_FEATURES
+
+EXPOSURE = ACCOUNT_FEATURES.index("exposure")
+
+
+class Hyper(NamedTuple):
+    """Hyperparameters that one might sweep: float32 scalars, so that a population is one `jax.vmap`."""
+
+    learning_rate: jax.Array
+    gamma: jax.Array
+    gae_lambda: jax.Array
+    clip: jax.Array
+    clip_value: jax.Array  # 0 for none
+    value_weight: jax.Array
+    entropy_start: jax.Array
+    entropy_end: jax.Array
+    entropy_anneal: jax.Array
+    max_grad_norm: jax.Array
+    target_kl: jax.Array  # 0 for none
+
+
+class Samples(NamedTuple):
+    """What the loss needs of T steps of P paths x L lanes."""
+
+    account: jax.Array  # (T, P, L, A) account vectors
+    action: jax.Array  # (T, P, L) int32
+    log_prob: jax.Array  # (T, P, L) of the behaviour policy
+    value: jax.Array  # (T, P, L) of the behaviour policy
+    advantage: jax.Array  # (T, P, L)
+    value_target: jax.Array  # (T, P, L)
+
+
+class Batch(NamedTuple):
+    """A minibatch of P whole paths."""
+
+    features: jax.Array  # (P, R - 1 + T, F)
+    allow_short: jax.Array  # (P,) bool
+    samples: Samples
+
+
+class LossMetrics(NamedTuple):
+    """Scalars of one minibatch."""
+
+    policy_loss: jax.Array
+    value_loss: jax.Array
+    entropy: jax.Array
+    approx_kl: jax.Array
+    clip_fraction: jax.Array
+
+
+def path_mask(table: ActionTable, account: jax.Array, allow_short: jax.Array) -> jax.Array:
+    """Action mask of account vectors (T, P, L, A) or (P, L, A), from the exposure in them: (..., P, L, K) bool."""
+    exposure = account[..., EXPOSURE]
+    allowed = jnp.expand_dims(allow_short, (*range(exposure.ndim - 2), -1))
+    return action_mask(table, exposure, allowed)
+
+
+def policy_loss(log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array, clip: jax.Array) -> jax.Array:
+    """Clipped surrogate (Schulman et al. 2017, eq. 7), negated: shape of the arguments."""
+    ratio = jnp.exp(log_prob - old_log_prob)
+    return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage)
+
+
+def value_loss(value: jax.Array, old_value: jax.Array, target: jax.Array, clip: jax.Array) -> jax.Array:
+    """Half squared error; with `clip` above 0, the worse of it and that of the value clipped around the old one."""
+    error = jnp.square(value - target)
+    clipped = jnp.square(old_value + jnp.clip(value - old_value, -clip, clip) - target)
+    return 0.5 * jnp.where(clip > 0, jnp.maximum(error, clipped), error)
+
+
+def ppo_loss(
+    agent: Agent,
+    table: ActionTable,
+    params: Params,
+    batch: Batch,
+    hyper: Hyper,
+    entropy_coefficient: jax.Array,
+    normalize: bool,
+) -> tuple[jax.Array, LossMetrics]:
+    """Total loss of a minibatch; the encoder runs once over each of its paths, under the gradient."""
+    samples = batch.samples
+    market = jnp.swapaxes(agent.encode(params, batch.features), 0, 1)  # (T, P, H)
+    logits, value = agent.decide(params, market, samples.account)
+    policy = distribution(logits, path_mask(table, samples.account, batch.allow_short))
+    log_prob = policy.log_prob(samples.action)
+    advantage = samples.advantage
+    if normalize:
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    surrogate = policy_loss(log_prob, samples.log_prob, advantage, hyper.clip).mean()
+    critic = value_loss(value, samples.value, samples.value_target, hyper.clip_value).mean()
+    entropy = policy.entropy().mean()
+    log_ratio = log_prob - samples.log_prob
+    metrics = LossMetrics(
+        policy_loss=surrogate,
+        value_loss=critic,
+        entropy=entropy,
+        # The low-variance, never negative estimator of Schulman (2020), "Approximating KL divergence".
+        approx_kl=jnp.mean(jnp.expm1(log_ratio) - log_ratio),
+        clip_fraction=jnp.mean((jnp.abs(jnp.expm1(log_ratio)) > hyper.clip).astype(jnp.float32)),
+    )
+    return surrogate + hyper.value_weight * critic - entropy_coefficient * entropy, metrics

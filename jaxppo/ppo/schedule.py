@@ -1,0 +1,53 @@
+"""Schedules over PPO updates: linear warm-up then cosine for the step size, linear annealing for the entropy."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+WARMUP_SHARE = 0.05
+WARMUP_FACTOR = 0.1
+FINAL_FACTOR = 0.01
+
+
+def warmup_cosine(n_updates: int) -> optax.Schedule:
+    """Step size as a fraction of its peak, by the index k of the PPO update.
+
+    With N updates, W = max(1, int(.05 N)) and M = max(1, N - W): 0.1 + 0.9 k / W below W, then
+    0.01 + 0.99 (1 + cos(pi (k - W) / M)) / 2. Equals PyTorch's LinearLR and CosineAnnealingLR under SequentialLR.
+
+    Args:
+      n_updates: N.
+
+    Returns:
+      An optax schedule of the update index.
+    """
+    warmup = max(1, int(WARMUP_SHARE * n_updates))
+    cosine = max(1, n_updates - warmup)
+    joined = optax.join_schedules(
+        [
+            optax.linear_schedule(WARMUP_FACTOR, 1.0, warmup),
+            optax.cosine_decay_schedule(1.0, cosine, alpha=FINAL_FACTOR),
+        ],
+        boundaries=[warmup],
+    )
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        with jax.numpy_dtype_promotion("standard"):  # optax divides integer counts
+            return jnp.asarray(joined(count))
+
+    return schedule
+
+
+def per_gradient_step(schedule: optax.Schedule, gradient_steps: int) -> optax.Schedule:
+    """`schedule` of the PPO update, read on an optimizer's count of `gradient_steps` steps an update."""
+    return lambda count: schedule(count // gradient_steps)
+
+
+def entropy_coefficient(
+    update: jax.Array, n_updates: int, start: jax.Array, end: jax.Array, anneal: jax.Array
+) -> jax.Array:
+    """Linear from `start` to `end` over the first `anneal` share of the updates, then `end`. All float32 scalars."""
+    progress = update.astype(jnp.float32) / jnp.maximum(anneal * n_updates, 1.0)
+    return start + (end - start) * jnp.minimum(progress, 1.0)

@@ -1,0 +1,174 @@
+"""One PPO update: rollout, advantages, epochs of minibatches of whole paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxppo.agent.policy import Agent, Params
+from jaxppo.config.schema import Config
+from jaxppo.env.account import AccountState, open_account
+from jaxppo.env.trading import EnvSpec
+from jaxppo.market.tape import Tape
+from jaxppo.ppo.advantages import gae
+from jaxppo.ppo.loss import Batch, Hyper, Samples, ppo_loss
+from jaxppo.ppo.rollout import PathState, Rollout, advance_paths, collect, path_windows
+from jaxppo.ppo.schedule import entropy_coefficient, per_gradient_step, warmup_cosine
+
+ADAM_EPS = 1e-5
+
+
+class TrainState(NamedTuple):
+    """Everything that a run is, between two updates."""
+
+    params: Params
+    opt_state: optax.OptState
+    paths: PathState  # (P,)
+    accounts: AccountState  # (P, L)
+    key: jax.Array  # key data; draws are functions of (key, update, env), so it never changes
+    update: jax.Array  # () int32: updates done; env steps would overflow int32 at 2.1e9
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """Static half of a run: what is traced, not what is computed with."""
+
+    config: Config
+    agent: Agent
+    env: EnvSpec
+    receptive_field: int
+
+
+def hyper_from(config: Config) -> Hyper:
+    """The configured hyperparameters as float32 scalars."""
+    return Hyper(**{name: jnp.float32(getattr(config.ppo, name)) for name in Hyper._fields})
+
+
+def make_optimizer(config: Config, hyper: Hyper) -> optax.GradientTransformation:
+    """Global-norm clipping, Adam, and a step size that moves once per PPO update."""
+    schedule = per_gradient_step(warmup_cosine(config.budget.n_updates), config.gradient_steps)
+    return optax.chain(
+        optax.clip_by_global_norm(hyper.max_grad_norm),
+        optax.scale_by_adam(eps=ADAM_EPS),
+        optax.scale_by_schedule(schedule),
+        optax.scale(-hyper.learning_rate),
+    )
+
+
+class _Learner(NamedTuple):
+    params: Params
+    opt_state: Any
+    stopped: jax.Array  # bool: the KL limit of this update was passed
+    skipped: jax.Array  # int32: gradient steps with a non-finite gradient
+
+
+def _gradient_step(
+    learner: _Learner, batch: Batch, spec: TrainSpec, hyper: Hyper, coefficient: jax.Array
+) -> tuple[_Learner, dict[str, jax.Array]]:
+    """One optimizer step. Non-finite gradients and steps past the KL limit change nothing but the schedule's count."""
+    loss = jax.value_and_grad(ppo_loss, argnums=2, has_aux=True)
+    (_, aux), grads = loss(
+        spec.agent,
+        spec.env.actions,
+        learner.params,
+        batch,
+        hyper,
+        coefficient,
+        spec.config.ppo.normalize_advantages,
+    )
+    norm = optax.tree.norm(grads)
+    finite = jnp.isfinite(norm)
+    stopped = learner.stopped | ((hyper.target_kl > 0) & (aux.approx_kl > hyper.target_kl))
+    apply = finite & ~stopped
+    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer counts
+        updates, after = make_optimizer(spec.config, hyper).update(grads, learner.opt_state, learner.params)
+    params = optax.apply_updates(learner.params, updates)
+
+    def choose(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda n, o: jnp.where(apply, n, o), new, old)
+
+    clip, _, schedule, scale = after
+    kept = (clip, choose(after[1], learner.opt_state[1]), schedule, scale)
+    skipped = learner.skipped + (~finite).astype(jnp.int32)
+    metrics = {**aux._asdict(), "grad_norm": norm}
+    return _Learner(choose(params, learner.params), kept, stopped, skipped), metrics
+
+
+def _minibatch(tape: Tape, paths: PathState, samples: Samples, chosen: jax.Array, spec: TrainSpec) -> Batch:
+    """The paths `chosen` (p,) of a rollout; features are looked up again, never stored."""
+    some = PathState(*(x[chosen] for x in paths))
+    return Batch(
+        features=path_windows(tape, some, spec.receptive_field, spec.config.budget.n_steps),
+        allow_short=tape.allow_short[some.symbol],
+        samples=Samples(*(x[:, chosen] for x in samples)),
+    )
+
+
+def _learn(
+    state: TrainState, samples: Samples, tape: Tape, key: jax.Array, spec: TrainSpec, hyper: Hyper
+) -> tuple[Params, Any, dict[str, jax.Array]]:
+    """Epochs of minibatches over one rollout. Whole paths are shuffled: 4,096 indices, not a million samples."""
+    ppo, n_paths = spec.config.ppo, spec.config.n_paths
+    shuffles = jax.vmap(lambda k: jax.random.permutation(k, n_paths))(jax.random.split(key, ppo.epochs))
+    chosen = shuffles.reshape(ppo.epochs * ppo.minibatches, n_paths // ppo.minibatches)
+    coefficient = entropy_coefficient(
+        state.update, spec.config.budget.n_updates, hyper.entropy_start, hyper.entropy_end, hyper.entropy_anneal
+    )
+
+    def step(learner: _Learner, index: jax.Array) -> tuple[_Learner, dict[str, jax.Array]]:
+        batch = _minibatch(tape, state.paths, samples, index, spec)
+        return _gradient_step(learner, batch, spec, hyper, coefficient)
+
+    learner = _Learner(state.params, state.opt_state, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
+    learner, metrics = jax.lax.scan(step, learner, chosen)
+    means = jax.tree.map(jnp.mean, metrics)
+    means["skipped_steps"] = learner.skipped.astype(jnp.float32)
+    means["entropy_coefficient"] = coefficient
+    return learner.params, learner.opt_state, means
+
+
+def explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
+    """1 - Var(target - value) / Var(target); 0 where the target does not vary. Any shape to a scalar."""
+    variance = target.var()
+    return jnp.where(variance > 0, 1.0 - (target - value).var() / jnp.maximum(variance, 1e-12), 0.0)
+
+
+def _advantages(rollout: Rollout, hyper: Hyper) -> tuple[jax.Array, jax.Array]:
+    """Advantages and value targets (T, P, L). Episodes are truncated only where a rollout ends, which bootstraps."""
+    next_value = jnp.concatenate([rollout.value[1:], jnp.expand_dims(rollout.last_value, 0)])
+    never = jnp.zeros_like(rollout.terminated)
+    return gae(
+        rollout.reward, rollout.value, next_value, rollout.terminated, never, hyper.gamma, hyper.gae_lambda
+    )
+
+
+def update(state: TrainState, tape: Tape, spec: TrainSpec, hyper: Hyper) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One PPO update: the next state and its scalar metrics."""
+    budget, episode = spec.config.budget, spec.config.env.episode_steps
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.update)
+    act, shuffle, restart = jax.random.split(key, 3)
+    accounts, rollout, metrics = collect(
+        spec.agent,
+        spec.env,
+        state.params,
+        tape,
+        state.paths,
+        state.accounts,
+        act,
+        budget.n_steps,
+        spec.receptive_field,
+    )
+    advantage, target = _advantages(rollout, hyper)
+    samples = Samples(rollout.account, rollout.action, rollout.log_prob, rollout.value, advantage, target)
+    params, opt_state, learned = _learn(state, samples, tape, shuffle, spec, hyper)
+    paths, ended = advance_paths(tape, state.paths, restart, budget.n_steps, episode)
+    fresh = open_account(jnp.ones_like(accounts.equity))
+    accounts = jax.tree.map(lambda new, old: jnp.where(jnp.expand_dims(ended, -1), new, old), fresh, accounts)
+    metrics |= learned | {"explained_variance": explained_variance(rollout.value, target)}
+    metrics["learning_rate"] = hyper.learning_rate * warmup_cosine(budget.n_updates)(state.update)
+    return TrainState(params, opt_state, paths, accounts, state.key, state.update + 1), metrics
+

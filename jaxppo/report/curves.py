@@ -1,0 +1,210 @@
+"""Charts over the course of training, from the rows of metrics.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaxppo.report import canvas
+from jaxppo.report.rundata import best_row, values
+from jaxppo.report.style import BENCHMARK, BLUE, CYCLE, GREY, INK, MUTED, POLICY, VERMILLION
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One panel: a column of metrics.csv over env steps."""
+
+    column: str
+    title: str
+    percent: bool = False
+    reference: float | None = None
+    """Level drawn as a thin line, such as a profit factor of 1."""
+    other: str = ""
+    """A second column, drawn grey, and its name in the legend."""
+    other_name: str = ""
+
+
+TRAINING = (
+    Curve("reward_mean", "Reward per step"),
+    Curve("entropy", "Policy entropy (nats)"),
+    Curve("approx_kl", "KL of an update"),
+    Curve("clip_fraction", "Clipped samples", percent=True),
+    Curve("explained_variance", "Explained variance of the value", reference=0.0),
+    Curve("value_loss", "Value loss"),
+    Curve("train_trade_rate", "Orders per training step", percent=True),
+    Curve("learning_rate", "Learning rate"),
+)
+VALIDATION = (
+    Curve("val_return", "Net return", percent=True, other="val_buy_and_hold_return", other_name="buy-and-hold"),
+    Curve("val_sharpe", "Sharpe ratio", reference=0.0),
+    Curve("val_fitness", "Fitness (chooses the best)", reference=0.0),
+    Curve("val_max_drawdown", "Maximum drawdown", percent=True),
+    Curve("val_profit_factor", "Profit factor", reference=1.0),
+    Curve("val_trades", "Closed trades"),
+)
+
+
+def training_curves(metrics: pl.DataFrame) -> Figure | None:
+    """How the optimisation went; None before the first validation."""
+    return _panels(metrics, TRAINING, columns=4, height=1.95, best=None)
+
+
+def validation_curves(metrics: pl.DataFrame) -> Figure | None:
+    """How the policy did on the validation bars, its best validation marked; None before the first validation."""
+    return _panels(metrics, VALIDATION, columns=3, height=2.15, best=best_row(metrics))
+
+
+def reward_components(metrics: pl.DataFrame) -> Figure | None:
+    """Mean, share and saturation of each reward component; None where metrics.csv has none."""
+    names = components(metrics)
+    if not names:
+        return None
+    figure, axes = canvas.grid(3, 3, 2.9)
+    panels = (("mean", "Mean per step"), ("share", "Share of the reward"), ("saturation", "Saturated steps"))
+    for ax, (kind, heading) in zip(axes, panels, strict=True):
+        canvas.title(ax, heading)
+        for name, color in zip(names, _cycle(len(names)), strict=True):
+            _line(ax, metrics, f"reward_{name}_{kind}", color, canvas.plain(name.replace("_", " ")))
+        if kind != "mean":
+            canvas.percent_axis(ax)
+        canvas.count_axis(ax)
+        _note_if_empty(ax)
+    canvas.legend(axes[0])
+    return figure
+
+
+def action_shares(metrics: pl.DataFrame) -> Figure | None:
+    """Share of each action in training and in validation, a stacked bar a validation; None where there is none."""
+    labels = [c.removeprefix("val_action_share_") for c in metrics.columns if c.startswith("val_action_share_")]
+    if not labels:
+        return None
+    figure, axes = canvas.grid(2, 2, 2.9)
+    for ax, prefix, heading in zip(axes, ("action_share_", "val_action_share_"), ("Training", "Validation"), strict=True):
+        canvas.title(ax, heading)
+        bottom = np.zeros(metrics.height)
+        for label, color in zip(labels, action_colors(labels), strict=True):
+            share = np.nan_to_num(values(metrics, prefix + label), posinf=0.0, neginf=0.0)
+            ax.bar(np.arange(metrics.height), share, 0.86, bottom, color=color, label=canvas.plain(action_name(label)))
+            bottom = bottom + share
+        ax.set_ylim(0, 1)
+        ax.margins(x=0.01)
+        canvas.percent_axis(ax)
+        _row_axis(ax, metrics)
+    canvas.legend_above(axes[1], columns=len(labels))
+    return figure
+
+
+def components(metrics: pl.DataFrame) -> list[str]:
+    """Names of the reward components that metrics.csv has columns of, in their order there."""
+    return [c[len("reward_") : -len("_share")] for c in metrics.columns if c.startswith("reward_") and c.endswith("_share")]
+
+
+def action_name(label: str) -> str:
+    """A label of an action table in words: buy_25 as "buy 25 %", target_-0.5 as "target -0.5"."""
+    verb, _, size = label.partition("_")
+    if not size:
+        return label
+    return f"{verb} {size} %" if verb in ("buy", "sell") else f"{verb} {size}"
+
+
+def action_colors(labels: list[str]) -> list[str]:
+    """Blues for buying and long targets, oranges for selling and short ones, greys for the rest."""
+    blues, oranges, greys = ["#9CCBE8", "#4A9CCF", "#0072B2"], ["#F6C98B", "#EC9A3C", "#C75A00"], ["#C9CDD3", "#8A919C"]
+    sides = [_side(label) for label in labels]
+    shades = {1: blues, -1: oranges, 0: greys}
+    return [_shade(shades[side], sides[:i].count(side), sides.count(side)) for i, side in enumerate(sides)]
+
+
+def _side(label: str) -> int:
+    """1 for an action that buys, -1 for one that sells, 0 for one that holds or closes."""
+    verb, _, size = label.partition("_")
+    if verb == "target":
+        try:
+            return int(np.sign(float(size)))
+        except ValueError:
+            return 0
+    return {"buy": 1, "sell": -1}.get(verb, 0)
+
+
+def _shade(shades: list[str], position: int, count: int) -> str:
+    """The `position`-th of `count` shades, light to dark; a single action gets the darkest but one grey."""
+    if count == 1:
+        return shades[0] if len(shades) == 2 else shades[-1]
+    return shades[round(position * (len(shades) - 1) / (count - 1))]
+
+
+def _panels(
+    metrics: pl.DataFrame, curves: tuple[Curve, ...], columns: int, height: float, best: int | None
+) -> Figure | None:
+    if metrics.height == 0:
+        return None
+    figure, axes = canvas.grid(len(curves), columns, height)
+    for ax, curve in zip(axes, curves, strict=True):
+        _panel(ax, metrics, curve, best)
+    return figure
+
+
+def _panel(ax: Axes, metrics: pl.DataFrame, curve: Curve, best: int | None) -> None:
+    canvas.title(ax, curve.title)
+    if curve.percent:
+        canvas.percent_axis(ax)
+    if curve.other:
+        _line(ax, metrics, curve.other, BENCHMARK, curve.other_name, dashes=(4, 2))
+    _line(ax, metrics, curve.column, POLICY, "policy")
+    canvas.count_axis(ax)
+    if curve.reference is not None:
+        ax.axhline(curve.reference, color=GREY, linewidth=0.9, zorder=1)
+    _note_infinite(ax, metrics, curve.column)
+    if best is not None:
+        x, y = values(metrics, "env_steps")[best], values(metrics, curve.column)[best]
+        ax.plot([x], [y], "o", color=VERMILLION, markersize=6.5, zorder=5, label="best validation")
+    if curve.other:
+        canvas.legend(ax)
+    _note_if_empty(ax)
+
+
+def _line(
+    ax: Axes, metrics: pl.DataFrame, column: str, color: str, label: str, dashes: tuple[float, ...] = ()
+) -> None:
+    """Finite values of a column over env steps; a break where a value is missing."""
+    y = values(metrics, column)
+    y = np.where(np.isfinite(y), y, np.nan)
+    size = 3.0 if metrics.height <= 60 else 0.0
+    line = ax.plot(values(metrics, "env_steps"), y, "-o", color=color, linewidth=1.7, markersize=size, label=label)[0]
+    if dashes:
+        line.set_dashes(dashes)
+
+
+def _note_infinite(ax: Axes, metrics: pl.DataFrame, column: str) -> None:
+    """Arrows along the top edge where the value is infinite, which no line can show."""
+    infinite = np.isposinf(values(metrics, column))
+    if infinite.any():
+        x = values(metrics, "env_steps")[infinite]
+        y = np.full(len(x), 0.95)
+        ax.plot(x, y, "^", color=BLUE, markersize=5, transform=ax.get_xaxis_transform(), clip_on=False)
+        ax.text(0.98, 0.8, "▲ infinite", transform=ax.transAxes, ha="right", fontsize=8, color=MUTED)
+
+
+def _note_if_empty(ax: Axes) -> None:
+    drawn = [np.asarray(line.get_ydata(), dtype=np.float64) for line in ax.get_lines()]
+    if not any(np.isfinite(y).any() for y in drawn if len(y) != 2):
+        canvas.no_data(ax)
+
+
+def _row_axis(ax: Axes, metrics: pl.DataFrame) -> None:
+    """Env steps of at most six of the bars."""
+    steps = values(metrics, "env_steps")
+    shown = np.unique(np.linspace(0, metrics.height - 1, min(6, metrics.height)).round().astype(np.int64))
+    ax.set_xticks(shown, [canvas.short_count(steps[i]) for i in shown])
+    ax.grid(False, axis="x")
+
+
+def _cycle(n: int) -> list[str]:
+    return [CYCLE[i % len(CYCLE)] for i in range(n)]
+
+
