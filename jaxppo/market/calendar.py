@@ -6,6 +6,8 @@ daylight-saving changes are honoured.
 
 from __future__ import annotations
 
+import difflib
+import functools
 import re
 import zoneinfo
 
@@ -30,12 +32,13 @@ CURRENCIES = frozenset(
 )
 """ISO 4217 codes that are quoted as pairs, precious metals included."""
 
-STABLECOINS = frozenset("USDT USDC BUSD FDUSD TUSD USDP DAI".split())
+STABLECOINS = frozenset("USDT USDC BUSD FDUSD TUSD USDP".split())
 COINS = STABLECOINS | frozenset(
     "BTC XBT ETH SOL XRP ADA DOGE LTC BNB LINK DOT AVAX MATIC POL TRX SHIB BCH XLM ATOM UNI ETC XMR NEAR APT ARB OP "
     "FIL ICP HBAR VET ALGO AAVE MKR SAND MANA EOS XTZ DASH ZEC NEO SUI TON PEPE INJ STX GRT LDO CRV SNX COMP YFI SUSHI "
     "FTM EGLD THETA AXS CHZ ENJ BAT ZRX KAVA RUNE IOTA QTUM WAVES ONT XEM BSV LUNA SEI TIA WIF BONK FLOKI JUP".split()
 )
+_QUOTE_COINS = frozenset(("BTC", "XBT", "ETH", "BNB"))
 
 _UNITS = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
@@ -114,7 +117,7 @@ def guess_asset_class(symbol: str) -> str:
 def _pair_class(base: str, quote: str) -> str:
     if base in CURRENCIES and quote in CURRENCIES:
         return "fx"
-    if quote in STABLECOINS - {"DAI"} or (base in COINS and quote in CURRENCIES | COINS):
+    if quote in STABLECOINS or (base in COINS and quote in CURRENCIES | _QUOTE_COINS):
         return "crypto"
     return "equity"
 
@@ -131,15 +134,20 @@ def _check_asset_class(asset_class: str) -> None:
 
 
 def check_timezone(timezone: str) -> None:
-    """Raise `ConfigError` unless `timezone` is a name of the IANA time-zone database."""
-    try:
-        pl.Series([0], dtype=pl.Datetime("us")).dt.replace_time_zone(timezone)
-    except (pl.exceptions.PolarsError, ValueError):
-        known = zoneinfo.available_timezones() - {"localtime", "Factory"}
-        hint = nearest(timezone, known) if timezone[:1].isalpha() else "fixed offsets are named Etc/GMT-2 for UTC+02:00"
-        if len(hint) > 200:  # no name is near, and all of them would fill the screen
-            hint = "names are those of the IANA database, such as UTC, America/New_York or EET"
-        raise ConfigError(f"unknown time zone {timezone!r}; {hint}") from None
+    """Raise `ConfigError` unless `timezone` is a name of the IANA time-zone database, such as UTC or EET."""
+    known = _timezones()
+    if timezone in known:
+        return
+    same = sorted(name for name in known if name.lower() == timezone.lower())
+    near = same or difflib.get_close_matches(timezone, known, n=3, cutoff=0.7)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "such names are UTC, America/New_York and EET"
+    raise ConfigError(f"unknown time zone {timezone!r}: give a name of the IANA time-zone database; {hint}")
+
+
+@functools.cache
+def _timezones() -> frozenset[str]:
+    """Names that both zoneinfo and polars know: the former lists two that are no zones."""
+    return frozenset(zoneinfo.available_timezones() - {"localtime", "Factory"})
 
 
 def _local(time: np.ndarray, timezone: str) -> pl.Series:

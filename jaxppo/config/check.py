@@ -1,0 +1,89 @@
+"""Checks of a whole configuration: every number that does not fit is named, with one that would."""
+
+from __future__ import annotations
+
+import math
+
+from jaxppo.config.schema import Config
+from jaxppo.errors import ConfigError
+
+
+def _divisors_near(n: int, wanted: int, how_many: int = 2) -> list[int]:
+    """The divisors of `n` nearest to `wanted`, ascending."""
+    divisors = [d for d in range(1, n + 1) if n % d == 0] if n <= 1 << 20 else []
+    return sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:how_many])
+
+
+def _either(values: list[int]) -> str:
+    return " or ".join(f"{v:,}" for v in values)
+
+
+def _multiples_near(n: int, wanted: int) -> list[int]:
+    low = max(1, wanted // n) * n
+    return [low] if low >= wanted else [low, low + n]
+
+
+def _require_positive(config: Config) -> None:
+    groups = {
+        "budget": ("n_envs", "lanes", "n_steps", "n_updates", "validate_every"),
+        "ppo": ("epochs", "minibatches", "learning_rate", "clip", "max_grad_norm"),
+        "env": ("episode_steps", "max_exposure"),
+        "agent": ("channels", "trunk_width", "trunk_layers"),
+        "features": ("scale_window",),
+    }
+    for group, names in groups.items():
+        for name in names:
+            value = getattr(getattr(config, group), name)
+            if not (value > 0 and math.isfinite(value)):
+                raise ConfigError(f"{name}: must be above 0, got {value}")
+
+
+def _require_in(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name}: must be from {low:g} to {high:g}, got {value:g}")
+
+
+def _require_ranges(config: Config) -> None:
+    ppo, env = config.ppo, config.env
+    for name in ("gamma", "gae_lambda", "entropy_anneal"):
+        _require_in(name, getattr(ppo, name), 0.0, 1.0)
+    for name in ("clip_value", "value_weight", "entropy_start", "entropy_end", "target_kl"):
+        _require_in(name, getattr(ppo, name), 0.0, math.inf)
+    _require_in("stop_loss", env.stop_loss, 0.0, 0.99)
+    _require_in("take_profit", env.take_profit, 0.0, 0.99)
+    _require_in("ruin_level", env.ruin_level, 0.0, 0.99)
+    _require_in("rebalance_band", env.rebalance_band, 0.0, 1.0)
+    _require_in("spread", env.spread, 0.0, 0.5)
+    _require_in("slippage", env.slippage, 0.0, 0.5)
+    _require_in("borrow", env.borrow, 0.0, math.inf)
+    _require_in("purge_bars", config.data.purge_bars, 0, math.inf)
+    if not 0 <= config.seed < 2**31:
+        raise ConfigError(f"seed: must be from 0 to 2147483647, got {config.seed}")
+
+
+def check_config(config: Config) -> Config:
+    """Return `config`, or raise `ConfigError` with the first thing that does not fit and what would."""
+    _require_positive(config)
+    _require_ranges(config)
+    budget, ppo, env = config.budget, config.ppo, config.env
+    if budget.n_envs % budget.lanes:
+        near = _multiples_near(budget.lanes, budget.n_envs)
+        raise ConfigError(
+            f"n_envs {budget.n_envs:,} is not a multiple of lanes {budget.lanes}:"
+            f" try n_envs {_either(near)}, or lanes {_either(_divisors_near(budget.n_envs, budget.lanes))}"
+        )
+    if config.n_paths % ppo.minibatches:
+        near = _divisors_near(config.n_paths, ppo.minibatches)
+        raise ConfigError(
+            f"minibatches {ppo.minibatches} does not divide the {config.n_paths:,} paths (n_envs {budget.n_envs:,} /"
+            f" lanes {budget.lanes}), and a minibatch holds whole paths: try minibatches {_either(near)}"
+        )
+    if env.episode_steps % budget.n_steps:
+        near = _multiples_near(budget.n_steps, env.episode_steps)
+        raise ConfigError(
+            f"episode_steps {env.episode_steps} is not a multiple of n_steps {budget.n_steps}, and episodes end on"
+            f" rollout boundaries: try episode_steps {_either(near)}"
+        )
+    if config.batch_steps * config.gradient_steps >= 2**31 * 8:
+        raise ConfigError(f"n_envs {budget.n_envs:,} x n_steps {budget.n_steps} is beyond any device; lower one")
+    return config

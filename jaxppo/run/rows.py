@@ -1,0 +1,117 @@
+"""From the program's scalars to the rows that people read: metrics.csv, per-symbol tables, progress lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxppo.config.schema import Config
+from jaxppo.env.rewards import reward_preset
+from jaxppo.evaluate.metrics import Metrics
+from jaxppo.evaluate.validate import Validation
+
+_TRAIN_COLUMNS = (
+    "learning_rate",
+    "reward_mean",
+    "entropy",
+    "approx_kl",
+    "explained_variance",
+    "clip_fraction",
+    "policy_loss",
+    "value_loss",
+    "grad_norm",
+    "skipped_steps",
+    "entropy_coefficient",
+    "train_trade_rate",
+    "train_ruin_rate",
+)
+# Column of metrics.csv: field of `Metrics`.
+_VALIDATION_COLUMNS = {
+    "val_return": "net_return",
+    "val_sharpe": "sharpe",
+    "val_sortino": "sortino",
+    "val_profit_factor": "profit_factor",
+    "val_max_drawdown": "max_drawdown",
+    "val_skew": "skew",
+    "val_consistency": "consistency",
+    "val_win_rate": "win_rate",
+    "val_trades": "trades",
+    "val_turnover": "turnover",
+    "val_exposure": "exposure",
+    "val_fitness": "fitness",
+}
+
+
+def train_columns(config: Config, labels: Sequence[str]) -> list[str]:
+    """Columns that training updates fill."""
+    components = [f"reward_{c}_{k}" for c in reward_preset(config.reward).weights for k in ("mean", "share", "saturation")]
+    return [*_TRAIN_COLUMNS, *components, *(f"action_share_{label}" for label in labels)]
+
+
+def metrics_columns(config: Config, labels: Sequence[str]) -> list[str]:
+    """All columns of metrics.csv, in order."""
+    return [
+        "update",
+        "env_steps",
+        *train_columns(config, labels),
+        "steps_per_second",
+        "elapsed_seconds",
+        *_VALIDATION_COLUMNS,
+        "val_buy_and_hold_return",
+        "val_ruined",
+        *(f"val_action_share_{label}" for label in labels),
+    ]
+
+
+def train_means(rows: Mapping[str, np.ndarray], n_updates: int) -> dict[str, float]:
+    """Means over a segment's updates; the learning rate is the last one's and skipped steps are summed."""
+    if n_updates == 0:
+        return {}
+    means = {k: float(np.mean(v[:n_updates])) for k, v in rows.items()}
+    means["learning_rate"] = float(rows["learning_rate"][n_updates - 1])
+    means["skipped_steps"] = float(np.sum(rows["skipped_steps"][:n_updates]))
+    return means
+
+
+def validation_row(validation: Validation, labels: Sequence[str]) -> dict[str, float]:
+    """The pooled figures of a validation, as metrics.csv names them. `validation` holds host arrays."""
+    pooled = validation.pooled._asdict()
+    row = {column: float(pooled[field]) for column, field in _VALIDATION_COLUMNS.items()}
+    row["val_trades"] = int(pooled["trades"])
+    row["val_buy_and_hold_return"] = float(validation.buy_and_hold)
+    row["val_ruined"] = int(validation.ruined)
+    shares = zip(labels, validation.action_share, strict=True)
+    return row | {f"val_action_share_{label}": float(s) for label, s in shares}
+
+
+def symbol_rows(validation: Validation, symbols: Sequence[str]) -> list[dict[str, Any]]:
+    """One row a symbol, then POOLED, with every field of `Metrics`."""
+
+    def row(name: str, metrics: Metrics, hold: Any) -> dict[str, Any]:
+        values = {k: float(v) for k, v in metrics._asdict().items()}
+        values = {"symbol": name, "return": values.pop("net_return"), **values}
+        return {**values, "trades": int(metrics.trades), "bars": int(metrics.bars), "buy_and_hold_return": float(hold)}
+
+    rows = [
+        row(name, jax.tree.map(lambda x, i=i: x[i], validation.symbols), validation.symbol_buy_and_hold[i])
+        for i, name in enumerate(symbols)
+    ]
+    return [*rows, row("POOLED", validation.pooled, validation.buy_and_hold)]
+
+
+def percent(x: float) -> str:
+    return "n/a" if np.isnan(x) else f"{100 * x:+.2f}%"
+
+
+def validation_line(row: Mapping[str, Any]) -> str:
+    """The last validation in one line; the trade count stands next to every figure that depends on it."""
+    factor = row["val_profit_factor"]
+    return (
+        f"return {percent(row['val_return'])} (hold {percent(row['val_buy_and_hold_return'])})"
+        f"  Sharpe {row['val_sharpe']:.2f}  maxDD {100 * row['val_max_drawdown']:.1f}%"
+        f"  PF {'n/a' if np.isnan(factor) else f'{factor:.2f}'}  trades {row['val_trades']}"
+        f"  exposure {100 * row['val_exposure']:.0f}%  fitness {row['val_fitness']:.3f}"
+    )
