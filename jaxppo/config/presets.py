@@ -168,7 +168,7 @@ def resolve(preset: str, command_line: Mapping[str, Any] | None = None, device: 
         if source.startswith("reward"):  # a preset that names a discount has decided it
             values = {k: v for k, v in values.items() if k not in layers[0][1]}
         config = replace_fields(config, values)
-        sources |= {name: source for name in values}
+        sources |= dict.fromkeys(values, source)
     derived = _derived(config)
     config = replace_fields(config, derived)
     sources |= {name: "derived from " + _why(name, config) for name in derived}

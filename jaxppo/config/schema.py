@@ -265,7 +265,7 @@ def group_from_dict(group: str, raw: Any, where: str) -> Any:
 def _coerce(value: Any, default: Any, where: str) -> Any:
     """`value` as the type of `default` (YAML reads 3e-4 as a string and tuples as lists)."""
     if default is None or isinstance(default, str):
-        if value is None and default is None or isinstance(value, str):
+        if (value is None and default is None) or isinstance(value, str):
             return value
     elif isinstance(default, bool):
         if isinstance(value, bool):

@@ -154,12 +154,12 @@ def _fill_order(
         average_cost=average_cost,
         stop=jnp.where(opened, stop, account.stop),
         take_profit=jnp.where(opened, take, account.take_profit),
-        trade_pnl=jnp.where(
-            flat, 0.0, jnp.where(entering, -(fee - fee_closing), account.trade_pnl + realised - fee)
-        ),
+        trade_pnl=jnp.where(flat, 0.0, jnp.where(entering, -(fee - fee_closing), account.trade_pnl + realised - fee)),
         bars_held=jnp.where(flat | entering, 0, account.bars_held),
     )
-    fill = _Fill(fill_price, fee, size * price * costs.impact, size * fill_price, closed, jnp.where(closed, closed_pnl, 0.0))
+    fill = _Fill(
+        fill_price, fee, size * price * costs.impact, size * fill_price, closed, jnp.where(closed, closed_pnl, 0.0)
+    )
     return filled, fill
 
 

@@ -63,7 +63,9 @@ def action_table(env: EnvConfig) -> ActionTable:
         raise ConfigError(f"targets: need at least two different target exposures, got {list(env.targets)}")
     beyond = [t for t in env.targets if not np.isfinite(t) or abs(t) > env.max_exposure]
     if beyond:
-        raise ConfigError(f"targets: {beyond[0]} is beyond max_exposure {env.max_exposure}; raise it or drop the target")
+        raise ConfigError(
+            f"targets: {beyond[0]} is beyond max_exposure {env.max_exposure}; raise it or drop the target"
+        )
     n = len(env.targets)
     labels = tuple(f"target_{t:+g}" for t in env.targets)
     return ActionTable("targets", labels, (False,) * n, (0.0,) * n, tuple(float(t) for t in env.targets))

@@ -95,7 +95,9 @@ def reward_preset(config: RewardConfig) -> RewardPreset:
     if config.normalize_reward:
         total = sum(weights.values())
         if total <= 0:
-            raise ConfigError(f"normalize_reward divides by the sum of the weights, which is {total}; it must be above 0")
+            raise ConfigError(
+                f"normalize_reward divides by the sum of the weights, which is {total}; it must be above 0"
+            )
         weights = {name: w / total for name, w in weights.items()}
     return RewardPreset(weights, base.direction_threshold, base.pnl, base.exploration)
 

@@ -94,9 +94,7 @@ def play(
         logits, _ = agent.decide(params, encoded, vector)
         mask = action_mask(spec.actions, vector[..., EXPOSURE], allow_short)
         action = distribution(logits, mask).mode()
-        account, result = step_account(
-            carry.account, action, step, costs, allow_short, spec, alive=~carry.ruined
-        )
+        account, result = step_account(carry.account, action, step, costs, allow_short, spec, alive=~carry.ruined)
         account, record = close_out(account, result.record, step.close, costs, at_end)
         idle = jax.tree.map(jnp.zeros_like, record)._replace(equity=carry.account.equity)
         record = jax.tree.map(lambda new, old: jnp.where(ok, new, old), record, idle)

@@ -26,18 +26,20 @@ TRADING_DAYS = {"equity": 252.0, "fx": 260.0, "crypto": DAYS_PER_YEAR}
 MARKET_TIMEZONES = {"equity": "America/New_York", "fx": "America/New_York", "crypto": "UTC"}
 """Time zone of the market's day by asset class; the FX day ends at 17:00 New York in summer and winter alike."""
 
-CURRENCIES = frozenset(
+_CURRENCIES = (
     "AED ARS AUD BHD BRL CAD CHF CLP CNH CNY COP CZK DKK EGP EUR GBP HKD HUF IDR ILS INR ISK JPY KES KRW KWD MXN MYR "
-    "NGN NOK NZD OMR PEN PHP PKR PLN QAR RON RUB SAR SEK SGD THB TRY TWD UAH USD VND ZAR XAG XAU XPD XPT".split()
+    "NGN NOK NZD OMR PEN PHP PKR PLN QAR RON RUB SAR SEK SGD THB TRY TWD UAH USD VND ZAR XAG XAU XPD XPT"
 )
+CURRENCIES = frozenset(_CURRENCIES.split())
 """ISO 4217 codes that are quoted as pairs, precious metals included."""
 
-STABLECOINS = frozenset("USDT USDC BUSD FDUSD TUSD USDP".split())
-COINS = STABLECOINS | frozenset(
+STABLECOINS = frozenset(("USDT", "USDC", "BUSD", "FDUSD", "TUSD", "USDP"))
+_COINS = (
     "BTC XBT ETH SOL XRP ADA DOGE LTC BNB LINK DOT AVAX MATIC POL TRX SHIB BCH XLM ATOM UNI ETC XMR NEAR APT ARB OP "
     "FIL ICP HBAR VET ALGO AAVE MKR SAND MANA EOS XTZ DASH ZEC NEO SUI TON PEPE INJ STX GRT LDO CRV SNX COMP YFI SUSHI "
-    "FTM EGLD THETA AXS CHZ ENJ BAT ZRX KAVA RUNE IOTA QTUM WAVES ONT XEM BSV LUNA SEI TIA WIF BONK FLOKI JUP".split()
+    "FTM EGLD THETA AXS CHZ ENJ BAT ZRX KAVA RUNE IOTA QTUM WAVES ONT XEM BSV LUNA SEI TIA WIF BONK FLOKI JUP"
 )
+COINS = STABLECOINS | frozenset(_COINS.split())
 _QUOTE_COINS = frozenset(("BTC", "XBT", "ETH", "BNB"))
 
 _UNITS = {
@@ -124,11 +126,12 @@ def _pair_class(base: str, quote: str) -> str:
 
 def market_timezone(asset_class: str) -> str:
     """IANA time zone of the market's day, for calendar features; `ConfigError` for an unknown asset class."""
-    _check_asset_class(asset_class)
+    check_asset_class(asset_class)
     return MARKET_TIMEZONES[asset_class]
 
 
-def _check_asset_class(asset_class: str) -> None:
+def check_asset_class(asset_class: str) -> None:
+    """Raise `ConfigError` unless `asset_class` is equity, crypto or fx."""
     if asset_class not in ASSET_CLASSES:
         raise ConfigError(f"unknown asset class {asset_class!r}; {nearest(asset_class, ASSET_CLASSES)}")
 
@@ -190,7 +193,7 @@ def bars_per_year(time: np.ndarray, interval: int, asset_class: str, timezone: s
         interval: seconds.
         timezone: IANA zone whose midnight ends a trading day.
     """
-    _check_asset_class(asset_class)
+    check_asset_class(asset_class)
     if len(time) == 0:
         raise DataError("bars per year cannot be told without bars")
     if interval >= DAY:

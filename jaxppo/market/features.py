@@ -358,7 +358,7 @@ def compute_features(bars: Bars, groups: Sequence[str], scale_window: int) -> Fe
 
     Raises:
         ConfigError: an unknown group, or a scale window below 2.
-        DataError: fewer than `min_bars` bars, or bars that make a feature non-finite.
+        DataError: fewer than `min_bars` bars, or a value that is no price or volume.
     """
     needed = min_bars(groups, scale_window)
     if len(bars.time) < needed:
@@ -366,13 +366,13 @@ def compute_features(bars: Bars, groups: Sequence[str], scale_window: int) -> Fe
             f"{bars.symbol}: {len(bars.time)} bars in {bars.source}, but features {', '.join(groups)} with"
             f" scale_window {scale_window} need at least {needed}"
         )
+    _check_values(bars)
     m = _inputs(bars, scale_window)
     names = feature_names(groups)
     values = np.zeros((len(bars.time), len(names)), np.float32)
     columns = (column for group in _groups(groups) for column in group.compute(m))
     for i, column in enumerate(columns):
         values[needed - 1 :, i] = column[needed - 1 :]
-    _check_finite(bars, values, names)
     return FeatureTable(values, names, needed)
 
 
@@ -383,12 +383,14 @@ def _inputs(bars: Bars, scale_window: int) -> Inputs:
     return Inputs(bars, scale_window, high, low, close, log_close, _change(log_close, 1))
 
 
-def _check_finite(bars: Bars, values: np.ndarray, names: tuple[str, ...]) -> None:
-    """Bars that were not checked (a NaN, a price of 0) must not become a silent feature."""
-    bad = np.argwhere(~np.isfinite(values))
-    if len(bad):
-        row, column = bad[0]
-        raise DataError(
-            f"{bars.symbol}: feature {names[column]} is not finite at bar {row} of {bars.source} (0-based);"
-            " every price must be a finite number above 0 and every volume a finite number"
-        )
+def _check_values(bars: Bars) -> None:
+    """Bars that nobody checked (a NaN, a price of 0) must not become a silent feature."""
+    for field in ("open", "high", "low", "close", "volume"):
+        x = getattr(bars, field)
+        good = np.isfinite(x) & (x >= 0.0 if field == "volume" else x > 0.0)
+        if not good.all():
+            row = int(np.argmin(good))
+            raise DataError(
+                f"{bars.symbol}: {field} is {x[row]} at bar {row} (0-based) of {bars.source}; prices must be finite"
+                " and above 0, volumes finite and not negative"
+            )

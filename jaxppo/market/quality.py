@@ -103,8 +103,10 @@ def check_times(time: np.ndarray, values: Mapping[str, np.ndarray], origin: Orig
     refuse(
         np.concatenate(([False], step < 0)),
         origin,
-        lambda i: f"timestamp {format_time(time[i])} comes before {format_time(time[i - 1])} of "
-        f"{origin.unit} {origin.rows[i - 1]}; bars must be oldest first: {advice}",
+        lambda i: (
+            f"timestamp {format_time(time[i])} comes before {format_time(time[i - 1])} of "
+            f"{origin.unit} {origin.rows[i - 1]}; bars must be oldest first: {advice}"
+        ),
     )
 
 

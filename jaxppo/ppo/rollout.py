@@ -44,7 +44,9 @@ def start_paths(tape: Tape, key: jax.Array, n_paths: int, n_steps: int, episode_
     return PathState(symbol, t, age)
 
 
-def advance_paths(tape: Tape, paths: PathState, key: jax.Array, n_steps: int, episode_steps: int) -> tuple[PathState, jax.Array]:
+def advance_paths(
+    tape: Tape, paths: PathState, key: jax.Array, n_steps: int, episode_steps: int
+) -> tuple[PathState, jax.Array]:
     """Move paths on by a rollout; those at the end of their episode or of their data start anew.
 
     Returns:
@@ -87,7 +89,9 @@ def _step_metrics(result: StepResult, spec: EnvSpec, action: jax.Array) -> dict[
         metrics[f"reward_{name}_share"] = jnp.abs(weighted[name]) / jnp.maximum(total, 1e-12)
         bound = saturation_bound(name, spec.reward)
         full = jnp.abs(component) >= 0.99 * bound
-        metrics[f"reward_{name}_saturation"] = full.astype(jnp.float32).mean() if math.isfinite(bound) else jnp.zeros(())
+        metrics[f"reward_{name}_saturation"] = (
+            full.astype(jnp.float32).mean() if math.isfinite(bound) else jnp.zeros(())
+        )
     for index, label in enumerate(spec.actions.labels):
         metrics[f"action_share_{label}"] = (action == index).astype(jnp.float32).mean()
     return metrics
@@ -133,9 +137,7 @@ def collect(
         policy = distribution(logits, path_mask(spec.actions, vector, allow_short))
         action = policy.sample(jax.random.uniform(jax.random.fold_in(key, index), value.shape))
         entropy = policy.entropy() / log_n_actions
-        after, result = step_account(
-            accounts, action, step, costs, jnp.expand_dims(allow_short, -1), spec, entropy
-        )
+        after, result = step_account(accounts, action, step, costs, jnp.expand_dims(allow_short, -1), spec, entropy)
         ruined = result.record.ruined
         after = jax.tree.map(lambda new, old: jnp.where(ruined, new, old), fresh, after)
         kept = (vector, action, policy.log_prob(action), value, result.reward, ruined)

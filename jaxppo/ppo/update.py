@@ -141,9 +141,7 @@ def _advantages(rollout: Rollout, hyper: Hyper) -> tuple[jax.Array, jax.Array]:
     """Advantages and value targets (T, P, L). Episodes are truncated only where a rollout ends, which bootstraps."""
     next_value = jnp.concatenate([rollout.value[1:], jnp.expand_dims(rollout.last_value, 0)])
     never = jnp.zeros_like(rollout.terminated)
-    return gae(
-        rollout.reward, rollout.value, next_value, rollout.terminated, never, hyper.gamma, hyper.gae_lambda
-    )
+    return gae(rollout.reward, rollout.value, next_value, rollout.terminated, never, hyper.gamma, hyper.gae_lambda)
 
 
 def update(state: TrainState, tape: Tape, spec: TrainSpec, hyper: Hyper) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -171,4 +169,3 @@ def update(state: TrainState, tape: Tape, spec: TrainSpec, hyper: Hyper) -> tupl
     metrics |= learned | {"explained_variance": explained_variance(rollout.value, target)}
     metrics["learning_rate"] = hyper.learning_rate * warmup_cosine(budget.n_updates)(state.update)
     return TrainState(params, opt_state, paths, accounts, state.key, state.update + 1), metrics
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 
 from jaxppo.report import canvas
 from jaxppo.report.rundata import best_row, values
-from jaxppo.report.style import BENCHMARK, BLUE, CYCLE, GREY, INK, MUTED, POLICY, VERMILLION
+from jaxppo.report.style import BENCHMARK, CYCLE, GREY, MUTED, POLICY, VERMILLION
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,15 @@ def reward_components(metrics: pl.DataFrame) -> Figure | None:
     panels = (("mean", "Mean per step"), ("share", "Share of the reward"), ("saturation", "Saturated steps"))
     for ax, (kind, heading) in zip(axes, panels, strict=True):
         canvas.title(ax, heading)
-        for name, color in zip(names, _cycle(len(names)), strict=True):
-            _line(ax, metrics, f"reward_{name}_{kind}", color, canvas.plain(name.replace("_", " ")))
+        drawn = [
+            _line(ax, metrics, f"reward_{name}_{kind}", CYCLE[i % len(CYCLE)], canvas.plain(name.replace("_", " ")))
+            for i, name in enumerate(names)
+        ]
         if kind != "mean":
             canvas.percent_axis(ax)
         canvas.count_axis(ax)
-        _note_if_empty(ax)
+        if not any(drawn):
+            canvas.no_data(ax)
     canvas.legend(axes[0])
     return figure
 
@@ -153,47 +155,46 @@ def _panel(ax: Axes, metrics: pl.DataFrame, curve: Curve, best: int | None) -> N
     canvas.title(ax, curve.title)
     if curve.percent:
         canvas.percent_axis(ax)
+    drawn = _line(ax, metrics, curve.column, POLICY, "policy")
     if curve.other:
-        _line(ax, metrics, curve.other, BENCHMARK, curve.other_name, dashes=(4, 2))
-    _line(ax, metrics, curve.column, POLICY, "policy")
+        drawn |= _line(ax, metrics, curve.other, BENCHMARK, curve.other_name, dashes=(4, 2))
     canvas.count_axis(ax)
+    infinite = _mark_infinite(ax, metrics, curve.column)
+    if not drawn and not infinite:
+        canvas.no_data(ax)
+        return
     if curve.reference is not None:
         ax.axhline(curve.reference, color=GREY, linewidth=0.9, zorder=1)
-    _note_infinite(ax, metrics, curve.column)
-    if best is not None:
+    if best is not None and np.isfinite(values(metrics, curve.column)[best]):
         x, y = values(metrics, "env_steps")[best], values(metrics, curve.column)[best]
         ax.plot([x], [y], "o", color=VERMILLION, markersize=6.5, zorder=5, label="best validation")
     if curve.other:
         canvas.legend(ax)
-    _note_if_empty(ax)
 
 
 def _line(
     ax: Axes, metrics: pl.DataFrame, column: str, color: str, label: str, dashes: tuple[float, ...] = ()
-) -> None:
-    """Finite values of a column over env steps; a break where a value is missing."""
+) -> bool:
+    """Draw the finite values of a column over env steps, with breaks elsewhere; whether there is any."""
     y = values(metrics, column)
-    y = np.where(np.isfinite(y), y, np.nan)
+    finite = np.isfinite(y)
     size = 3.0 if metrics.height <= 60 else 0.0
-    line = ax.plot(values(metrics, "env_steps"), y, "-o", color=color, linewidth=1.7, markersize=size, label=label)[0]
+    x = values(metrics, "env_steps")
+    line = ax.plot(x, np.where(finite, y, np.nan), "-o", color=color, linewidth=1.7, markersize=size, label=label)[0]
     if dashes:
         line.set_dashes(dashes)
+    return bool(finite.any())
 
 
-def _note_infinite(ax: Axes, metrics: pl.DataFrame, column: str) -> None:
-    """Arrows along the top edge where the value is infinite, which no line can show."""
+def _mark_infinite(ax: Axes, metrics: pl.DataFrame, column: str) -> bool:
+    """Arrows along the top edge where the value is infinite, which no line can show; whether there is any."""
     infinite = np.isposinf(values(metrics, column))
     if infinite.any():
         x = values(metrics, "env_steps")[infinite]
-        y = np.full(len(x), 0.95)
-        ax.plot(x, y, "^", color=BLUE, markersize=5, transform=ax.get_xaxis_transform(), clip_on=False)
+        y = np.full(len(x), 0.96)
+        ax.plot(x, y, "^", color=POLICY, markersize=5, transform=ax.get_xaxis_transform(), clip_on=False)
         ax.text(0.98, 0.8, "▲ infinite", transform=ax.transAxes, ha="right", fontsize=8, color=MUTED)
-
-
-def _note_if_empty(ax: Axes) -> None:
-    drawn = [np.asarray(line.get_ydata(), dtype=np.float64) for line in ax.get_lines()]
-    if not any(np.isfinite(y).any() for y in drawn if len(y) != 2):
-        canvas.no_data(ax)
+    return bool(infinite.any())
 
 
 def _row_axis(ax: Axes, metrics: pl.DataFrame) -> None:
@@ -202,9 +203,3 @@ def _row_axis(ax: Axes, metrics: pl.DataFrame) -> None:
     shown = np.unique(np.linspace(0, metrics.height - 1, min(6, metrics.height)).round().astype(np.int64))
     ax.set_xticks(shown, [canvas.short_count(steps[i]) for i in shown])
     ax.grid(False, axis="x")
-
-
-def _cycle(n: int) -> list[str]:
-    return [CYCLE[i % len(CYCLE)] for i in range(n)]
-
-

@@ -37,11 +37,13 @@ class CheckpointInfo:
     config: Config
     feature_names: tuple[str, ...]
     feature_hash: str
+    data_hash: str
     actions: ActionTable
     update: int
     fitness: float
     final: bool
     best_fitness: float  # of the run so far
+    best_update: int
     elapsed_seconds: float  # of training so far
 
     def to_json(self) -> dict[str, Any]:
@@ -225,4 +227,3 @@ def require_match(info: CheckpointInfo, feature_names: Sequence[str], actions: A
             f"the policy was trained with actions {info.actions.name!r} {list(info.actions.labels)} and this run has"
             f" {actions.name!r} {list(actions.labels)}; use the same --actions"
         )
-

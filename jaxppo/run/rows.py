@@ -47,7 +47,9 @@ _VALIDATION_COLUMNS = {
 
 def train_columns(config: Config, labels: Sequence[str]) -> list[str]:
     """Columns that training updates fill."""
-    components = [f"reward_{c}_{k}" for c in reward_preset(config.reward).weights for k in ("mean", "share", "saturation")]
+    components = [
+        f"reward_{c}_{k}" for c in reward_preset(config.reward).weights for k in ("mean", "share", "saturation")
+    ]
     return [*_TRAIN_COLUMNS, *components, *(f"action_share_{label}" for label in labels)]
 
 

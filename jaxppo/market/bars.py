@@ -1,0 +1,430 @@
+"""Bars from Parquet and CSV files, as users have them, checked.
+
+Read as they are: Binance klines (with or without header; ms or us), Alpaca, yfinance, MetaTrader 4 and 5, Dukascopy, and any
+table with a time column and open, high, low, close. Nothing is filled, sorted, dropped or resampled: bars that cannot
+be trusted are a `DataError` that names file, symbol, row and field.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import polars as pl
+
+from jaxppo.errors import ConfigError, DataError, nearest
+from jaxppo.market.calendar import (
+    DAY,
+    check_asset_class,
+    check_timezone,
+    format_interval,
+    guess_asset_class,
+    market_timezone,
+    parse_interval,
+)
+from jaxppo.market.formats import (
+    Columns,
+    csv_layout,
+    find_columns,
+    interval_from_name,
+    parse_numbers,
+    parse_times,
+    symbol_from_name,
+)
+from jaxppo.market.quality import FIELDS, Origin, check_bars, check_times, format_time
+
+PARQUET_SUFFIXES = (".parquet", ".pq")
+CSV_SUFFIXES = (".csv", ".tsv")
+MAX_FILE_BYTES = 4 * 2**30
+MAX_ROWS = 250_000_000
+"""Rows of a Parquet file, whose compression a small file may abuse."""
+_HEAD_BYTES = 65_536
+_COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")
+_FEW_BARS = 20  # below this many, the most common spacing says little against a file's name
+
+
+@dataclass(frozen=True, eq=False)
+class Bars:
+    """The bars of one symbol at one interval, oldest first, in unadjusted prices as the files have them."""
+
+    symbol: str
+    asset_class: str  # "equity" | "crypto" | "fx"
+    interval: int  # seconds
+    timezone: str  # IANA zone of the market, for calendar features; UTC for bars that name days (all at 00:00 UTC)
+    time: np.ndarray  # (T,) int64, UTC seconds at the start of each bar, strictly increasing
+    open: np.ndarray  # (T,) float64
+    high: np.ndarray  # (T,) float64
+    low: np.ndarray  # (T,) float64
+    close: np.ndarray  # (T,) float64
+    volume: np.ndarray  # (T,) float64, zeros where the source has none
+    source: str  # file names, for messages
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A file whose head has been read."""
+
+    path: Path
+    names: tuple[str, ...]
+    columns: Columns
+    header_lines: int = 0
+    symbol: str | None = None  # where the header names one
+    separator: str = ","
+    encoding: str = "utf8"
+
+    @property
+    def unit(self) -> str:
+        return "row" if self.path.suffix.lower() in PARQUET_SUFFIXES else "line"
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """The bars of one symbol in one file."""
+
+    symbol: str
+    interval: int
+    file: str
+    time: np.ndarray  # (T,) int64
+    values: Mapping[str, np.ndarray]  # each (T,) float64
+
+
+_Seen = set[tuple[str, int | None]]  # symbols and intervals that were found, read or not
+
+
+def load_bars(
+    path: str | Path,
+    *,
+    interval: str | None = None,
+    symbols: Sequence[str] = (),
+    timezone: str | None = None,
+    asset_classes: Mapping[str, str] = MappingProxyType({}),
+) -> list[Bars]:
+    """Bars of a file, or of the .parquet, .pq, .csv and .tsv files of a folder (not of its subfolders), by symbol.
+
+    Symbols come from a symbol (or ticker) column, else from the file name: BTCUSDT-1h-2023-01.csv holds BTCUSDT.
+    Files of one symbol are joined in time order. Intervals come from the file name where it has one and the data agree,
+    else from the most common spacing. Columns are found whatever their case: open_time, timestamp, datetime, date or
+    time; open, high, low, close or o, h, l, c; volume, tick_volume or v, zeros without. `Adj Close` is ignored: raw
+    prices are what an order would have filled at, and mixing both would break high >= close. Epoch numbers are UTC
+    (MetaTrader's Python API returns server time as if it were; convert it first). Blank lines are skipped.
+
+    Args:
+        path: file or folder.
+        interval: such as 1h; required where the symbols asked for have several. Files of other intervals are left out, by
+            their names without being read.
+        symbols: those to load; all when empty.
+        timezone: IANA zone of timestamps without one. Daily dates need none: they are kept as 00:00 UTC.
+        asset_classes: equity, crypto or fx by symbol, where `guess_asset_class` would be wrong.
+
+    Raises:
+        DataError: files that are missing, cannot be read or trusted, or do not hold what was asked for.
+        ConfigError: an interval, time zone or asset class that does not exist.
+    """
+    path = Path(path)
+    wanted = None if interval is None else parse_interval(interval)
+    if timezone is not None:
+        check_timezone(timezone)
+    for asset_class in asset_classes.values():
+        check_asset_class(asset_class)
+    files = _bar_files(path)
+    if wanted is None and not symbols:
+        _check_names(path, files)
+    seen: _Seen = set()
+    pieces: list[_Piece] = []
+    for file in files:
+        pieces += _load_file(file, wanted, symbols, timezone, seen)
+    _check_found(path, pieces, seen, wanted, symbols)
+    _check_known(asset_classes, seen)
+    by_symbol: dict[str, list[_Piece]] = {}
+    for piece in pieces:
+        by_symbol.setdefault(piece.symbol, []).append(piece)
+    return [_join(by_symbol[symbol], asset_classes) for symbol in sorted(by_symbol)]
+
+
+def data_hash(bars: Sequence[Bars]) -> str:
+    """SHA-256 (hex) over symbols, intervals, times, prices and volumes, whatever the order, names and kind of files."""
+    digest = hashlib.sha256()
+    for b in sorted(bars, key=lambda b: (b.symbol, b.interval)):
+        digest.update(f"{len(b.symbol)}:{b.symbol}:{b.interval}:{len(b.time)}:".encode())
+        digest.update(np.ascontiguousarray(b.time, "<i8").tobytes())
+        for field in FIELDS:
+            digest.update(np.ascontiguousarray(getattr(b, field), "<f8").tobytes())
+    return digest.hexdigest()
+
+
+# Which files and symbols
+
+
+def _bar_files(path: Path) -> list[Path]:
+    suffixes = PARQUET_SUFFIXES + CSV_SUFFIXES
+    if path.is_file():
+        if path.suffix.lower() not in (*suffixes, ".txt"):
+            raise DataError(f"{path}: not a bar file; give a Parquet or CSV file ({', '.join(suffixes)})")
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{path}: no such file or folder; give a Parquet or CSV file of bars, or a folder of them")
+    files = sorted(f for f in path.iterdir() if f.suffix.lower() in suffixes and f.name[0] != "." and f.is_file())
+    if not files:
+        raise DataError(f"{path}: the folder holds no {', '.join(suffixes)} file")
+    return files
+
+
+def _check_names(path: Path, files: Sequence[Path]) -> None:
+    """Refuse a folder of several intervals before reading it, where all file names tell theirs."""
+    named: _Seen = {(symbol_from_name(f.stem), interval_from_name(f.stem)) for f in files}
+    intervals = {interval for _, interval in named}
+    if None not in intervals and len(intervals) > 1:
+        raise _several_intervals(path, named)
+
+
+def _several_intervals(path: Path, seen: _Seen) -> DataError:
+    return DataError(f"{path}: bars of several intervals, {_listing(seen)}; choose one with --interval")
+
+
+def _listing(seen: _Seen) -> str:
+    """Intervals and how many symbols have them: `1h (20 symbols), 1d (1 symbol)`."""
+    counts: dict[int, int] = {}
+    for _, interval in seen:
+        counts[interval or 0] = counts.get(interval or 0, 0) + 1
+    return ", ".join(
+        f"{format_interval(seconds) if seconds else 'unread'} ({n} symbol{'s' if n > 1 else ''})"
+        for seconds, n in sorted(counts.items())
+    )
+
+
+def _check_found(path: Path, pieces: Sequence[_Piece], seen: _Seen, wanted: int | None, symbols: Sequence[str]) -> None:
+    names = {symbol for symbol, _ in seen}
+    for symbol in symbols:
+        if symbol not in names:
+            raise DataError(f"{path}: no symbol {symbol!r}; {nearest(symbol.upper(), names)}")
+    asked = {(s, i) for s, i in seen if not symbols or s in symbols}
+    if not pieces:
+        raise DataError(f"{path}: no bars at interval {format_interval(wanted or 0)}; there are {_listing(asked)}")
+    if len({piece.interval for piece in pieces}) > 1:
+        raise _several_intervals(path, {(piece.symbol, piece.interval) for piece in pieces})
+    loaded = {piece.symbol for piece in pieces}
+    for symbol in symbols:
+        if symbol not in loaded:
+            has = ", ".join(format_interval(i) for s, i in sorted(asked, key=str) if s == symbol and i)
+            chosen = format_interval(pieces[0].interval)
+            raise DataError(f"{path}: symbol {symbol!r} has no bars at interval {chosen}; it has {has}")
+
+
+def _check_known(asset_classes: Mapping[str, str], seen: _Seen) -> None:
+    names = {symbol for symbol, _ in seen}
+    for symbol in asset_classes:
+        if symbol not in names:
+            raise ConfigError(f"asset class given for unknown symbol {symbol!r}; {nearest(symbol.upper(), names)}")
+
+
+# One file
+
+
+def _load_file(
+    path: Path, wanted: int | None, symbols: Sequence[str], timezone: str | None, seen: _Seen
+) -> list[_Piece]:
+    """Pieces of the asked symbols and interval; what else the file holds is added to `seen` as far as it is known."""
+    named = interval_from_name(path.stem)
+    if wanted is not None and named not in (None, wanted):
+        seen.add((symbol_from_name(path.stem), named))
+        return []
+    table = _open(path)
+    if "symbol" not in table.columns.index:
+        symbol = table.symbol or symbol_from_name(path.stem)
+        if symbols and symbol not in symbols:
+            seen.add((symbol, named))
+            return []
+        groups = {symbol: _read(table)}
+    else:
+        groups = _split_symbols(table, _read(table))
+    pieces = []
+    for symbol, frame in groups.items():
+        if symbols and symbol not in symbols:
+            seen.add((symbol, named))
+            continue
+        piece = _piece(table, symbol, frame, named, wanted, timezone)
+        seen.add((symbol, piece.interval))
+        if wanted in (None, piece.interval):
+            pieces.append(piece)
+    return pieces
+
+
+def _split_symbols(table: _Table, frame: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    names = frame["symbol"].cast(pl.String)
+    bad = (names.is_null() | ~names.str.contains(r"^[^\p{C}]{1,40}$")).fill_null(True)
+    if bad.any():
+        row = frame.filter(bad)["row"][0]
+        raise DataError(f"{table.path.name}, {table.unit} {row}: symbol is empty, or not 1 to 40 printable characters")
+    groups = frame.with_columns(names.alias("symbol")).partition_by("symbol", as_dict=True, maintain_order=True)
+    return {str(key[0]): group for key, group in groups.items()}
+
+
+def _piece(
+    table: _Table, symbol: str, frame: pl.DataFrame, named: int | None, wanted: int | None, timezone: str | None
+) -> _Piece:
+    """Checked bars of one symbol; those of an unwanted interval are told apart before their prices are looked at."""
+    file = table.path.name
+    if frame.is_empty():
+        raise DataError(f"{file}: holds no bars")
+    origin = Origin(file, symbol, table.unit, frame["row"].to_numpy())
+    raw = frame["time"]
+    if "clock" in frame.columns:
+        raw = frame.select(pl.concat_str(pl.col("time", "clock").cast(pl.String), separator=" "))["time"]
+    time = parse_times(raw, timezone, table.columns.utc, origin).astype(np.int64)
+    check_times(time, {}, origin)
+    interval = _interval(time, named, wanted, f"{file}, symbol {symbol}")
+    if wanted not in (None, interval):
+        return _Piece(symbol, interval, file, time, {})
+    values = {f: parse_numbers(frame[f], f, origin) for f in FIELDS if f in frame.columns}
+    values.setdefault("volume", np.zeros(len(time)))
+    check_bars(time, values, origin)
+    return _Piece(symbol, interval, file, time, values)
+
+
+def _interval(time: np.ndarray, named: int | None, wanted: int | None, where: str) -> int:
+    """Seconds between bars: the name's, if the spacings (T - 1,) allow it, else the most common (least) spacing."""
+    if len(time) < 2:
+        if named or wanted:
+            return named or wanted or 0
+        raise DataError(f"{where}: one bar does not tell its interval; say it with --interval or in the file name")
+    spacings, counts = np.unique(np.diff(time), return_counts=True)
+    common = int(spacings[np.argmax(counts)])
+    if named is None:
+        return common
+    # Thinly traded symbols may skip most bars: the name is right if some spacing is its interval.
+    if named in (common, spacings[0]) or (len(time) < _FEW_BARS and named <= spacings[0]):
+        return named
+    raise DataError(
+        f"{where}: the file name says {format_interval(named)}, but the bars are mostly {format_interval(common)} "
+        "apart; rename the file or replace it"
+    )
+
+
+def _join(pieces: Sequence[_Piece], asset_classes: Mapping[str, str]) -> Bars:
+    """One symbol's bars, from pieces that follow each other in time."""
+    ordered = sorted(pieces, key=lambda piece: int(piece.time[0]))
+    symbol, interval = ordered[0].symbol, ordered[0].interval
+    for one, other in zip(ordered, ordered[1:], strict=False):
+        if other.time[0] <= one.time[-1]:
+            raise DataError(
+                f"symbol {symbol}: {one.file} and {other.file} overlap from {format_time(other.time[0])} on; keep one"
+            )
+    time = np.concatenate([piece.time for piece in ordered])
+    values = {f: np.concatenate([piece.values[f] for piece in ordered]) for f in FIELDS}
+    asset_class = asset_classes.get(symbol) or guess_asset_class(symbol)
+    names_days = interval % DAY == 0 and bool((time % DAY == 0).all())
+    files = [piece.file for piece in ordered]
+    return Bars(
+        symbol=symbol,
+        asset_class=asset_class,
+        interval=interval,
+        timezone="UTC" if names_days else market_timezone(asset_class),
+        time=time,
+        source=", ".join(files) if len(files) <= 3 else f"{files[0]} to {files[-1]} ({len(files)} files)",
+        **values,
+    )
+
+
+# Reading
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever a broken file makes the readers raise into a `DataError`."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError, csv.Error) as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        raise DataError(f"{path.name}: cannot be read: {reason}") from None
+
+
+def _open(path: Path) -> _Table:
+    """Head of a file: column names and where the fields are."""
+    with _reading(path):
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise DataError(f"{path.name}: {size / 2**30:.1f} GiB; files over 4 GiB are not read, split it by time")
+        if size == 0:
+            raise DataError(f"{path.name}: the file is empty")
+        return _open_parquet(path) if path.suffix.lower() in PARQUET_SUFFIXES else _open_csv(path)
+
+
+def _open_parquet(path: Path) -> _Table:
+    lazy = pl.scan_parquet(path, glob=False)
+    names = tuple(lazy.collect_schema().names())
+    rows = lazy.select(pl.len()).collect().item()
+    if rows > MAX_ROWS:
+        raise DataError(f"{path.name}: {rows} rows; files over {MAX_ROWS} rows are not read, split it by time")
+    return _Table(path, names, find_columns(names, path.name))
+
+
+def _open_csv(path: Path) -> _Table:
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if head.startswith(_COMPRESSED):
+        raise DataError(f"{path.name}: the file is compressed; unpack it first")
+    encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf8"
+    text = head[: len(head) // 2 * 2].decode("utf-16") if encoding == "utf-16" else head.decode("utf-8-sig", "replace")
+    lines = text.splitlines()[:3] or [""]
+    if "\0" in lines[0]:
+        raise DataError(f"{path.name}: not a text file")
+    separator = max(",\t;|", key=lines[0].count)
+    layout = csv_layout([row or [""] for row in csv.reader(lines, delimiter=separator)], path.name)
+    columns = find_columns(layout.names, path.name)
+    return _Table(path, layout.names, columns, layout.header_lines, layout.symbol, separator, encoding)
+
+
+def _read(table: _Table) -> pl.DataFrame:
+    """The fields' columns under the fields' names, and `row`, the number of each row in the file."""
+    with _reading(table.path):
+        if table.unit == "row":
+            fields = [pl.col(table.names[i]).alias(field) for field, i in table.columns.index.items()]
+            return pl.scan_parquet(table.path, glob=False).select(fields).with_row_index("row").collect()
+        return _read_csv(table)
+
+
+def _read_csv(table: _Table) -> pl.DataFrame:
+    by_position = sorted(table.columns.index.items(), key=lambda item: item[1])
+    try:
+        # The header is read as a row too, so that the index of a row is its line in the file, blank lines included.
+        frame = pl.read_csv(
+            table.path,
+            has_header=False,
+            infer_schema=False,
+            columns=[i for _, i in by_position],
+            separator=table.separator,
+            encoding=table.encoding,
+            glob=False,
+        )
+    except pl.exceptions.ComputeError:
+        _check_lines(table)
+        raise
+    frame.columns = fields = [field for field, _ in by_position]
+    cells = pl.col(fields).str.strip_chars()
+    return (
+        frame.with_row_index("row", offset=1)
+        .slice(table.header_lines)
+        .with_columns(pl.when(cells != "").then(cells))
+        .filter(~pl.all_horizontal(pl.col(fields).is_null()))
+    )
+
+
+def _check_lines(table: _Table) -> None:
+    """Refuse the first line that has more cells than the header; polars does not say which it is."""
+    text = io.TextIOWrapper(table.path.open("rb"), encoding=table.encoding, errors="replace", newline="")
+    with text:
+        for cells in (reader := csv.reader(text, delimiter=table.separator)):
+            if len(cells) > len(table.names):
+                raise DataError(
+                    f"{table.path.name}, line {reader.line_num}: {len(cells)} cells where the header has "
+                    f"{len(table.names)}"
+                )

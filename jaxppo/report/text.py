@@ -1,0 +1,59 @@
+"""Numbers as text, the same everywhere on the page."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+MISSING = "\u2013"
+MINUS = "\u2212"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """`value` with `digits` decimals and thousands separated; a dash for NaN and the sign for infinity."""
+    if math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "\u221e" if value > 0 else MINUS + "\u221e"
+    text = f"{abs(value):,.{digits}f}"
+    return MINUS + text if value < 0 and any(c in "123456789" for c in text) else text
+
+
+def percent(value: float, digits: int = 1, sign: bool = False) -> str:
+    """A fraction as percent, with a plus sign where `sign` is set and it is above 0."""
+    if not math.isfinite(value):
+        return number(value)
+    text = number(100 * value, digits)
+    return ("+" if sign and value > 0 else "") + text + "\u00a0%"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 trade`, `2 trades`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def moment(text: Any) -> str:
+    """An ISO time to the minute in UTC; anything else as it is."""
+    try:
+        time = datetime.fromisoformat(str(text))
+    except ValueError:
+        return str(text)
+    if time.tzinfo is not None:
+        time = time.astimezone(UTC)
+    return f"{time:%Y-%m-%d %H:%M} UTC"
+
+
+def plain_value(value: Any) -> str:
+    """A value of a configuration or manifest on one line."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {plain_value(v)}" for key, v in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain_value(v) for v in value) or "none"
+    return str(value)

@@ -1,0 +1,207 @@
+"""The host loop: one compiled segment after another; scalars, a checkpoint and a line of progress between two."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxppo.config.presets import Resolved
+from jaxppo.config.schema import Config
+from jaxppo.evaluate.validate import EvaluationSet, Ledger, Validation, n_decisions
+from jaxppo.market.dataset import Market, Split, joint_calendar
+from jaxppo.market.tape import Tape
+from jaxppo.ppo.loss import Hyper
+from jaxppo.ppo.program import Program, SegmentOutput, TapeSpec, make_train
+from jaxppo.ppo.update import TrainState, hyper_from
+from jaxppo.run.artifacts import write_validation
+from jaxppo.run.checkpoint import CheckpointInfo, CheckpointWriter, restore_policy
+from jaxppo.run.directory import MetricsCsv
+from jaxppo.run.progress import Display
+from jaxppo.run.rows import metrics_columns, train_columns, train_means, validation_line, validation_row
+from jaxppo.run.tensorboard import EventWriter
+
+Segment = Callable[..., tuple[TrainState, SegmentOutput]]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The executable of a run with the arrays that it reads."""
+
+    program: Program
+    segment: Segment
+    hyper: Hyper
+    tape: Tape
+    data: EvaluationSet
+    compile_seconds: float
+    memory_bytes: int  # of the program's temporaries, outputs and arguments, where the backend says
+
+
+def evaluation_set(split: Split) -> EvaluationSet:
+    """A split with its joint calendar, on the device."""
+    _, index, per_year = joint_calendar(split)
+    return EvaluationSet(split.tape, jnp.asarray(index), jnp.float32(per_year))
+
+
+def compile_run(config: Config, market: Market) -> Compiled:
+    """Trace and compile the program of a run, once."""
+    tape = market.splits["train"].tape
+    data = evaluation_set(market.splits["validation"])
+    program = make_train(config, TapeSpec(tape.n_features, n_decisions(data.tape)))
+    hyper = hyper_from(config)
+    began = time.perf_counter()
+    state = jax.eval_shape(program.init, jax.random.key(0), hyper, tape)
+    lowered = jax.jit(program.segment, donate_argnums=0).lower(state, hyper, tape, data, jnp.int32(0))
+    segment = lowered.compile()
+    seconds = time.perf_counter() - began
+    memory = segment.memory_analysis()
+    sizes = ("temp_size_in_bytes", "argument_size_in_bytes", "output_size_in_bytes")
+    total = sum(getattr(memory, name, 0) for name in sizes) if memory else 0
+    return Compiled(program, segment, hyper, tape, data, seconds, total)
+
+
+def first_state(compiled: Compiled, seed: int) -> TrainState:
+    """The state before the first update."""
+    return jax.jit(compiled.program.init)(jax.random.key(seed), compiled.hyper, compiled.tape)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is, on the host."""
+
+    update: int = 0
+    fitness: float = -np.inf
+    best_fitness: float = -np.inf
+    best_update: int = 0
+    elapsed_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Totals of a run."""
+
+    updates: int
+    env_steps: int
+    run_seconds: float
+    steps_per_second: float
+    best_update: int
+    best_fitness: float
+
+
+def segment_lengths(config: Config, done: int) -> list[int]:
+    """Updates of each segment that is left after `done` updates; a fresh run begins with a validation of its own."""
+    left, at = [] if done else [0], 0
+    for length in config.segments:
+        at += length
+        if at > done:
+            left.append(at - max(done, at - length))
+    return left
+
+
+class Trainer:
+    """Runs the segments that are left and leaves their traces in the run directory."""
+
+    def __init__(self, run_dir: Path, resolved: Resolved, market: Market, compiled: Compiled, keep: int):
+        self._run_dir = run_dir
+        self._config = resolved.config
+        self._market = market
+        self._compiled = compiled
+        self._actions = compiled.program.spec.env.actions
+        self._checkpoints = CheckpointWriter(run_dir, keep)
+        self._metrics = MetricsCsv(run_dir, metrics_columns(self._config, self._actions.labels))
+        self._events = EventWriter(run_dir)
+
+    def run(self, state: TrainState, at: Progress, display: Display) -> Finished:
+        """Train to the end, validate, save; returns the totals."""
+        self._metrics.keep_until(at.update if at.update else -1)
+        out: SegmentOutput | None = None
+        for length in segment_lengths(self._config, at.update):
+            state, out, at = self._segment(state, at, length, display)
+        self._finish(state, out, at)
+        steps = at.update * self._config.batch_steps
+        speed = steps / at.elapsed_seconds if at.elapsed_seconds else 0.0
+        return Finished(at.update, steps, at.elapsed_seconds, speed, at.best_update, at.best_fitness)
+
+    def _segment(
+        self, state: TrainState, at: Progress, length: int, display: Display
+    ) -> tuple[TrainState, SegmentOutput, Progress]:
+        compiled = self._compiled
+        began = time.perf_counter()
+        state, out = compiled.segment(state, compiled.hyper, compiled.tape, compiled.data, jnp.int32(length))
+        scalars = jax.device_get((out.updates, out.validation))  # waits for the segment
+        seconds = time.perf_counter() - began
+        rows, validation = scalars
+        speed = length * self._config.batch_steps / seconds if length else 0.0
+        after = self._progress(at, length, seconds, float(validation.pooled.fitness))
+        row = self._row(after, rows, length, speed, validation)
+        self._metrics.append(row)
+        self._events.segment(after.update, length, rows, row, self._config.batch_steps)
+        self._checkpoints.save(state, self._info(after))
+        display.segment(after.update, speed, validation_line(row))
+        return state, out, after
+
+    def _progress(self, at: Progress, length: int, seconds: float, fitness: float) -> Progress:
+        update = at.update + length
+        # Fitness is finite by definition; a policy whose curve is not a number is never the best.
+        better = fitness > at.best_fitness
+        return replace(
+            at,
+            update=update,
+            fitness=fitness,
+            best_fitness=fitness if better else at.best_fitness,
+            best_update=update if better else at.best_update,
+            elapsed_seconds=at.elapsed_seconds + (seconds if length else 0.0),
+        )
+
+    def _row(
+        self, at: Progress, rows: Mapping[str, np.ndarray], length: int, speed: float, validation: Validation
+    ) -> dict[str, Any]:
+        means = train_means(rows, length)
+        return {
+            "update": at.update,
+            "env_steps": at.update * self._config.batch_steps,
+            **{k: means[k] for k in train_columns(self._config, self._actions.labels) if k in means},
+            **({"steps_per_second": speed} if length else {}),
+            "elapsed_seconds": at.elapsed_seconds,
+            **validation_row(validation, self._actions.labels),
+        }
+
+    def _info(self, at: Progress) -> CheckpointInfo:
+        return CheckpointInfo(
+            config=self._config,
+            feature_names=self._market.feature_names,
+            feature_hash=self._market.feature_hash,
+            data_hash=self._market.data_hash,
+            actions=self._actions,
+            update=at.update,
+            fitness=at.fitness,
+            final=at.update == self._config.budget.n_updates,
+            best_fitness=at.best_fitness,
+            best_update=at.best_update,
+            elapsed_seconds=at.elapsed_seconds,
+        )
+
+    def _finish(self, state: TrainState, out: SegmentOutput | None, at: Progress) -> None:
+        """Wait for the last save, then write what the final and the best policy did on the validation split."""
+        self._checkpoints.close()
+        self._events.close()
+        split = self._market.splits["validation"]
+        final = self._play(state, state.params) if out is None else jax.device_get((out.validation, out.ledger))
+        write_validation(self._run_dir, "final", *final, split)
+        best = final
+        if at.best_update != at.update:
+            best = self._play(state, restore_policy(self._run_dir, at.best_update).params)
+        write_validation(self._run_dir, "best", *best, split)
+
+    def _play(self, state: TrainState, params: Any) -> tuple[Validation, Ledger]:
+        """Validate other parameters with the same executable: a segment of no updates. Uses `state` up."""
+        compiled = self._compiled
+        state = jax.tree.map(jnp.copy, state._replace(params=params))
+        _, out = compiled.segment(state, compiled.hyper, compiled.tape, compiled.data, jnp.int32(0))
+        return jax.device_get((out.validation, out.ledger))
