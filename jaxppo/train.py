@@ -42,7 +42,7 @@ def _preset(argv: Sequence[str]) -> str | None:
 
 
 def parse(argv: Sequence[str]) -> tuple[RunOptions, str | None, dict[str, Any]]:
-    """Run options, preset and the config fields that were given. tyro exits with 2 and the nearest names on a bad flag."""
+    """Run options, preset and the config fields that were given; a bad flag exits with 2 and the nearest names."""
     preset = _preset(argv)
     if preset is not None and preset not in PRESETS:
         raise SystemExit(f"error: preset: unknown preset {preset!r}; {nearest(preset, PRESETS)}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,9 @@ class Validation(NamedTuple):
     ruined: jax.Array  # () int32: symbols whose account was ruined
 
 
+Chooser = Callable[[Any, jax.Array, jax.Array], jax.Array]
+
+
 class _Carry(NamedTuple):
     account: AccountState  # (S, 1)
     ruined: jax.Array  # (S, 1) bool
@@ -59,52 +63,77 @@ def n_decisions(tape: Tape) -> int:
     return int(jnp.max(tape.length - 1 - tape.first))
 
 
-def _encode_all(agent: Agent, params: Params, tape: Tape, t: jax.Array, receptive_field: int) -> jax.Array:
-    """Market projections at the decision bars t (N, S): (N, S, H). The whole tape is encoded once."""
-    market = agent.encode(params, tape.features)  # (S, T - R + 1, H)
-    row = jnp.clip(t - (receptive_field - 1), 0, market.shape[1] - 1)
-    symbol = jnp.broadcast_to(jnp.arange(tape.n_symbols, dtype=jnp.int32), row.shape)
-    return market[symbol, row]
+def _decision_bars(tape: Tape, n_bars: int) -> tuple[jax.Array, jax.Array]:
+    """Decision bars of every symbol (N, S) int32, the last one repeated, and which are its own (N, S) bool."""
+    last = jnp.expand_dims(tape.length - 2, 0)
+    t = consecutive_bars(tape.first, n_bars)
+    return jnp.minimum(t, last), t <= last
+
+
+def _symbols(tape: Tape, t: jax.Array) -> jax.Array:
+    return jnp.broadcast_to(jnp.arange(tape.n_symbols, dtype=jnp.int32), t.shape)
 
 
 def play(
-    agent: Agent, spec: EnvSpec, params: Params, tape: Tape, n_bars: int, receptive_field: int
+    choose: Chooser, inputs: Any, spec: EnvSpec, tape: Tape, n_bars: int
 ) -> tuple[StepRecord, jax.Array, jax.Array]:
-    """The argmax policy from the first to the last decision of every symbol, one account of 1.0 each.
+    """Decide from the first to the last bar of every symbol, one account of 1.0 each.
 
     What is open at a symbol's last close is sold there, at cost. A ruined account is closed out and stays ruined.
+
+    Args:
+      choose: (slice of `inputs`, account vectors (S, 1, A), action mask (S, 1, K)) to actions (S, 1) int32.
+      inputs: pytree of (N, ...) arrays that `choose` sees a row of at each decision.
+      spec, tape: the environment.
+      n_bars: N, at least the decisions of any symbol.
 
     Returns:
       record (N, S), action (N, S) int32, valid (N, S) bool.
     """
-    last = jnp.expand_dims(tape.length - 2, 0)
-    t = consecutive_bars(tape.first, n_bars)  # (N, S)
-    valid = t <= last
-    t = jnp.minimum(t, last)
-    symbol = jnp.broadcast_to(jnp.arange(tape.n_symbols, dtype=jnp.int32), t.shape)
+    t, valid = _decision_bars(tape, n_bars)
+    symbol = _symbols(tape, t)
     steps = jax.tree.map(lambda x: jnp.expand_dims(x, -1), take_steps(tape, symbol, t))
     closes = jnp.expand_dims(tape.close[symbol, t], -1)
-    market = _encode_all(agent, params, tape, t, receptive_field)
+    at_end = jnp.expand_dims(t == jnp.expand_dims(tape.length - 2, 0), -1)
     allow_short = jnp.expand_dims(tape.allow_short, -1)
     costs = jax.tree.map(lambda c: jnp.expand_dims(c, -1), tape.costs)
 
     def decide(carry: _Carry, x: tuple) -> tuple[_Carry, tuple[StepRecord, jax.Array]]:
-        step, close, encoded, ok, at_end = x
+        given, step, close, ok, last = x
         vector = observe_account(carry.account, close, spec.config)
-        logits, _ = agent.decide(params, encoded, vector)
-        mask = action_mask(spec.actions, vector[..., EXPOSURE], allow_short)
-        action = distribution(logits, mask).mode()
+        action = choose(given, vector, action_mask(spec.actions, vector[..., EXPOSURE], allow_short))
         account, result = step_account(carry.account, action, step, costs, allow_short, spec, alive=~carry.ruined)
-        account, record = close_out(account, result.record, step.close, costs, at_end)
+        account, record = close_out(account, result.record, step.close, costs, last)
         idle = jax.tree.map(jnp.zeros_like, record)._replace(equity=carry.account.equity)
         record = jax.tree.map(lambda new, old: jnp.where(ok, new, old), record, idle)
         account = jax.tree.map(lambda new, old: jnp.where(ok, new, old), account, carry.account)
         return _Carry(account, carry.ruined | record.ruined), (record, action)
 
     start = open_account(jnp.ones((tape.n_symbols, 1), tape.close.dtype))
-    xs = (steps, closes, market, jnp.expand_dims(valid, -1), jnp.expand_dims(t == last, -1))
+    xs = (inputs, steps, closes, jnp.expand_dims(valid, -1), at_end)
     _, (record, action) = jax.lax.scan(decide, _Carry(start, jnp.zeros((tape.n_symbols, 1), bool)), xs)
     return jax.tree.map(lambda x: x[..., 0], record), action[..., 0], valid
+
+
+def play_policy(
+    agent: Agent, spec: EnvSpec, params: Params, tape: Tape, n_bars: int, receptive_field: int
+) -> tuple[StepRecord, jax.Array, jax.Array]:
+    """`play` the argmax policy. The whole tape is encoded once."""
+    t, _ = _decision_bars(tape, n_bars)
+    encoded = agent.encode(params, tape.features)  # (S, T - R + 1, H)
+    row = jnp.clip(t - (receptive_field - 1), 0, encoded.shape[1] - 1)
+    market = encoded[_symbols(tape, t), row]  # (N, S, H)
+
+    def choose(encoded: jax.Array, vector: jax.Array, mask: jax.Array) -> jax.Array:
+        logits, _ = agent.decide(params, encoded, vector)
+        return distribution(logits, mask).mode()
+
+    return play(choose, market, spec, tape, n_bars)
+
+
+def play_actions(actions: jax.Array, spec: EnvSpec, tape: Tape, n_bars: int) -> tuple[StepRecord, jax.Array, jax.Array]:
+    """`play` given actions (N, S) int32, whatever the mask says of them."""
+    return play(lambda action, vector, mask: action, jnp.expand_dims(actions, -1), spec, tape, n_bars)
 
 
 def _pool(equity: jax.Array, pool_index: jax.Array) -> jax.Array:
@@ -141,9 +170,9 @@ def measure(
     ones = jnp.ones(tape.n_symbols, record.equity.dtype)
     symbols = summarize(record.equity.T, ones, valid.T, tape.bars_per_year, sums)
 
-    t = jnp.minimum(consecutive_bars(tape.first, valid.shape[0]), jnp.expand_dims(tape.length - 2, 0))
-    names = jnp.broadcast_to(jnp.arange(tape.n_symbols, dtype=jnp.int32), t.shape)
-    benchmark = buy_and_hold(tape.open[names, t + 1], tape.close[names, t + 1], valid, tape.costs)
+    t, _ = _decision_bars(tape, valid.shape[0])
+    symbol = _symbols(tape, t)
+    benchmark = buy_and_hold(tape.open[symbol, t + 1], tape.close[symbol, t + 1], valid, tape.costs)
     equity = _pool(record.equity, data.pool_index)
     pooled_benchmark = _pool(benchmark, data.pool_index)
 
@@ -177,5 +206,5 @@ def validate(
     agent: Agent, spec: EnvSpec, params: Params, data: EvaluationSet, n_bars: int, receptive_field: int
 ) -> tuple[Validation, Ledger]:
     """Play the argmax policy over an evaluation set and measure it."""
-    record, action, valid = play(agent, spec, params, data.tape, n_bars, receptive_field)
+    record, action, valid = play_policy(agent, spec, params, data.tape, n_bars, receptive_field)
     return measure(data, record, action, valid, spec.actions.n_actions)

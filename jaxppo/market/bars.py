@@ -1,15 +1,15 @@
 """Bars from Parquet and CSV files, as users have them, checked.
 
-Read as they are: Binance klines (with or without header; ms or us), Alpaca, yfinance, MetaTrader 4 and 5, Dukascopy, and any
-table with a time column and open, high, low, close. Nothing is filled, sorted, dropped or resampled: bars that cannot
-be trusted are a `DataError` that names file, symbol, row and field.
+Read as they are: Binance klines (with or without header; ms or us), Alpaca, yfinance, MetaTrader 4 and 5, Dukascopy,
+and any table with a time column and open, high, low, close. Nothing is filled, sorted, dropped or resampled: bars that
+cannot be trusted are a `DataError` that names file, symbol, row and field.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ from jaxppo.market.calendar import (
 )
 from jaxppo.market.formats import (
     Columns,
+    bar_interval,
     csv_layout,
     find_columns,
     interval_from_name,
@@ -47,7 +48,6 @@ MAX_ROWS = 250_000_000
 """Rows of a Parquet file, whose compression a small file may abuse."""
 _HEAD_BYTES = 65_536
 _COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")
-_FEW_BARS = 20  # below this many, the most common spacing says little against a file's name
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +117,8 @@ def load_bars(
 
     Args:
         path: file or folder.
-        interval: such as 1h; required where the symbols asked for have several. Files of other intervals are left out, by
-            their names without being read.
+        interval: such as 1h; required where the symbols asked for have several. Files of other intervals are left out;
+            where the name tells, unread.
         symbols: those to load; all when empty.
         timezone: IANA zone of timestamps without one. Daily dates need none: they are kept as 00:00 UTC.
         asset_classes: equity, crypto or fx by symbol, where `guess_asset_class` would be wrong.
@@ -139,7 +139,8 @@ def load_bars(
     seen: _Seen = set()
     pieces: list[_Piece] = []
     for file in files:
-        pieces += _load_file(file, wanted, symbols, timezone, seen)
+        with _reading(file):
+            pieces += _load_file(file, wanted, symbols, timezone, seen)
     _check_found(path, pieces, seen, wanted, symbols)
     _check_known(asset_classes, seen)
     by_symbol: dict[str, list[_Piece]] = {}
@@ -157,9 +158,6 @@ def data_hash(bars: Sequence[Bars]) -> str:
         for field in FIELDS:
             digest.update(np.ascontiguousarray(getattr(b, field), "<f8").tobytes())
     return digest.hexdigest()
-
-
-# Which files and symbols
 
 
 def _bar_files(path: Path) -> list[Path]:
@@ -206,7 +204,8 @@ def _check_found(path: Path, pieces: Sequence[_Piece], seen: _Seen, wanted: int 
             raise DataError(f"{path}: no symbol {symbol!r}; {nearest(symbol.upper(), names)}")
     asked = {(s, i) for s, i in seen if not symbols or s in symbols}
     if not pieces:
-        raise DataError(f"{path}: no bars at interval {format_interval(wanted or 0)}; there are {_listing(asked)}")
+        of = f" of {', '.join(symbols)}" if symbols else ""
+        raise DataError(f"{path}: no bars{of} at interval {format_interval(wanted or 0)}; there are {_listing(asked)}")
     if len({piece.interval for piece in pieces}) > 1:
         raise _several_intervals(path, {(piece.symbol, piece.interval) for piece in pieces})
     loaded = {piece.symbol for piece in pieces}
@@ -222,9 +221,6 @@ def _check_known(asset_classes: Mapping[str, str], seen: _Seen) -> None:
     for symbol in asset_classes:
         if symbol not in names:
             raise ConfigError(f"asset class given for unknown symbol {symbol!r}; {nearest(symbol.upper(), names)}")
-
-
-# One file
 
 
 def _load_file(
@@ -279,7 +275,7 @@ def _piece(
         raw = frame.select(pl.concat_str(pl.col("time", "clock").cast(pl.String), separator=" "))["time"]
     time = parse_times(raw, timezone, table.columns.utc, origin).astype(np.int64)
     check_times(time, {}, origin)
-    interval = _interval(time, named, wanted, f"{file}, symbol {symbol}")
+    interval = bar_interval(time, named, wanted, f"{file}, symbol {symbol}")
     if wanted not in (None, interval):
         return _Piece(symbol, interval, file, time, {})
     values = {f: parse_numbers(frame[f], f, origin) for f in FIELDS if f in frame.columns}
@@ -288,30 +284,11 @@ def _piece(
     return _Piece(symbol, interval, file, time, values)
 
 
-def _interval(time: np.ndarray, named: int | None, wanted: int | None, where: str) -> int:
-    """Seconds between bars: the name's, if the spacings (T - 1,) allow it, else the most common (least) spacing."""
-    if len(time) < 2:
-        if named or wanted:
-            return named or wanted or 0
-        raise DataError(f"{where}: one bar does not tell its interval; say it with --interval or in the file name")
-    spacings, counts = np.unique(np.diff(time), return_counts=True)
-    common = int(spacings[np.argmax(counts)])
-    if named is None:
-        return common
-    # Thinly traded symbols may skip most bars: the name is right if some spacing is its interval.
-    if named in (common, spacings[0]) or (len(time) < _FEW_BARS and named <= spacings[0]):
-        return named
-    raise DataError(
-        f"{where}: the file name says {format_interval(named)}, but the bars are mostly {format_interval(common)} "
-        "apart; rename the file or replace it"
-    )
-
-
 def _join(pieces: Sequence[_Piece], asset_classes: Mapping[str, str]) -> Bars:
     """One symbol's bars, from pieces that follow each other in time."""
     ordered = sorted(pieces, key=lambda piece: int(piece.time[0]))
     symbol, interval = ordered[0].symbol, ordered[0].interval
-    for one, other in zip(ordered, ordered[1:], strict=False):
+    for one, other in itertools.pairwise(ordered):
         if other.time[0] <= one.time[-1]:
             raise DataError(
                 f"symbol {symbol}: {one.file} and {other.file} overlap from {format_time(other.time[0])} on; keep one"
@@ -332,30 +309,24 @@ def _join(pieces: Sequence[_Piece], asset_classes: Mapping[str, str]) -> Bars:
     )
 
 
-# Reading
-
-
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn whatever a broken file makes the readers raise into a `DataError`."""
     try:
         yield
-    except DataError:
-        raise
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError, csv.Error) as error:
         reason = str(error).strip().split("\n")[0][:200]
-        raise DataError(f"{path.name}: cannot be read: {reason}") from None
+        raise DataError(f"{path.name}: cannot be read: {reason}") from error
 
 
 def _open(path: Path) -> _Table:
     """Head of a file: column names and where the fields are."""
-    with _reading(path):
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise DataError(f"{path.name}: {size / 2**30:.1f} GiB; files over 4 GiB are not read, split it by time")
-        if size == 0:
-            raise DataError(f"{path.name}: the file is empty")
-        return _open_parquet(path) if path.suffix.lower() in PARQUET_SUFFIXES else _open_csv(path)
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise DataError(f"{path.name}: {size / 2**30:.1f} GiB; files over 4 GiB are not read, split it by time")
+    if size == 0:
+        raise DataError(f"{path.name}: the file is empty")
+    return _open_parquet(path) if path.suffix.lower() in PARQUET_SUFFIXES else _open_csv(path)
 
 
 def _open_parquet(path: Path) -> _Table:
@@ -373,8 +344,8 @@ def _open_csv(path: Path) -> _Table:
     if head.startswith(_COMPRESSED):
         raise DataError(f"{path.name}: the file is compressed; unpack it first")
     encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf8"
-    text = head[: len(head) // 2 * 2].decode("utf-16") if encoding == "utf-16" else head.decode("utf-8-sig", "replace")
-    lines = text.splitlines()[:3] or [""]
+    text = head.decode("utf-16" if encoding == "utf-16" else "utf-8-sig", "replace")
+    lines = text.split("\n")[:3]
     if "\0" in lines[0]:
         raise DataError(f"{path.name}: not a text file")
     separator = max(",\t;|", key=lines[0].count)
@@ -385,11 +356,10 @@ def _open_csv(path: Path) -> _Table:
 
 def _read(table: _Table) -> pl.DataFrame:
     """The fields' columns under the fields' names, and `row`, the number of each row in the file."""
-    with _reading(table.path):
-        if table.unit == "row":
-            fields = [pl.col(table.names[i]).alias(field) for field, i in table.columns.index.items()]
-            return pl.scan_parquet(table.path, glob=False).select(fields).with_row_index("row").collect()
+    if table.unit == "line":
         return _read_csv(table)
+    fields = [pl.col(table.names[i]).alias(field) for field, i in table.columns.index.items()]
+    return pl.scan_parquet(table.path, glob=False).select(fields).with_row_index("row").collect()
 
 
 def _read_csv(table: _Table) -> pl.DataFrame:
@@ -420,11 +390,8 @@ def _read_csv(table: _Table) -> pl.DataFrame:
 
 def _check_lines(table: _Table) -> None:
     """Refuse the first line that has more cells than the header; polars does not say which it is."""
-    text = io.TextIOWrapper(table.path.open("rb"), encoding=table.encoding, errors="replace", newline="")
-    with text:
+    with table.path.open(encoding=table.encoding, errors="replace", newline="") as text:
         for cells in (reader := csv.reader(text, delimiter=table.separator)):
             if len(cells) > len(table.names):
-                raise DataError(
-                    f"{table.path.name}, line {reader.line_num}: {len(cells)} cells where the header has "
-                    f"{len(table.names)}"
-                )
+                where = f"{table.path.name}, line {reader.line_num}"
+                raise DataError(f"{where}: {len(cells)} cells where the header has {len(table.names)}")

@@ -12,7 +12,7 @@ from jaxppo.config.schema import ASSET_CLASSES, Config, EnvConfig
 from jaxppo.errors import ConfigError, DataError, nearest
 from jaxppo.market.bars import Bars, data_hash
 from jaxppo.market.calendar import bars_per_year
-from jaxppo.market.features import compute_features, feature_hash
+from jaxppo.market.features import FeatureTable, compute_features, feature_hash
 from jaxppo.market.splits import SPLITS, SplitRange, cutoff_times, split_ranges
 from jaxppo.market.tape import REWARD_HORIZON, Costs, Tape, forward_returns, trailing_volatility
 
@@ -71,18 +71,22 @@ def symbol_fees(env: EnvConfig) -> dict[str, float]:
     return {**DEFAULT_FEES, **env.fee}
 
 
-def build_market(bars: Sequence[Bars], config: Config, receptive_field: int) -> Market:
+def build_market(
+    bars: Sequence[Bars], config: Config, receptive_field: int, tables: Sequence[FeatureTable] | None = None
+) -> Market:
     """Compute features, split by time and lay everything out as one Tape a split.
 
     Args:
       bars: one entry a symbol.
       config: data, feature, env and budget settings.
       receptive_field: bars that a decision sees.
+      tables: features of one's own, one table a symbol, in place of the configured groups.
 
     Raises:
       DataError: a symbol too short for the features, or no symbol long enough for the training or validation split.
     """
-    tables = [compute_features(b, config.features.features, config.features.scale_window) for b in bars]
+    if tables is None:
+        tables = [compute_features(b, config.features.features, config.features.scale_window) for b in bars]
     names, min_bars = tables[0].names, tables[0].min_bars
     cut = [_trim(b, t.values, min_bars) for b, t in zip(bars, tables, strict=True)]
     purge = max(config.data.purge_bars, receptive_field + REWARD_HORIZON)
@@ -146,8 +150,8 @@ def _too_short(
     symbol = cut[best].bars
     return (
         f"{symbol.source}: too few bars for a {split} split: {symbol.symbol}, the longest there, has"
-        f" {len(symbol.time)} bars, of which {min_bars - 1} warm the features up, {purge} are purged at each cut-off and"
-        f" {ranges[best][split].decisions} are left to decide on in this split; at least {needed} are needed"
+        f" {len(symbol.time)} bars, of which {min_bars - 1} warm the features up, {purge} are purged at each cut-off"
+        f" and {ranges[best][split].decisions} are left to decide on in this split; at least {needed} are needed"
     )
 
 

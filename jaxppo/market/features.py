@@ -2,8 +2,8 @@
 
 Row t of every feature depends on bars <= t alone. Prices enter divided by the first close, so no feature carries a
 price unit. Unbounded features are z-scores over the last `scale_window` bars, clipped to +-`CLIP`; bounded ones are
-mapped to about [-1, 1]. Indicators are TA-Lib's, except the two whose running sums of squares drift (see
-`rolling_mean_std`).
+mapped to about [-1, 1]. Indicators are TA-Lib's, except the Bollinger bands, which are a rolling deviation and whose
+running sums drift there (see `rolling_mean_std`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import talib
 
 from jaxppo.errors import ConfigError, DataError, nearest
 from jaxppo.market.bars import Bars
-from jaxppo.market.calendar import local_fields
+from jaxppo.market.calendar import DAY, local_fields
 
 FEATURE_VERSION = 1
 """Raised whenever a feature is computed differently under the same name; it is part of `feature_hash`."""
@@ -28,7 +28,6 @@ SETTLE_BARS = 100  # Recursive averages forget their first value: (13 / 14)^100 
 RETURN_FLOOR = 1e-6  # Least deviation of a return-like series; a hundredth of a pip in EURUSD.
 LOG_FLOOR = 1e-3  # Least deviation of the logarithm of a volatility or a range.
 FLAT_RANGE = 1e-9  # A high-low range below this share of the price is no range: a position in it is neutral.
-DAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -124,11 +123,6 @@ def _log_volatility(m: Inputs, n: int) -> np.ndarray:
     return np.log(rolling_mean_std(m.log_return, n)[1] + RETURN_FLOOR)
 
 
-def _flat(m: Inputs, n: int) -> np.ndarray:
-    """Whether the last n bars had no range."""
-    return talib.MAX(m.high, n) - talib.MIN(m.low, n) <= FLAT_RANGE * m.close
-
-
 def _position(close: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Where the close is in a range: -1 at the low, 1 at the high, 0 where there is no range."""
     flat = high - low <= FLAT_RANGE * close
@@ -155,25 +149,15 @@ def _base(m: Inputs) -> list[np.ndarray]:
     ]
 
 
-def _clock(bars: Bars) -> dict[str, np.ndarray]:
-    """Calendar fields at the start of each bar. A daily bar stamped 00:00 UTC is a date: no zone may shift it."""
-    fields = local_fields(bars.time, bars.timezone)
-    if bars.interval < DAY:
-        return fields
-    dates = local_fields(bars.time, "UTC")
-    is_date = bars.time % DAY == 0
-    return {name: np.where(is_date, dates[name], fields[name]) for name in fields}
-
-
 def _cycle(phase: np.ndarray) -> list[np.ndarray]:
     """Sine and cosine of a phase in turns."""
     return [np.sin(2.0 * np.pi * phase), np.cos(2.0 * np.pi * phase)]
 
 
 def _intraday(m: Inputs) -> list[np.ndarray]:
-    clock = _clock(m.bars)
+    clock = local_fields(m.bars.time, m.bars.timezone)
     new_day = np.ones(len(m.close), bool)
-    new_day[1:] = (np.diff(clock["day_of_year"]) != 0) | (np.diff(m.bars.time) >= DAY)
+    new_day[1:] = np.diff(clock["day_of_year"]) != 0
     day = np.cumsum(new_day)
     so_far = pl.DataFrame({"day": day, "high": m.high, "low": m.low}).select(
         high=pl.col("high").cum_max().over("day"), low=pl.col("low").cum_min().over("day")
@@ -187,7 +171,7 @@ def _intraday(m: Inputs) -> list[np.ndarray]:
 
 
 def _calendar(m: Inputs) -> list[np.ndarray]:
-    clock = _clock(m.bars)
+    clock = local_fields(m.bars.time, m.bars.timezone)
     missing = _change(m.bars.time, 1) - m.bars.interval
     week = 7.0 * DAY / m.bars.interval
     gap = np.log1p(np.maximum(missing, 0) / m.bars.interval) / np.log1p(week)
@@ -234,7 +218,7 @@ def _directional(m: Inputs) -> tuple[np.ndarray, np.ndarray]:
 
 def _stochastic(m: Inputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Slow %K, %D and Williams %R of 14 bars, each mapped to [-1, 1] and 0 where there was no range."""
-    flat = _flat(m, 14)
+    flat = talib.MAX(m.high, 14) - talib.MIN(m.low, 14) <= FLAT_RANGE * m.close
     fast = np.where(flat, 0.0, talib.STOCHF(m.high, m.low, m.close, 14, 1)[0] / 50.0 - 1.0)
     slow = talib.SMA(fast, 3)
     williams = np.where(flat, 0.0, talib.WILLR(m.high, m.low, m.close, 14) / 50.0 + 1.0)
@@ -245,7 +229,6 @@ def _technical(m: Inputs) -> list[np.ndarray]:
     macd = talib.MACD(m.log_close, 12, 26, 9)
     middle, deviation = rolling_mean_std(m.log_close, 20)
     bollinger = np.clip((m.log_close - middle) / (2.0 * np.maximum(deviation, RETURN_FLOOR)), -CLIP, CLIP)
-    cci = np.where(_flat(m, 20), 0.0, talib.CCI(m.high, m.low, m.close, 20) / 200.0)
     stoch_k, stoch_d, williams = _stochastic(m)
     return [
         *(_scaled(line, m, RETURN_FLOOR) for line in macd),
@@ -255,7 +238,7 @@ def _technical(m: Inputs) -> list[np.ndarray]:
         _scaled(np.log(talib.NATR(m.high, m.low, m.close, 14) / 100.0 + RETURN_FLOOR), m, LOG_FLOOR),
         bollinger,
         _scaled(np.log(deviation + RETURN_FLOOR), m, LOG_FLOOR),
-        np.clip(cci, -CLIP, CLIP),
+        np.clip(talib.CCI(m.high, m.low, m.close, 20) / 200.0, -CLIP, CLIP),
         williams,
         _scaled(talib.ROCP(m.close, 12), m, RETURN_FLOOR),
         _balance(m, 28),
@@ -378,9 +361,11 @@ def compute_features(bars: Bars, groups: Sequence[str], scale_window: int) -> Fe
 
 def _inputs(bars: Bars, scale_window: int) -> Inputs:
     unit = bars.close[0]
-    high, low, close = bars.high / unit, bars.low / unit, bars.close / unit
-    log_close = np.log(close)
-    return Inputs(bars, scale_window, high, low, close, log_close, _change(log_close, 1))
+    # Open and close may lie outside the range by the rounding of adjusted prices; in a tiny range that is far outside.
+    high = np.maximum(bars.high, np.maximum(bars.open, bars.close)) / unit
+    low = np.minimum(bars.low, np.minimum(bars.open, bars.close)) / unit
+    log_close = np.log(bars.close / unit)
+    return Inputs(bars, scale_window, high, low, bars.close / unit, log_close, _change(log_close, 1))
 
 
 def _check_values(bars: Bars) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from jaxppo.errors import DataError
-from jaxppo.market.calendar import COINS, CURRENCIES, DAY, match_interval
+from jaxppo.market.calendar import COINS, CURRENCIES, DAY, format_interval, match_interval
 from jaxppo.market.quality import Origin, check_numbers, refuse, refuse_columns
 
 _INDEX = ("index", "__index_level_0__")
@@ -37,6 +37,7 @@ _METATRADER_4 = ("date", "time", "open", "high", "low", "close", "volume")
 _DATES = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
 _CLOCKS = ("", " %H:%M:%S%.f", " %H:%M", " %H%M%S", " %I:%M:%S %p", " %I:%M %p")
 _TIME_FORMATS = tuple(date + clock for date in _DATES for clock in _CLOCKS)
+_FEW_BARS = 20  # below this many, the most common spacing says little against a file's name
 _OFFSET = r"^(.*\d:\d\d(?::\d\d(?:\.\d+)?)?)\s*([Zz]|UTC|GMT|(?:UTC|GMT)?[+-][01]\d:?[0-5]\d|[+-][01]\d)$"
 _EPOCH_UNITS = ((10**17, 1_000), (10**14, 1), (10**11, -1_000), (10**8, -1_000_000))
 """Least epoch number of each unit (ns, us, ms, s), and what divides (or, negative, multiplies) it into microseconds."""
@@ -77,6 +78,25 @@ def interval_from_name(stem: str) -> int | None:
     """Seconds of the first interval (1h, 30m, H4, daily) that stands between separators after the symbol, if any."""
     words = re.split(r"[_\-. ]+", stem[len(symbol_from_name(stem)) :])
     return next((seconds for seconds in map(match_interval, words) if seconds), None)
+
+
+def bar_interval(time: np.ndarray, named: int | None, wanted: int | None, where: str) -> int:
+    """Seconds between bars: the name's, if the spacings (T - 1,) allow it, else the most common (least) spacing."""
+    if len(time) < 2:
+        if named or wanted:
+            return named or wanted or 0
+        raise DataError(f"{where}: one bar does not tell its interval; say it with --interval or in the file name")
+    spacings, counts = np.unique(np.diff(time), return_counts=True)
+    common = int(spacings[np.argmax(counts)])
+    if named is None:
+        return common
+    # Thinly traded symbols may skip most bars: the name is right if some spacing is its interval.
+    if named in (common, spacings[0]) or (len(time) < _FEW_BARS and named <= spacings[0]):
+        return named
+    raise DataError(
+        f"{where}: the file name says {format_interval(named)}, but the bars are mostly {format_interval(common)} "
+        "apart; rename the file or replace it"
+    )
 
 
 def csv_layout(rows: Sequence[Sequence[str]], file: str) -> Layout:

@@ -81,10 +81,14 @@ def check_numbers(raw: pl.Series, numbers: pl.Series, field: str, origin: Origin
     refuse(failed, origin, reason)
 
 
+def _refuse_values(bad: np.ndarray, field: str, x: np.ndarray, problem: str, origin: Origin) -> None:
+    refuse(bad, origin, lambda i: f"{field} {x[i]:.10g} {problem}")
+
+
 def check_finite(time: np.ndarray, values: Mapping[str, np.ndarray], origin: Origin) -> None:
     """Refuse NaN and infinite values."""
     for field, x in values.items():
-        refuse(~np.isfinite(x), origin, lambda i, field=field, x=x: f"{field} is {x[i]}, not a finite number")
+        _refuse_values(~np.isfinite(x), field, x, "is not a finite number", origin)
 
 
 def check_times(time: np.ndarray, values: Mapping[str, np.ndarray], origin: Origin) -> None:
@@ -115,32 +119,27 @@ def check_positive(time: np.ndarray, values: Mapping[str, np.ndarray], origin: O
     least, most = PRICE_BOUNDS
     for field in PRICES:
         x = values[field]
-        refuse(x <= 0, origin, lambda i, field=field, x=x: f"{field} {x[i]:.10g} is not positive")
-        refuse(
-            (x < least) | (x > most),
-            origin,
-            lambda i, field=field, x=x: f"{field} {x[i]:.10g} is outside {least:g} to {most:g}, rescale the prices",
-        )
+        _refuse_values(x <= 0, field, x, "is not positive", origin)
+        unfit = (x < least) | (x > most)
+        _refuse_values(unfit, field, x, f"is outside {least:g} to {most:g}; rescale the prices", origin)
 
 
 def check_range(time: np.ndarray, values: Mapping[str, np.ndarray], origin: Origin) -> None:
     """Refuse high < low, and open or close outside [low, high] by more than `RANGE_TOLERANCE`."""
     high, low = values["high"], values["low"]
     refuse(high < low, origin, lambda i: f"high {high[i]:.10g} is below low {low[i]:.10g}")
+    top, bottom = high * (1 + RANGE_TOLERANCE), low * (1 - RANGE_TOLERANCE)
     for field in ("open", "close"):
         x = values[field]
-        refuse(
-            (x > high * (1 + RANGE_TOLERANCE)) | (x < low * (1 - RANGE_TOLERANCE)),
-            origin,
-            lambda i, field=field, x=x: f"{field} {x[i]:.10g} is outside low {low[i]:.10g} to high {high[i]:.10g}",
-        )
+        _refuse_values(x > top, field, x, "is above the high of its bar", origin)
+        _refuse_values(x < bottom, field, x, "is below the low of its bar", origin)
 
 
 def check_volume(time: np.ndarray, values: Mapping[str, np.ndarray], origin: Origin) -> None:
     """Refuse negative volume, and volume too large for float32 arithmetic."""
     volume = values["volume"]
-    refuse(volume < 0, origin, lambda i: f"volume {volume[i]:.10g} is negative")
-    refuse(volume > VOLUME_BOUND, origin, lambda i: f"volume {volume[i]:.10g} is above {VOLUME_BOUND:g}")
+    _refuse_values(volume < 0, "volume", volume, "is negative", origin)
+    _refuse_values(volume > VOLUME_BOUND, "volume", volume, f"is above {VOLUME_BOUND:g}", origin)
 
 
 CHECKS: tuple[Check, ...] = (check_times, check_finite, check_positive, check_range, check_volume)

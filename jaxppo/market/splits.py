@@ -48,8 +48,8 @@ def cutoff_times(times: Sequence[np.ndarray], config: DataConfig) -> tuple[int, 
     check_fractions(config)
     pooled = np.sort(np.concatenate(list(times)))
     last = len(pooled) - 1
-    train = int(round(config.train_fraction * len(pooled)))
-    validation = int(round((config.train_fraction + config.validation_fraction) * len(pooled)))
+    train = round(config.train_fraction * len(pooled))
+    validation = round((config.train_fraction + config.validation_fraction) * len(pooled))
     beyond = int(pooled[-1]) + 1
     return (
         int(pooled[min(train, last)]),

@@ -86,7 +86,9 @@ def action_shares(metrics: pl.DataFrame) -> Figure | None:
     if not labels:
         return None
     figure, axes = canvas.grid(2, 2, 2.9)
-    for ax, prefix, heading in zip(axes, ("action_share_", "val_action_share_"), ("Training", "Validation"), strict=True):
+    for ax, prefix, heading in zip(
+        axes, ("action_share_", "val_action_share_"), ("Training", "Validation"), strict=True
+    ):
         canvas.title(ax, heading)
         bottom = np.zeros(metrics.height)
         for label, color in zip(labels, action_colors(labels), strict=True):
@@ -103,7 +105,9 @@ def action_shares(metrics: pl.DataFrame) -> Figure | None:
 
 def components(metrics: pl.DataFrame) -> list[str]:
     """Names of the reward components that metrics.csv has columns of, in their order there."""
-    return [c[len("reward_") : -len("_share")] for c in metrics.columns if c.startswith("reward_") and c.endswith("_share")]
+    return [
+        c[len("reward_") : -len("_share")] for c in metrics.columns if c.startswith("reward_") and c.endswith("_share")
+    ]
 
 
 def action_name(label: str) -> str:
@@ -172,9 +176,7 @@ def _panel(ax: Axes, metrics: pl.DataFrame, curve: Curve, best: int | None) -> N
         canvas.legend(ax)
 
 
-def _line(
-    ax: Axes, metrics: pl.DataFrame, column: str, color: str, label: str, dashes: tuple[float, ...] = ()
-) -> bool:
+def _line(ax: Axes, metrics: pl.DataFrame, column: str, color: str, label: str, dashes: tuple[float, ...] = ()) -> bool:
     """Draw the finite values of a column over env steps, with breaks elsewhere; whether there is any."""
     y = values(metrics, column)
     finite = np.isfinite(y)

@@ -96,7 +96,12 @@ def cards(run: RunData) -> list[Card]:
             f"buy-and-hold {percent(m['buy_and_hold_return'], sign=True)}",
             _tone(m["return"], max(m["buy_and_hold_return"], 0.0)),
         ),
-        Card("Sharpe ratio", number(m["sharpe"]), f"no skill, best of {looks(run)}: {number(luck(run))}", _tone(m["sharpe"], luck(run))),
+        Card(
+            "Sharpe ratio",
+            number(m["sharpe"]),
+            f"no skill, best of {looks(run)}: {number(luck(run))}",
+            _tone(m["sharpe"], luck(run)),
+        ),
         Card("Max drawdown", percent(fall), f"buy-and-hold {percent(hold_fall)}", _tone(-fall, -DRAWDOWN_LIMIT)),
         Card("Profit factor", number(m["profit_factor"]), f"win rate {percent(m['win_rate'], 0)}", factor_tone),
         Card(
@@ -165,7 +170,9 @@ def _tone(value: float, limit: float) -> str:
 def _in_money(run: RunData, m: _Figures) -> str:
     assert run.shown is not None
     time = times(run.shown.equity)
-    period = f"From {time.min().astype('datetime64[D]')} to {time.max().astype('datetime64[D]')}" if len(time) else "Here"
+    period = (
+        f"From {time.min().astype('datetime64[D]')} to {time.max().astype('datetime64[D]')}" if len(time) else "Here"
+    )
     which = "best" if run.best is not None else "final"
     return (
         f"{period}, after fees, spread, slippage and borrow cost, 1.00 in the {which} policy became "
@@ -200,7 +207,9 @@ def _trade_warnings(run: RunData) -> list[Finding]:
     m, found = _Figures(pooled_metrics(run.shown)), []
     count = run.shown.trades.height
     if count < MIN_TRADES:
-        text = f"Only {plural(count, 'trade')} closed; under {MIN_TRADES}, win rate and profit factor are mostly chance."
+        text = (
+            f"Only {plural(count, 'trade')} closed; under {MIN_TRADES}, win rate and profit factor are mostly chance."
+        )
         found.append(Finding("bad", "Too few trades", text))
     share, label = _commonest_action(run)
     if share > ONE_ACTION_SHARE:
@@ -211,7 +220,9 @@ def _trade_warnings(run: RunData) -> list[Finding]:
         text = f"Every trade was {sides[0]}; the result may be nothing but the direction of the market."
         found.append(Finding("caution", "One side only", text))
     if m["max_drawdown"] > DRAWDOWN_LIMIT:
-        text = f"Equity fell {percent(m['max_drawdown'])} from its highest point; more than {percent(DRAWDOWN_LIMIT, 0)}."
+        text = (
+            f"Equity fell {percent(m['max_drawdown'])} from its highest point; more than {percent(DRAWDOWN_LIMIT, 0)}."
+        )
         found.append(Finding("bad", "Deep drawdown", text))
     if math.isinf(m["profit_factor"]):
         text = "Not one trade lost money, so the profit factor is infinite: too small a sample, or too good to be true."
@@ -236,7 +247,9 @@ def _sample_warnings(run: RunData) -> list[Finding]:
         found.append(Finding("caution", "Short validation", text))
     best, final = (_Figures(pooled_metrics(e))["fitness"] for e in (run.best, run.final))
     if best > 0 and final < FINAL_FITNESS_SHARE * best:
-        text = f"Fitness {number(final)} at the end, {number(best)} at its best; training went on past what generalises."
+        text = (
+            f"Fitness {number(final)} at the end, {number(best)} at its best; training went on past what generalises."
+        )
         found.append(Finding("caution", "The final policy is well under the best", text))
     return found
 
@@ -244,7 +257,9 @@ def _sample_warnings(run: RunData) -> list[Finding]:
 def _training_warnings(run: RunData) -> list[Finding]:
     found = []
     if run.metrics.height > 1 and best_row(run.metrics) == 0:
-        text = "No later validation was better than the one before the first update; nothing that generalises was learnt."
+        text = (
+            "No later validation was better than the one before the first update; nothing that generalises was learnt."
+        )
         found.append(Finding("bad", "The untrained policy is the best", text))
     skipped = values(run.metrics, "skipped_steps")
     if np.nan_to_num(skipped).max(initial=0.0) > 0:

@@ -169,7 +169,9 @@ def _mark_trades(ax: Axes, trades: pl.DataFrame) -> None:
     long = (trades["side"] == "long").to_numpy()
     segments = np.stack([np.stack([entry, paid], axis=1), np.stack([exit_, got], axis=1)], axis=1)  # (trades, 2, 2)
     for mask, color, dash, name in ((won, WIN, "solid", "gain"), (~won, LOSS, (0, (3, 2)), "loss")):
-        ax.add_collection(LineCollection(list(segments[mask]), colors=color, linewidths=1.7, linestyles=[dash], zorder=2))
+        ax.add_collection(
+            LineCollection(list(segments[mask]), colors=color, linewidths=1.7, linestyles=[dash], zorder=2)
+        )
         ax.plot(exit_[mask], got[mask], "o", color=color, markersize=4.5, zorder=3, label=f"exit, {name}")
     for mask, marker, color, name in ((long, "^", POLICY, "long"), (~long, "v", ORANGE, "short")):
         style = {"markersize": 8, "markeredgecolor": "white", "markeredgewidth": 0.8}

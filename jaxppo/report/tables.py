@@ -60,25 +60,202 @@ def esc(text: Any) -> str:
     return escape(str(text), quote=True)
 
 
-def table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1, total: int | None = None, wide: bool = True
-) -> str:
-    """HTML table of plain text cells; the columns after the first `text_columns` are right-aligned numbers, and row
-    `total` is set apart."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1, total: int | None = None) -> str:
+    """HTML table of plain text cells. The columns after the first `text_columns` are right-aligned numbers; row
+    `total` is set apart.
+    """
 
     def line(cells: Sequence[str], tag: str) -> str:
         kinds = ["" if i < text_columns else ' class="num"' for i in range(len(cells))]
         return "".join(f"<{tag}{kind}>{esc(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
 
-    body = "".join(
-        f"<tr{' class="total"' if False else ''}>{line(row, 'td')}</tr>" if i != total else f'<tr class="total">{line(row, "td")}</tr>'
-        for i, row in enumerate(rows)
-    )
-    kind = ' class="wide"' if wide else ""
-    return f'<div class="scroll"><table{kind}><thead><tr>{line(head, "th")}</tr></thead><tbody>{body}</tbody></table></div>'
+    marks = [' class="total"' if i == total else "" for i in range(len(rows))]
+    body = "".join(f"<tr{mark}>{line(row, 'td')}</tr>" for mark, row in zip(marks, rows, strict=True))
+    return f'<div class="scroll"><table><thead><tr>{line(head, "th")}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def definitions(pairs: Sequence[tuple[str, str]], kind: str = "") -> str:
+def definitions(pairs: Sequence[tuple[str, str]], kind: str = "facts") -> str:
     """HTML definition list of plain text."""
     items = "".join(f"<dt>{esc(name)}</dt><dd>{esc(value)}</dd>" for name, value in pairs)
-    return f"<dl{f' class="{kind}"' if kind else ''}>{items}</dl>"
+    return f'<dl class="{esc(kind)}">{items}</dl>'
+
+
+def symbol_table(evaluation: Evaluation) -> str:
+    """All metrics of each symbol, the highest net return first, under those of all symbols together."""
+    frame = evaluation.symbols
+    rest = [name for name in frame.columns if name != "symbol" and name not in METRICS]
+    names = [name for name in METRICS if name in frame.columns] + rest
+    formats = [METRICS.get(name, (name, number))[1] for name in names]
+    pooled = frame.filter(pl.col("symbol") == POOLED)
+    single = frame.filter(pl.col("symbol") != POOLED)
+    if "return" in frame.columns:
+        single = single.sort("return", descending=True)
+    rows = [
+        ["All together" if row["symbol"] == POOLED else row["symbol"]]
+        + [show(row[name]) for name, show in zip(names, formats, strict=True)]
+        for row in (*pooled.to_dicts(), *single.to_dicts())
+    ]
+    head = ["Symbol", *(METRICS.get(name, (name.replace("_", " "), number))[0] for name in names)]
+    return table(head, rows, total=0 if pooled.height else None)
+
+
+def comparison_table(run: RunData) -> str:
+    """The pooled metrics of the best and the final policy, side by side; empty where they are the same or missing."""
+    best, final = pooled_metrics(run.best), pooled_metrics(run.final)
+    if not best or not final or run.best_is_final:
+        return ""
+    missing = math.nan
+    rows = [
+        [heading, show(best.get(name, missing)), show(final.get(name, missing))]
+        for name, (heading, show) in METRICS.items()
+        if name in best or name in final
+    ]
+    return table(["All symbols together", "Best policy", "Final policy"], rows)
+
+
+def trade_table(evaluation: Evaluation) -> str:
+    """Closed trades by side and by why they were closed."""
+    names = {"long": "Long", "short": "Short", "order": "Closed by an order", "stop": "Stop-loss"}
+    names |= {"take_profit": "Take-profit", "liquidation": "Liquidation", "end": "Open at the end"}
+    trades = evaluation.trades
+    rows = [_trade_row("All trades", trades)]
+    for column in ("side", "reason"):
+        for value in trades[column].unique().sort().to_list():
+            rows.append(_trade_row(names.get(value, value), trades.filter(pl.col(column) == value)))
+    head = ["Trades", "Number", "Gains", "Mean return", "Best", "Worst", "Mean bars held", "Net profit", "Fees"]
+    return table(head, rows, total=0)
+
+
+def _trade_row(name: str, trades: pl.DataFrame) -> list[str]:
+    returns, pnl = values(trades, "return"), values(trades, "pnl")
+    if trades.height == 0:
+        return [name, "0", *[MISSING] * 7]
+    return [
+        name,
+        number(trades.height, 0),
+        percent(float((pnl > 0).mean()), 0),
+        percent(float(returns.mean()), 2, sign=True),
+        percent(float(returns.max()), 2, sign=True),
+        percent(float(returns.min()), 2, sign=True),
+        number(float(values(trades, "bars").mean()), 1),
+        number(float(pnl.sum()), 4),
+        number(float(values(trades, "fees").sum()), 4),
+    ]
+
+
+def data_table(manifest: dict[str, Any]) -> str:
+    """The symbols of the run: how many bars, from when to when, and the decisions of each split."""
+    rows = [
+        [
+            *(str(lookup(symbol, key, default=MISSING)) for key in ("symbol", "asset_class")),
+            *(str(lookup(symbol, key, default=MISSING))[:10] for key in ("start", "end")),
+            _count(lookup(symbol, "bars")),
+            *(_count(lookup(symbol, "splits", split)) for split in ("train", "validation", "test")),
+        ]
+        for symbol in lookup(manifest, "data", "symbols", default=[])
+    ]
+    head = ["Symbol", "Class", "From", "To", "Bars", "Train", "Validation", "Test"]
+    return table(head, rows, text_columns=4)
+
+
+def _count(value: Any) -> str:
+    return number(value, 0) if isinstance(value, (int, float)) else MISSING
+
+
+def facts(run: RunData) -> list[tuple[str, str]]:
+    """What ran where, how fast, and on what."""
+    m = run.manifest
+
+    def at(*keys: str) -> str:
+        value = lookup(m, *keys)
+        return MISSING if value is None else plain_value(value)
+
+    speed = lookup(m, "finished", "steps_per_second")
+    cutoffs = [moment(t) for t in lookup(m, "data", "cutoffs", default=[]) or []]
+    pairs = [
+        ("Run", run.name),
+        ("Created", moment(lookup(m, "created", default=MISSING))),
+        ("Device", f"{at('device', 'count')} x {at('device', 'kind')} ({at('device', 'platform')})"),
+        ("Speed", MISSING if speed is None else f"{number(speed, 0)} env steps/s, validations included"),
+        ("Run time", _seconds(lookup(m, "finished", "run_seconds"))),
+        ("Compilation", _seconds(lookup(m, "compile_seconds"))),
+        ("Env steps", _count(lookup(m, "finished", "env_steps"))),
+        ("Updates", _count(lookup(m, "finished", "updates"))),
+        ("Data", at("data", "source")),
+        ("Data hash", at("data", "hash")),
+        ("Splits cut at", ", ".join(cutoffs) or MISSING),
+        ("Purged bars", at("data", "purge_bars")),
+        ("Actions", f"{at('actions', 'name')}: {at('actions', 'labels')}"),
+        ("Features", f"{len(lookup(m, 'features', 'names', default=[]))}, hash {at('features', 'hash')}"),
+        ("History needed", f"{at('features', 'min_bars')} bars"),
+        *((f"Program: {key}".replace("_", " "), plain_value(v)) for key, v in lookup(m, "program", default={}).items()),
+        ("Versions", f"jaxppo {at('jaxppo')}, Python {at('python')}, {at('versions')}"),
+    ]
+    return [(name, value) for name, value in pairs if value != MISSING]
+
+
+def _seconds(value: Any) -> str:
+    if not isinstance(value, (int, float)):
+        return MISSING
+    minutes, seconds = divmod(float(value), 60)
+    return f"{minutes:.0f} min {seconds:.0f} s" if minutes else f"{seconds:.1f} s"
+
+
+def changed_table(run: RunData) -> str:
+    """The configuration values that differ from the defaults, and where each came from."""
+    default = dict(_flat(to_dict(Config())))
+    rows = [[*row[:2], plain_value(default.get(row[0])), row[2]] for row in _config_rows(run, changed=default)]
+    return table(["Field", "Value", "Default", "Set by"], rows, text_columns=4)
+
+
+def config_table(run: RunData) -> str:
+    """All configuration values, and where each came from."""
+    return table(["Field", "Value", "Set by"], _config_rows(run), text_columns=3)
+
+
+def _config_rows(run: RunData, changed: dict[str, Any] | None = None) -> list[list[str]]:
+    sources = lookup(run.manifest, "sources", default={})
+    return [
+        [name, plain_value(value), str(sources.get(name, MISSING))]
+        for name, value in _flat(run.config)
+        if changed is None or name not in changed or changed[name] != value
+    ]
+
+
+def _flat(config: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Fields and values of a nested configuration; field names are unique over the groups."""
+    pairs: list[tuple[str, Any]] = []
+    for name, value in config.items():
+        pairs += list(value.items()) if name in GROUPS and isinstance(value, dict) else [(name, value)]
+    return pairs
+
+
+GLOSSARY: tuple[tuple[str, str], ...] = (
+    ("Net return", "Change of equity over the validation bars after fees, spread, slippage and borrow cost."),
+    ("Buy-and-hold", "The same capital bought at the first bar at the same costs and kept."),
+    ("Sharpe", "Mean of the per-bar net returns over their standard deviation, times the root of the bars a year."),
+    ("Sortino", "Like Sharpe, but over the deviation of the losing bars only."),
+    ("CAGR, Calmar", "Net return as a yearly rate; that rate over the maximum drawdown."),
+    ("Drawdown", "Fraction that equity lies below its highest point so far; the maximum is its worst value."),
+    ("Profit factor", "Gains of the winning trades over losses of the losing ones; above 1 makes money. Infinite "
+     "without a losing trade."),
+    ("Win rate, expectancy", "Share of closed trades with a gain; mean return of a closed trade."),
+    ("Turnover", "Traded notional as a multiple of equity."),
+    ("Exposure", "How much of the equity was in the market, on average, long or short."),
+    ("Consistency", "Share of ten equal blocks of time that ended with a gain."),
+    ("Fitness", "Sharpe x max(0, 1 - 0.2 x maximum drawdown); the best validation is the one where it is highest."),
+    ("Skew, kurtosis", "Shape of the distribution of per-bar returns: negative skew and high kurtosis mean rare, "
+     "large losses."),
+    ("Entropy", "How undecided the policy is, in nats; near 0 it always takes the same action in the same state."),
+    ("KL", "How far one update moved the policy; steady values under about 0.02 are healthy."),
+    ("Explained variance", "Share of the variance of the returns that the value function predicts; 1 is perfect, 0 "
+     "no better than a constant."),
+    ("Clipped samples", "Share of samples whose policy ratio left the clipping range in an update."),
+    ("Saturated steps", "Share of steps at which a reward component sat at its bound and carried no more information."),
+    ("Pooled", "All symbols together, as one account."),
+)  # fmt: skip
+
+
+def glossary() -> str:
+    """What each number on the page means."""
+    return definitions(GLOSSARY, "glossary")

@@ -1,4 +1,4 @@
-"""Checkpoints: Orbax v1, asynchronous, self-describing. Restores the whole train state, or only the policy, from a path.
+"""Checkpoints: Orbax v1, asynchronous, self-describing. A path restores the whole train state, or only the policy.
 
 A run keeps its newest checkpoints, the best by validation fitness and the final one under `checkpoints/<update>`. The
 configuration, the features and the actions travel in each checkpoint's metadata, so a path is all that a restore needs.
@@ -95,7 +95,7 @@ class CheckpointWriter:
 
 
 def _folder(path: Path) -> tuple[Path, int | None]:
-    """The checkpoints folder that `path` (a run, its checkpoints, or one checkpoint) belongs to, and the step if one."""
+    """The checkpoints folder that `path` (a run, its checkpoints, or one of them) belongs to, and the step if one."""
     path = Path(path).resolve()
     if (path / FOLDER).is_dir():
         return path / FOLDER, None

@@ -1,4 +1,4 @@
-"""The run directory: what a run leaves behind. Files are written whole and renamed into place, or appended by the row."""
+"""The run directory: what a run leaves behind. Files are written whole and renamed into place, or appended by row."""
 
 from __future__ import annotations
 

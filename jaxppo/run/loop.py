@@ -149,7 +149,7 @@ class Trainer:
     def _progress(self, at: Progress, length: int, seconds: float, fitness: float) -> Progress:
         update = at.update + length
         # Fitness is finite by definition; a policy whose curve is not a number is never the best.
-        better = fitness > at.best_fitness
+        better = fitness >= at.best_fitness  # of equals the later, as the preservation policy has it
         return replace(
             at,
             update=update,

@@ -24,10 +24,11 @@ class Display:
             TextColumn("{task.fields[speed]}"),
             TimeElapsedColumn(),
             TextColumn("ETA"),
-            TimeRemainingColumn(speed_estimate_period=600),
+            TimeRemainingColumn(),
             TextColumn("{task.fields[last]}"),
             console=self._console,
             disable=not self._live,
+            speed_estimate_period=600,
         )
         self._task = self._progress.add_task("train", total=n_updates, speed="", last="")
 

@@ -101,8 +101,8 @@ def _resumed(run_dir: Path, market: Market, resolved: Resolved) -> tuple[TrainSt
     require_match(info, market.feature_names, actions)
     if info.data_hash != market.data_hash:
         raise CheckpointError(
-            f"{run_dir}: the data changed since the run began (hash {info.data_hash[:12]}, now {market.data_hash[:12]});"
-            " resume with the same bars, or start a new run"
+            f"{run_dir}: the data changed since the run began (hash {info.data_hash[:12]}, now"
+            f" {market.data_hash[:12]}); resume with the same bars, or start a new run"
         )
     return state, _progress_of(info)
 

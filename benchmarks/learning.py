@@ -1,0 +1,183 @@
+"""Does it learn? PPO against oracles on markets whose edge is known, and on one that has none.
+
+    python benchmarks/learning.py            # all markets, 3 seeds
+    python benchmarks/learning.py observed   # one market
+
+Every figure is net of costs and comes from the ledger, on fresh data that no training saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxppo.agent.encoders import receptive_field
+from jaxppo.config.presets import replace_fields
+from jaxppo.config.schema import Config
+from jaxppo.env.account import StepRecord
+from jaxppo.evaluate.validate import EvaluationSet, n_decisions, play_actions, play_policy
+from jaxppo.market.bars import Bars
+from jaxppo.market.dataset import build_market
+from jaxppo.market.features import FeatureTable
+from jaxppo.market.planted import ar1_market, dp_oracle, driftless_market, filtered_signal, oracle_positions
+from jaxppo.ppo.program import TapeSpec, make_train
+from jaxppo.ppo.update import hyper_from
+from jaxppo.run.loop import compile_run, evaluation_set, first_state
+
+PHI, EDGE, NOISE, COST = 0.95, 0.002, 0.005, 0.001
+TARGETS = (-1.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A market with an oracle, and what the policy may see of it."""
+
+    name: str
+    cost: float
+    observed: bool  # the signal is a feature; else only past returns are
+    edge: float = EDGE
+    phi: float = PHI
+
+
+TASKS = {
+    "observed": Task("observed", COST, True),
+    "latent": Task("latent", 0.0005, False, phi=0.98),
+    "expensive": Task("expensive", 0.05, True),  # a round trip costs more than the signal ever pays
+    "driftless": Task("driftless", 0.0, False, edge=0.0),
+}
+
+
+def planted_config(task: Task, seed: int, **changes: object) -> Config:
+    """PPO as the quick preset has it, on target positions without stops, so that the oracle's actions are its own."""
+    base = {
+        "seed": seed,
+        "actions": "targets",
+        "targets": TARGETS,
+        "stop_loss": 0.0,
+        "take_profit": 0.0,
+        "fee": {"equity": task.cost},
+        "encoder": "none" if task.observed else "tcn",
+        "train_fraction": 0.9,
+        "validation_fraction": 0.1,
+    }
+    return replace_fields(Config(), {**base, **changes})
+
+
+def draw(task: Task, seed: int, n_symbols: int, n_bars: int) -> tuple[list[Bars], np.ndarray, list[FeatureTable]]:
+    """Bars, the signal that the oracle follows (S, T), and the features of the policy."""
+    if task.edge == 0.0:
+        bars = driftless_market(seed, n_symbols, n_bars, NOISE)
+        signal = np.zeros((n_symbols, n_bars))
+    else:
+        bars, signal = ar1_market(seed, n_symbols, n_bars, phi=task.phi, edge=task.edge, noise=NOISE)
+    tables = []
+    for row, b in zip(signal, bars, strict=True):
+        past = np.diff(np.log(b.close), prepend=np.log(b.open[0])) / NOISE
+        shown, name = (row, "signal") if task.observed else (past, "past_return")
+        tables.append(FeatureTable(values=shown[:, None].astype(np.float32), names=(name,), min_bars=1))
+    return bars, signal, tables
+
+
+def oracle_actions(task: Task, bars: Sequence[Bars], signal: np.ndarray, first: int, n: int) -> np.ndarray:
+    """(N, S) action indices of the best policy that sees what the policy sees."""
+    columns = []
+    for row, b in zip(signal, bars, strict=True):
+        edge = task.edge
+        if not task.observed and edge > 0:
+            row, share = filtered_signal(b.close, phi=task.phi, edge=edge, noise=NOISE)
+            edge *= share
+        oracle = dp_oracle(phi=task.phi, edge=edge, cost=task.cost, noise=NOISE)
+        columns.append(oracle_positions(row[first : first + n], oracle))
+    return (np.stack(columns, 1) + 1).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Net log growth a bar on fresh data, in basis points, and its standard error over symbols."""
+
+    policy: float
+    policy_error: float
+    oracle: float
+    trades: int
+    steps: int
+    seconds: float  # compile and training
+
+    @property
+    def share(self) -> float:
+        return self.policy / self.oracle if self.oracle > 0 else float("nan")
+
+
+def _growth(record: StepRecord) -> np.ndarray:
+    """(S,) log growth a bar in basis points."""
+    equity = np.asarray(record.equity, np.float64)
+    return 1e4 * np.log(equity[-1]) / len(equity)
+
+
+def fresh_set(task: Task, config: Config, seed: int, n_symbols: int = 16, n_bars: int = 4000):
+    """A market of another seed, all of it to evaluate on, and the oracle's actions there."""
+    bars, signal, tables = draw(task, 10_000 + seed, n_symbols, n_bars)
+    whole = replace_fields(config, {"train_fraction": 0.03, "validation_fraction": 0.97})
+    market = build_market(bars, whole, receptive_field(config.agent), tables)
+    split = market.splits["validation"]
+    data = evaluation_set(split)
+    begin = n_bars - int(split.tape.length[0]) + int(split.tape.first[0])
+    return data, oracle_actions(task, bars, signal, begin, n_decisions(data.tape))
+
+
+def run(task: Task, seed: int, n_bars: int = 20_000, n_symbols: int = 8, verbose: bool = False, **changes) -> Score:
+    """Train once and score on fresh data."""
+    config = planted_config(task, seed, **changes)
+    began = time.perf_counter()
+    bars, _, tables = draw(task, seed, n_symbols, n_bars)
+    compiled = compile_run(config, build_market(bars, config, receptive_field(config.agent), tables))
+    state = first_state(compiled, seed)
+    spec = compiled.program.spec
+    data, oracle = fresh_set(task, config, seed)
+    n = n_decisions(data.tape)
+    test = jax.jit(lambda p, tape: play_policy(spec.agent, spec.env, p, tape, n, spec.receptive_field)[0])
+    for length in config.segments:
+        state, out = compiled.segment(state, compiled.hyper, compiled.tape, compiled.data, jnp.int32(length))
+        if verbose:
+            g = _growth(test(state.params, data.tape))
+            rows = jax.device_get(out.updates)
+            print(
+                f"  update {int(state.update):4d} fresh {g.mean():7.3f} bp  entropy {rows['entropy'][length - 1]:.3f}"
+                f" trade rate {rows['train_trade_rate'][length - 1]:.3f} ev {rows['explained_variance'][length - 1]:.2f}"
+                f" {time.perf_counter() - began:.0f}s"
+            )
+    jax.block_until_ready(state)
+    seconds = time.perf_counter() - began
+    record = test(state.params, data.tape)
+    growth = _growth(record)
+    best = jax.jit(lambda a, tape: play_actions(a, spec.env, tape, n)[0])(jnp.asarray(oracle), data.tape)
+    error = float(growth.std(ddof=1) / np.sqrt(len(growth)))
+    steps = config.budget.n_updates * config.batch_steps
+    return Score(float(growth.mean()), error, float(_growth(best).mean()), int(record.closed.sum()), steps, seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tasks", nargs="*", default=list(TASKS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--verbose", action="store_true")
+    args = parser.parse_args()
+    print("market      seed   policy      (se)   oracle   share  trades   steps  seconds   (bp a bar, net, fresh data)")
+    for name in args.tasks:
+        for seed in range(args.seeds):
+            s = run(TASKS[name], seed, verbose=args.verbose)
+            print(
+                f"{name:10} {seed:5d} {s.policy:8.3f} {s.policy_error:9.3f} {s.oracle:8.3f} {100 * s.share:6.1f}%"
+                f" {s.trades:7d} {s.steps / 1e6:6.1f}M {s.seconds:8.1f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""The page: one self-contained HTML file, made from the files of a run directory alone."""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+from pathlib import Path
+
+from jaxppo.report import findings, plots, tables
+from jaxppo.report.findings import Card, Finding
+from jaxppo.report.rundata import RunData, best_row, load_run, lookup, values
+from jaxppo.report.style import CSS
+from jaxppo.report.tables import esc
+from jaxppo.report.text import MISSING, moment, number, plain_value, plural
+
+# Nothing may be loaded from anywhere, whatever the data holds.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `run_dir`/plots/*.png and `run_dir`/report.html from the files of the run, and return the page's path.
+
+    It may be called at any time, during a run too: what has no data yet is left out, and the page says so. Each file
+    is replaced whole, so a reader never sees half of one. Raises `RunDirectoryError` where `run_dir` is not a run
+    directory or a file in it cannot be read.
+    """
+    run = load_run(run_dir)
+    images = plots.make_plots(run)
+    folder = run_dir / "plots"
+    folder.mkdir(exist_ok=True)
+    for name in plots.PLOTS:
+        path = folder / f"{name}.png"
+        if name in images:
+            _replace(path, images[name])
+        else:
+            path.unlink(missing_ok=True)  # left by an earlier report of other data
+    page = run_dir / "report.html"
+    _replace(page, render(run, images).encode("utf-8"))
+    return page
+
+
+def render(run: RunData, images: dict[str, bytes]) -> str:
+    """The page as text; `images` are PNG files by the names of `plots.PLOTS`."""
+    sections = [
+        ("warnings", "Warnings", _warnings(run)),
+        ("equity", "Equity against buy-and-hold", _equity(run, images)),
+        ("learning", "Learning curves", _learning(run, images)),
+        ("trades", "Trades", _trades(run, images)),
+        ("actions", "Actions", _actions(images)),
+        ("rewards", "Reward components", _rewards(images)),
+        ("symbols", "Symbols", _symbols(run)),
+        ("run", "Run", _run(run)),
+        ("glossary", "Glossary", tables.glossary()),
+    ]
+    body = "".join(_section(*section) for section in sections)
+    links = "".join(f'<a href="#{anchor}">{esc(heading)}</a>' for anchor, heading, _ in sections)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{esc(_heading(run))}</title><style>{CSS}</style></head>"
+        f"<body><main>{_header(run)}{_cards(findings.cards(run))}{_verdict(run)}<nav>{links}</nav>{body}"
+        f"<footer>jaxppo {esc(lookup(run.manifest, 'jaxppo', default=''))} \u00b7 {esc(run.name)}</footer>"
+        "</main></body></html>\n"
+    )
+
+
+def _heading(run: RunData) -> str:
+    return (
+        f"{lookup(run.config, 'preset', default=run.name)} on {lookup(run.manifest, 'data', 'source', default='data')}"
+    )
+
+
+def _header(run: RunData) -> str:
+    m = run.manifest
+    symbols = lookup(m, "data", "symbols", default=[])
+    steps = values(run.metrics, "env_steps")
+    parts = [
+        f"{lookup(m, 'data', 'interval', default='?')} bars",
+        plural(len(symbols), "symbol"),
+        f"{lookup(run.config, 'reward', 'reward', default='?')} reward",
+        f"{number(steps[-1], 0)} env steps" if len(steps) else "no env step yet",
+        f"seed {lookup(run.config, 'seed', default='?')}",
+        plain_value(lookup(m, "device", "kind", default=MISSING)),
+        moment(lookup(m, "created", default=MISSING)),
+    ]
+    return f'<header><h1>{esc(_heading(run))}</h1><p class="lead">{esc(" \u00b7 ".join(parts))}</p></header>'
+
+
+def _cards(cards: list[Card]) -> str:
+    boxes = "".join(
+        f'<div class="card"><div class="label">{esc(card.label)}</div>'
+        f'<div class="value {card.tone}">{esc(card.value)}</div><div class="note">{esc(card.note)}</div></div>'
+        for card in cards
+    )
+    return f'<div class="cards">{boxes}</div>' if cards else ""
+
+
+def _verdict(run: RunData) -> str:
+    verdict = findings.verdict(run)
+    doubt = f'<p class="muted">{esc(findings.caveat(run))}</p>' if run.shown else ""
+    return (
+        f'<section class="verdict {verdict.tone}" id="verdict"><h2>{esc(verdict.title)}</h2>'
+        f"<p>{esc(verdict.text)}</p>{doubt}</section>"
+    )
+
+
+def _section(anchor: str, heading: str, body: str) -> str:
+    return f'<section id="{anchor}"><h2>{esc(heading)}</h2>{body}</section>'
+
+
+def _warnings(run: RunData) -> str:
+    found = findings.warnings(run)
+    if not found:
+        found = [Finding("good", "None of the usual ones", "Enough trades and bars, both sides, no deep drawdown.")]
+    items = "".join(f'<li class="{f.tone}"><b>{esc(f.title)}.</b><span>{esc(f.text)}</span></li>' for f in found)
+    return f'<ul class="warnings">{items}</ul>'
+
+
+def _figure(images: dict[str, bytes], name: str, alt: str, caption: str, missing: str) -> str:
+    if name not in images:
+        return f'<p class="muted">{esc(missing)}</p>'
+    data = base64.b64encode(images[name]).decode("ascii")
+    picture = f'<img alt="{esc(alt)}" src="data:image/png;base64,{data}">'
+    return f"<figure>{picture}<figcaption>{esc(caption)}</figcaption></figure>"
+
+
+def _equity(run: RunData, images: dict[str, bytes]) -> str:
+    missing = "No validated equity curve is in the run directory."
+    same = " The final policy is the best one." if run.best_is_final else ""
+    n = 0 if run.shown is None else len(plots.ranked_symbols(run.shown))
+    some = "" if n <= plots.MAX_SYMBOLS else f" The {plots.MAX_SYMBOLS // 2} best and worst of {n} symbols are shown."
+    return (
+        _figure(images, "equity", "Equity of the policy and of buy-and-hold", "Growth of 1.00." + same, missing)
+        + _figure(images, "drawdown", "Drawdown", "How far equity lies below its highest point so far.", "")
+        + _figure(
+            images,
+            "symbols",
+            "Equity of each symbol",
+            f"Growth of 1.00 on each symbol: the policy in blue, buy-and-hold in grey.{some}",
+            "",
+        )
+        + tables.comparison_table(run)
+    )
+
+
+def _learning(run: RunData, images: dict[str, bytes]) -> str:
+    best = best_row(run.metrics)
+    update = "" if best is None else number(values(run.metrics, "update")[best], 0)
+    chosen = f" The red point is the best validation, at update {update}." if update else ""
+    return (
+        "<h3>On the validation bars</h3>"
+        + _figure(
+            images,
+            "validation",
+            "Validation metrics over env steps",
+            f"Against env steps; the first point is the untrained policy.{chosen}",
+            "No validation has been written yet.",
+        )
+        + "<h3>In training</h3>"
+        + _figure(
+            images,
+            "training",
+            "Training metrics over env steps",
+            "Against env steps, the last update before each validation. Entropy that falls to 0 early, or an explained "
+            "variance that stays under 0, is a run that has stopped learning.",
+            "No update has been logged yet.",
+        )
+    )
+
+
+def _trades(run: RunData, images: dict[str, bytes]) -> str:
+    if run.shown is None:
+        return '<p class="muted">No validated trades are in the run directory.</p>'
+    symbol = plots.busiest_symbol(run.shown) or ""
+    caption = (
+        f"The latest trades, at most {plots.MAX_TRADES}, on {symbol}, the symbol with the most. Triangles are entries, "
+        "points are exits; green full lines gained, red dashed ones lost."
+    )
+    chart = _figure(images, "trades", "Trades on the price", caption, "The policy closed no trade.")
+    return chart + (tables.trade_table(run.shown) if symbol else "")
+
+
+def _actions(images: dict[str, bytes]) -> str:
+    caption = "Share of each action, one bar a validation, labelled by env steps. A single colour is a policy that has collapsed."
+    return _figure(images, "actions", "Share of each action", caption, "No action shares have been logged yet.")
+
+
+def _rewards(images: dict[str, bytes]) -> str:
+    caption = (
+        "What the policy was paid for in training. None of this is money: every figure of money on this page comes "
+        "from the ledger of trades."
+    )
+    return _figure(images, "rewards", "Reward components", caption, "No reward components have been logged yet.")
+
+
+def _symbols(run: RunData) -> str:
+    if run.shown is None:
+        return '<p class="muted">No validated symbols are in the run directory.</p>'
+    return tables.symbol_table(run.shown)
+
+
+def _run(run: RunData) -> str:
+    names = lookup(run.manifest, "features", "names", default=[])
+    return (
+        tables.definitions(tables.facts(run))
+        + "<h3>Data</h3>"
+        + tables.data_table(run.manifest)
+        + "<h3>Values that differ from the defaults</h3>"
+        + tables.changed_table(run)
+        + f"<details><summary>All configuration values</summary>{tables.config_table(run)}</details>"
+        + f"<details><summary>Features</summary><p><code>{esc(', '.join(names))}</code></p></details>"
+    )
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write `content` to a temporary file beside `path` and rename it over `path`."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
