@@ -233,4 +233,4 @@ def test_the_oracle_on_the_filtered_signal_earns_what_it_promises():
 
 def test_a_signal_finer_than_the_grid_is_refused():
     with pytest.raises(ValueError, match="phi must be in"):
-        dp_oracle(phi=0.9999, edge=1e-4, cost=0.001)
+        dp_oracle(phi=0.999, edge=1e-4, cost=0.001)

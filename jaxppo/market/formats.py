@@ -20,7 +20,19 @@ from jaxppo.market.quality import Origin, check_numbers, refuse, refuse_columns
 _INDEX = ("index", "__index_level_0__")
 _ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "time": ("open_time", "timestamp", "datetime", "unix", "date", "time", "t", "", "unnamed:_0", *_INDEX),
+        "time": (
+            "open_time",
+            "timestamp",
+            "datetime",
+            "unix",
+            "date",
+            "time",
+            "local_time",
+            "t",
+            "",
+            "unnamed:_0",
+            *_INDEX,
+        ),
         "open": ("open", "o"),
         "high": ("high", "h"),
         "low": ("low", "l"),
@@ -39,8 +51,8 @@ _CLOCKS = ("", " %H:%M:%S%.f", " %H:%M", " %H%M%S", " %I:%M:%S %p", " %I:%M %p")
 _TIME_FORMATS = tuple(date + clock for date in _DATES for clock in _CLOCKS)
 _FEW_BARS = 20  # below this many, the most common spacing says little against a file's name
 _OFFSET = r"^(.*\d:\d\d(?::\d\d(?:\.\d+)?)?)\s*([Zz]|UTC|GMT|(?:UTC|GMT)?[+-][01]\d:?[0-5]\d|[+-][01]\d)$"
-_EPOCH_UNITS = ((10**17, 1_000), (10**14, 1), (10**11, -1_000), (10**8, -1_000_000))
-"""Least epoch number of each unit (ns, us, ms, s), and what divides (or, negative, multiplies) it into microseconds."""
+_EPOCH_UNITS = ((10**17, 1_000, 1), (10**14, 1, 1), (10**11, 1, 1_000), (10**8, 1, 1_000_000))
+"""Least epoch number of each unit (ns, us, ms, s), and what to divide and multiply by for microseconds."""
 
 
 @dataclass(frozen=True)
@@ -200,10 +212,9 @@ def _epoch_micros(raw: pl.Series, numbers: pl.Series, origin: Origin) -> np.ndar
         return days.dt.epoch("us").to_numpy()
     micros = np.zeros_like(values)
     known = np.zeros(len(values), bool)
-    for least, divisor in _EPOCH_UNITS:
+    for least, divide, multiply in _EPOCH_UNITS:
         chosen = (values >= least) & ~known
-        # Floor division would hide a remainder of nanoseconds; bars finer than a second are refused all the same.
-        micros[chosen] = values[chosen] // divisor if divisor > 0 else values[chosen] * -divisor
+        micros[chosen] = values[chosen] // divide * multiply
         known |= chosen
     refuse(~known, origin, lambda i: _not_understood(raw[i]))
     return micros

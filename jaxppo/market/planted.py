@@ -73,7 +73,7 @@ def filtered_signal(close: np.ndarray, *, phi: float, edge: float, noise: float)
 
     Args:
         close: (T,) float64.
-        phi, edge, noise: of the market.
+        phi, edge, noise: of the market; edge above 0.
 
     Returns:
         (T,) float64 estimate of the signal at each close, in units of its own deviation; and that deviation, the
@@ -109,7 +109,7 @@ def dp_oracle(*, phi: float, edge: float, cost: float, noise: float = 0.0) -> Or
     vector autoregressions".
 
     Args:
-        phi: autocorrelation of the signal, at most 0.999: beyond, its steps are finer than the grid's.
+        phi: autocorrelation of the signal, at most 0.995: the grid rounds smaller steps.
         edge: expected log return of the next bar per unit of signal.
         cost: per side, as a fraction of the notional.
         noise: deviation of the log return, for the greatest growth of log wealth; 0 for the greatest simple profit.
@@ -117,8 +117,8 @@ def dp_oracle(*, phi: float, edge: float, cost: float, noise: float = 0.0) -> Or
     Returns:
         The policy and its profit per bar.
     """
-    if not 0.0 <= phi <= 0.999:
-        raise ValueError(f"phi must be in [0, 0.999], got {phi}")
+    if not 0.0 <= phi <= 0.995:
+        raise ValueError(f"phi must be in [0, 0.995], got {phi}")
     grid = np.linspace(-GRID_REACH, GRID_REACH, GRID_SIZE)
     chain = tauchen(grid, phi)
     positions = np.asarray(POSITIONS)

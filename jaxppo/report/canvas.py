@@ -70,11 +70,11 @@ def title(ax: Axes, text: str, color: str = INK) -> None:
     ax.set_title(plain(text), loc="left", fontsize=9.5, fontweight="bold", color=color, pad=7, parse_math=False)
 
 
-def legend(ax: Axes, columns: int = 1, where: str = "best") -> None:
+def legend(ax: Axes) -> None:
     """Frameless legend of the labelled artists, if there are any."""
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        box = ax.legend(handles, labels, loc=where, ncols=columns, fontsize=8.5, labelcolor=INK, framealpha=0.85)
+        box = ax.legend(handles, labels, loc="best", fontsize=8.5, labelcolor=INK, framealpha=0.85)
         box.get_frame().set_linewidth(0)
 
 

@@ -177,8 +177,8 @@ def _in_money(run: RunData, m: _Figures) -> str:
     return (
         f"{period}, after fees, spread, slippage and borrow cost, 1.00 in the {which} policy became "
         f"{number(1 + m['return'])}; bought and held at the same costs it became "
-        f"{number(1 + m['buy_and_hold_return'])}. On the way the policy was at worst {percent(m['max_drawdown'])} below its "
-        f"highest point, buy-and-hold {percent(hold_drawdown(run))}."
+        f"{number(1 + m['buy_and_hold_return'])}. On the way the policy was at worst {percent(m['max_drawdown'])} "
+        f"below its highest point, buy-and-hold {percent(hold_drawdown(run))}."
     )
 
 
@@ -241,8 +241,8 @@ def _sample_warnings(run: RunData) -> list[Finding]:
     if bars < MIN_BARS:
         error = number(1 / math.sqrt(years(run))) if years(run) > 0 else "unknown"
         text = (
-            f"{plural(bars, 'bar')} ({number(365.25 * years(run), 0)} days), fewer than {MIN_BARS}; over so short a time "
-            f"the standard error of the Sharpe ratio is about {error}."
+            f"{plural(bars, 'bar')} ({number(365.25 * years(run), 0)} days), fewer than {MIN_BARS}; over so short a "
+            f"time the standard error of the Sharpe ratio is about {error}."
         )
         found.append(Finding("caution", "Short validation", text))
     best, final = (_Figures(pooled_metrics(e))["fitness"] for e in (run.best, run.final))

@@ -15,7 +15,8 @@ from jaxppo.report.tables import esc
 from jaxppo.report.text import MISSING, moment, number, plain_value, plural
 
 # Nothing may be loaded from anywhere, whatever the data holds.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+DOT = " \u00b7 "
 
 
 def write_report(run_dir: Path) -> Path:
@@ -57,12 +58,12 @@ def render(run: RunData, images: dict[str, bytes]) -> str:
     links = "".join(f'<a href="#{anchor}">{esc(heading)}</a>' for anchor, heading, _ in sections)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{esc(_heading(run))}</title><style>{CSS}</style></head>"
         f"<body><main>{_header(run)}{_cards(findings.cards(run))}{_verdict(run)}<nav>{links}</nav>{body}"
-        f"<footer>jaxppo {esc(lookup(run.manifest, 'jaxppo', default=''))} \u00b7 {esc(run.name)}</footer>"
+        f"<footer>jaxppo {esc(lookup(run.manifest, 'jaxppo', default=''))}{DOT}{esc(run.name)}</footer>"
         "</main></body></html>\n"
     )
 
@@ -86,7 +87,7 @@ def _header(run: RunData) -> str:
         plain_value(lookup(m, "device", "kind", default=MISSING)),
         moment(lookup(m, "created", default=MISSING)),
     ]
-    return f'<header><h1>{esc(_heading(run))}</h1><p class="lead">{esc(" \u00b7 ".join(parts))}</p></header>'
+    return f'<header><h1>{esc(_heading(run))}</h1><p class="lead">{esc(DOT.join(parts))}</p></header>'
 
 
 def _cards(cards: list[Card]) -> str:
@@ -184,7 +185,10 @@ def _trades(run: RunData, images: dict[str, bytes]) -> str:
 
 
 def _actions(images: dict[str, bytes]) -> str:
-    caption = "Share of each action, one bar a validation, labelled by env steps. A single colour is a policy that has collapsed."
+    caption = (
+        "Share of each action, one bar a validation, labelled by env steps. A single colour is a policy that has "
+        "collapsed."
+    )
     return _figure(images, "actions", "Share of each action", caption, "No action shares have been logged yet.")
 
 

@@ -174,8 +174,8 @@ def _mark_trades(ax: Axes, trades: pl.DataFrame) -> None:
         )
         ax.plot(exit_[mask], got[mask], "o", color=color, markersize=4.5, zorder=3, label=f"exit, {name}")
     for mask, marker, color, name in ((long, "^", POLICY, "long"), (~long, "v", ORANGE, "short")):
-        style = {"markersize": 8, "markeredgecolor": "white", "markeredgewidth": 0.8}
-        ax.plot(entry[mask], paid[mask], marker, color=color, zorder=4, label=f"{name} entry", **style)
+        line = ax.plot(entry[mask], paid[mask], marker, color=color, zorder=4, label=f"{name} entry")[0]
+        line.set(markersize=8, markeredgecolor="white", markeredgewidth=0.8)
 
 
 def _short(symbol: str) -> str:

@@ -61,7 +61,8 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 ul.warnings { list-style: none; margin: 8px 0 4px; padding: 0; }
 ul.warnings li { border-radius: 7px; padding: 8px 12px; margin: 0 0 7px; }
 ul.warnings b { margin-right: 5px; }
-li.bad { background: var(--bad-bg); } li.caution { background: var(--caution-bg); } li.good { background: var(--good-bg); }
+li.bad { background: var(--bad-bg); } li.caution { background: var(--caution-bg); }
+li.good { background: var(--good-bg); }
 li span { color: var(--ink); }
 figure { margin: 8px 0 4px; }
 figure img { display: block; width: 100%; height: auto; }
@@ -77,7 +78,8 @@ tr.total td { font-weight: 650; border-bottom: 2px solid var(--line); }
 tbody tr:last-child td { border-bottom: 0; }
 .columns { display: grid; grid-template-columns: 1fr 1fr; gap: 0 40px; align-items: start; }
 .columns > * { min-width: 0; }
-dl { margin: 8px 0; display: grid; grid-template-columns: minmax(120px, max-content) 1fr; gap: 5px 18px; font-size: 13.5px; }
+dl { margin: 8px 0; display: grid; grid-template-columns: minmax(120px, max-content) 1fr; gap: 5px 18px;
+  font-size: 13.5px; }
 dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
 dl.glossary dt { color: var(--ink); font-weight: 600; }
 details { margin-top: 10px; } summary { cursor: pointer; color: var(--accent); font-size: 13.5px; }
