@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxppo.agent.encoders import receptive_field
-from jaxppo.config.presets import replace_fields
+from jaxppo.config.presets import replace_fields, resolve
 from jaxppo.config.schema import Config
 from jaxppo.env.account import StepRecord
 from jaxppo.evaluate.validate import EvaluationSet, n_decisions, play_actions, play_policy
@@ -67,7 +67,7 @@ def planted_config(task: Task, seed: int, **changes: object) -> Config:
         "train_fraction": 0.9,
         "validation_fraction": 0.1,
     }
-    return replace_fields(Config(), {**base, **changes})
+    return replace_fields(resolve("quick_test").config, {**base, **changes})
 
 
 def draw(task: Task, seed: int, n_symbols: int, n_bars: int) -> tuple[list[Bars], np.ndarray, list[FeatureTable]]:

@@ -142,11 +142,11 @@ class PPOConfig:
     """Clipping range of the value update; 0 for none."""
     value_weight: float = 0.5
     """Weight of the value loss."""
-    entropy_start: float = 0.05
+    entropy_start: float = 0.15
     """Entropy coefficient at the first update."""
     entropy_end: float = 0.005
     """Entropy coefficient from the end of the annealing on."""
-    entropy_anneal: float = 0.3
+    entropy_anneal: float = 0.6
     """Share of the updates over which the entropy coefficient falls linearly."""
     max_grad_norm: float = 0.5
     """Global gradient norm to clip at."""

@@ -25,12 +25,12 @@ VOLATILITY = (0.002, 0.0035)  # Range of a symbol's hourly deviation in the midd
 REGIME_SCALE = (0.6, 1.0, 1.8)  # Deviation in the calm, middle and wild regime, as a multiple.
 REGIME_BARS = (240.0, 160.0, 80.0)  # Mean length of a stay in each.
 TAIL_DEGREES = 5.0  # Degrees of freedom of the Student t surprises: excess kurtosis 6.
-DRIFT_EDGE = 0.12  # Deviation of the hidden expected return, as a multiple of the bar's deviation.
+DRIFT_EDGE = 0.10  # Deviation of the hidden expected return, as a multiple of the bar's deviation.
 DRIFT_HALF_LIFE = 48.0  # Bars: two days.
 REVERSAL = 0.03  # Share of the last bar's surprise that is given back.
 
 
-def synthetic_market(seed: int, n_symbols: int = 4, n_bars: int = 12_000) -> list[Bars]:
+def synthetic_market(seed: int, n_symbols: int = 8, n_bars: int = 16_000) -> list[Bars]:
     """Symbols SYN_A, SYN_B, ... of class equity (0.1 % per side), which end together and start apart.
 
     The log return of bar t + 1 is v (DRIFT_EDGE s_t - REVERSAL e_t + e_{t+1}) - v^2 / 2: v its regime's deviation, s an

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,12 +14,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from jaxppo.report.style import GRID, INK, MUTED
+from jaxppo.report.text import MINUS
 
 WIDTH = 11.0  # inches
 DPI = 130  # 1,430 pixels wide: sharp at the page's 1,076 and in print
 MAX_POINTS = 4000  # more than two a pixel column cannot be seen
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.62, 0.12, 0.34, 0.36  # inches round the axes of a panel
+_STEPS = [1, 2, 2.5, 5, 10]  # between ticks
+_LEGEND: dict[str, Any] = {
+    "fontsize": 8.5,
+    "labelcolor": INK,
+    "frameon": False,
+    "borderaxespad": 0.1,
+    "handlelength": 1.4,
+    "columnspacing": 1.3,
+}
 
 
 def decimate(y: np.ndarray, limit: int = MAX_POINTS) -> np.ndarray:
@@ -39,62 +50,53 @@ def decimate(y: np.ndarray, limit: int = MAX_POINTS) -> np.ndarray:
     return np.unique(np.concatenate([[0], index[rows, low], index[rows, high], [len(y) - 1]]))
 
 
-def grid(panels: int, columns: int, height: float, ratios: Sequence[float] | None = None) -> tuple[Figure, list[Axes]]:
-    """Figure with `panels` styled axes, row by row, each row `height` inches high; `ratios` weigh the row heights.
+def grid(
+    panels: int, columns: int, height: float, ratios: Sequence[float] | None = None, below: float = 0.0
+) -> tuple[Figure, list[Axes]]:
+    """Figure with `panels` styled axes, row by row, each row `height` inches high, and `below` inches free under them.
 
-    Margins are fixed in inches, which needs none of the extra drawing passes of an automatic layout.
+    `ratios` weigh the heights of the rows. Margins are fixed in inches, which needs none of the extra drawing passes
+    of an automatic layout.
     """
     rows = -(-panels // columns)
-    figure = Figure(figsize=(WIDTH, rows * height), dpi=DPI, facecolor="white")
+    total = rows * height + below
+    figure = Figure(figsize=(WIDTH, total), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    cell = WIDTH / columns
     spec = figure.add_gridspec(
         rows,
         columns,
         left=_LEFT / WIDTH,
         right=1 - _RIGHT / WIDTH,
-        top=1 - _TOP / (rows * height),
-        bottom=_BOTTOM / (rows * height),
-        wspace=(_LEFT + _RIGHT) / (cell - _LEFT - _RIGHT),
+        top=1 - _TOP / total,
+        bottom=(_BOTTOM + below) / total,
+        wspace=(_LEFT + _RIGHT) / (WIDTH / columns - _LEFT - _RIGHT),
         hspace=(_TOP + _BOTTOM) / (height - _TOP - _BOTTOM),
         height_ratios=ratios,
     )
     axes = [figure.add_subplot(spec[i // columns, i % columns]) for i in range(panels)]
     for ax in axes:
-        _style(ax)
+        _style(ax, ticks=max(4, round(2 * height)))
     return figure, axes
 
 
-def title(ax: Axes, text: str, color: str = INK) -> None:
-    """Title of a panel at its left; `text` may come from data."""
-    ax.set_title(plain(text), loc="left", fontsize=9.5, fontweight="bold", color=color, pad=7, parse_math=False)
+def title(ax: Axes, text: str, aside: str = "") -> None:
+    """Title of a panel at its left, and a remark at its right; text from data goes through `plain` first."""
+    ax.set_title(text, loc="left", fontsize=9.5, fontweight="bold", color=INK, pad=7, parse_math=False)
+    if aside:
+        ax.set_title(aside, loc="right", fontsize=8.5, color=MUTED, pad=7, parse_math=False)
 
 
-def legend(ax: Axes) -> None:
-    """Frameless legend of the labelled artists, if there are any."""
+def legend_above(ax: Axes) -> None:
+    """Legend of the panel in one line above its right end, where it covers no data."""
     handles, labels = ax.get_legend_handles_labels()
-    if handles:
-        box = ax.legend(handles, labels, loc="best", fontsize=8.5, labelcolor=INK, framealpha=0.85)
-        box.get_frame().set_linewidth(0)
+    ax.legend(handles, labels, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=max(len(labels), 1), **_LEGEND)
 
 
-def legend_above(ax: Axes, columns: int) -> None:
-    """Legend in one line on the right above the panel, where it covers no data."""
+def legend_below(figure: Figure, ax: Axes) -> None:
+    """Legend of the panel in one line under all panels; the figure needs room `below`."""
     handles, labels = ax.get_legend_handles_labels()
-    if handles:
-        ax.legend(
-            handles,
-            labels,
-            loc="lower right",
-            bbox_to_anchor=(1.0, 1.0),
-            ncols=columns,
-            fontsize=8.5,
-            labelcolor=INK,
-            frameon=False,
-            borderaxespad=0.1,
-            handlelength=1.4,
-            columnspacing=1.3,
-        )
+    corner = (_LEFT / WIDTH, 0.0)
+    figure.legend(handles, labels, loc="lower left", bbox_to_anchor=corner, ncols=max(len(labels), 1), **_LEGEND)
 
 
 def plain(text: str) -> str:
@@ -112,13 +114,13 @@ def date_axis(ax: Axes, ticks: int = 8) -> None:
 
 def count_axis(ax: Axes) -> None:
     """Env steps under the x axis, as 500k or 2.5M."""
-    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
 
 
 def percent_axis(ax: Axes) -> None:
     """Fractions on the y axis, as percent."""
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.10g} %"))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(100 * value) + " %"))
 
 
 def no_data(ax: Axes, text: str = "no value yet") -> None:
@@ -135,6 +137,12 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def tick(value: float) -> str:
+    """A tick's value without trailing zeros, in scientific notation only below 1e-5."""
+    text = f"{value:.6g}" if abs(value) < 1e-5 else np.format_float_positional(value, precision=6, trim="-")
+    return text.replace("-", MINUS)
+
+
 def short_count(value: float) -> str:
     """A count in at most five characters: 950, 12k, 2.6M, 1.05B."""
     for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
@@ -143,7 +151,7 @@ def short_count(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _style(ax: Axes) -> None:
+def _style(ax: Axes, ticks: int) -> None:
     ax.set_facecolor("white")
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
@@ -152,5 +160,5 @@ def _style(ax: Axes) -> None:
     ax.grid(True, color=GRID, linewidth=0.7)
     ax.set_axisbelow(True)
     ax.tick_params(labelsize=8.5, labelcolor=MUTED, color=GRID, length=3)
-    ax.yaxis.set_major_locator(MaxNLocator(5))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    ax.yaxis.set_major_locator(MaxNLocator(ticks, steps=_STEPS))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))

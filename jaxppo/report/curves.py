@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from jaxppo.report import canvas
 from jaxppo.report.rundata import best_row, values
-from jaxppo.report.style import BENCHMARK, CYCLE, GREY, MUTED, POLICY, VERMILLION
+from jaxppo.report.style import BENCHMARK, CYCLE, GREY, POLICY, VERMILLION
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ class Curve:
     reference: float | None = None
     """Level drawn as a thin line, such as a profit factor of 1."""
     other: str = ""
-    """A second column, drawn grey, and its name in the legend."""
-    other_name: str = ""
+    """A second column, drawn grey and dashed."""
 
 
 TRAINING = (
@@ -39,7 +38,7 @@ TRAINING = (
     Curve("learning_rate", "Learning rate"),
 )
 VALIDATION = (
-    Curve("val_return", "Net return", percent=True, other="val_buy_and_hold_return", other_name="buy-and-hold"),
+    Curve("val_return", "Net return", percent=True, other="val_buy_and_hold_return"),
     Curve("val_sharpe", "Sharpe ratio", reference=0.0),
     Curve("val_fitness", "Fitness (chooses the best)", reference=0.0),
     Curve("val_max_drawdown", "Maximum drawdown", percent=True),
@@ -63,7 +62,7 @@ def reward_components(metrics: pl.DataFrame) -> Figure | None:
     names = components(metrics)
     if not names:
         return None
-    figure, axes = canvas.grid(3, 3, 2.9)
+    figure, axes = canvas.grid(3, 3, 2.7, below=0.3)
     panels = (("mean", "Mean per step"), ("share", "Share of the reward"), ("saturation", "Saturated steps"))
     for ax, (kind, heading) in zip(axes, panels, strict=True):
         canvas.title(ax, heading)
@@ -73,10 +72,11 @@ def reward_components(metrics: pl.DataFrame) -> Figure | None:
         ]
         if kind != "mean":
             canvas.percent_axis(ax)
+            ax.set_ylim(0.0, max(0.05, ax.get_ylim()[1]))
         canvas.count_axis(ax)
         if not any(drawn):
             canvas.no_data(ax)
-    canvas.legend(axes[0])
+    canvas.legend_below(figure, axes[0])
     return figure
 
 
@@ -85,7 +85,8 @@ def action_shares(metrics: pl.DataFrame) -> Figure | None:
     labels = [c.removeprefix("val_action_share_") for c in metrics.columns if c.startswith("val_action_share_")]
     if not labels:
         return None
-    figure, axes = canvas.grid(2, 2, 2.9)
+    figure, axes = canvas.grid(2, 2, 2.6, below=0.3)
+    width = 0.86 if metrics.height <= 20 else 1.0  # gaps of uneven pixels look like data
     for ax, prefix, heading in zip(
         axes, ("action_share_", "val_action_share_"), ("Training", "Validation"), strict=True
     ):
@@ -93,13 +94,21 @@ def action_shares(metrics: pl.DataFrame) -> Figure | None:
         bottom = np.zeros(metrics.height)
         for label, color in zip(labels, action_colors(labels), strict=True):
             share = np.nan_to_num(values(metrics, prefix + label), posinf=0.0, neginf=0.0)
-            ax.bar(np.arange(metrics.height), share, 0.86, bottom, color=color, label=canvas.plain(action_name(label)))
+            ax.bar(
+                np.arange(metrics.height),
+                share,
+                width,
+                bottom,
+                linewidth=0,
+                color=color,
+                label=canvas.plain(action_name(label)),
+            )
             bottom = bottom + share
         ax.set_ylim(0, 1)
         ax.margins(x=0.01)
         canvas.percent_axis(ax)
         _row_axis(ax, metrics)
-    canvas.legend_above(axes[1], columns=len(labels))
+    canvas.legend_below(figure, axes[1])
     return figure
 
 
@@ -120,7 +129,7 @@ def action_name(label: str) -> str:
 
 def action_colors(labels: list[str]) -> list[str]:
     """Blues for buying and long targets, oranges for selling and short ones, greys for the rest."""
-    blues, oranges, greys = ["#9CCBE8", "#4A9CCF", "#0072B2"], ["#F6C98B", "#EC9A3C", "#C75A00"], ["#C9CDD3", "#8A919C"]
+    blues, oranges, greys = ["#A9D0EA", "#5FA8D6", "#1F7DB8"], ["#F8D3A2", "#EFAA5B", "#DB7A1C"], ["#D3D7DC", "#8A919C"]
     sides = [_side(label) for label in labels]
     shades = {1: blues, -1: oranges, 0: greys}
     return [_shade(shades[side], sides[:i].count(side), sides.count(side)) for i, side in enumerate(sides)]
@@ -156,31 +165,34 @@ def _panels(
 
 
 def _panel(ax: Axes, metrics: pl.DataFrame, curve: Curve, best: int | None) -> None:
-    canvas.title(ax, curve.title)
+    infinite = np.isposinf(values(metrics, curve.column))
+    canvas.title(ax, curve.title, aside="▲ infinite" if infinite.any() else "")
     if curve.percent:
         canvas.percent_axis(ax)
-    drawn = _line(ax, metrics, curve.column, POLICY, "policy")
+    drawn = _line(ax, metrics, curve.column, POLICY)
     if curve.other:
-        drawn |= _line(ax, metrics, curve.other, BENCHMARK, curve.other_name, dashes=(4, 2))
+        drawn |= _line(ax, metrics, curve.other, BENCHMARK, dashes=(4, 2))
     canvas.count_axis(ax)
-    infinite = _mark_infinite(ax, metrics, curve.column)
-    if not drawn and not infinite:
+    if not drawn and not infinite.any():
         canvas.no_data(ax)
         return
+    # Arrows along the top edge: no line can show these.
+    x = values(metrics, "env_steps")
+    top = np.full(int(infinite.sum()), 0.96)
+    ax.plot(x[infinite], top, "^", color=POLICY, markersize=5, transform=ax.get_xaxis_transform(), clip_on=False)
     if curve.reference is not None:
         ax.axhline(curve.reference, color=GREY, linewidth=0.9, zorder=1)
     if best is not None and np.isfinite(values(metrics, curve.column)[best]):
-        x, y = values(metrics, "env_steps")[best], values(metrics, curve.column)[best]
-        ax.plot([x], [y], "o", color=VERMILLION, markersize=6.5, zorder=5, label="best validation")
-    if curve.other:
-        canvas.legend(ax)
+        ax.plot(x[best], values(metrics, curve.column)[best], "o", color=VERMILLION, markersize=6.5, zorder=5)
 
 
-def _line(ax: Axes, metrics: pl.DataFrame, column: str, color: str, label: str, dashes: tuple[float, ...] = ()) -> bool:
+def _line(
+    ax: Axes, metrics: pl.DataFrame, column: str, color: str, label: str = "", dashes: tuple[float, ...] = ()
+) -> bool:
     """Draw the finite values of a column over env steps, with breaks elsewhere; whether there is any."""
     y = values(metrics, column)
     finite = np.isfinite(y)
-    size = 3.0 if metrics.height <= 60 else 0.0
+    size = 3.0 if metrics.height == 1 or (metrics.height <= 60 and not dashes) else 0.0
     x = values(metrics, "env_steps")
     line = ax.plot(x, np.where(finite, y, np.nan), "-o", color=color, linewidth=1.7, markersize=size, label=label)[0]
     if dashes:
@@ -188,20 +200,9 @@ def _line(ax: Axes, metrics: pl.DataFrame, column: str, color: str, label: str, 
     return bool(finite.any())
 
 
-def _mark_infinite(ax: Axes, metrics: pl.DataFrame, column: str) -> bool:
-    """Arrows along the top edge where the value is infinite, which no line can show; whether there is any."""
-    infinite = np.isposinf(values(metrics, column))
-    if infinite.any():
-        x = values(metrics, "env_steps")[infinite]
-        y = np.full(len(x), 0.96)
-        ax.plot(x, y, "^", color=POLICY, markersize=5, transform=ax.get_xaxis_transform(), clip_on=False)
-        ax.text(0.98, 0.8, "▲ infinite", transform=ax.transAxes, ha="right", fontsize=8, color=MUTED)
-    return bool(infinite.any())
-
-
 def _row_axis(ax: Axes, metrics: pl.DataFrame) -> None:
-    """Env steps of at most six of the bars."""
+    """Env steps of at most seven of the bars, evenly apart."""
     steps = values(metrics, "env_steps")
-    shown = np.unique(np.linspace(0, metrics.height - 1, min(6, metrics.height)).round().astype(np.int64))
+    shown = np.arange(0, metrics.height, -(-metrics.height // 7))
     ax.set_xticks(shown, [canvas.short_count(steps[i]) for i in shown])
     ax.grid(False, axis="x")

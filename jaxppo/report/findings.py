@@ -77,7 +77,7 @@ def luck(run: RunData) -> float:
 def hold_drawdown(run: RunData) -> float:
     """Largest drawdown of buy-and-hold, all symbols together; NaN where it is not known."""
     rows = of_symbol(run.shown.equity, POOLED) if run.shown else pl.DataFrame()
-    return float(np.nanmax(drawdown(values(rows, "benchmark")))) if rows.height else math.nan
+    return float(np.fmax.reduce(drawdown(values(rows, "benchmark")))) if rows.height else math.nan
 
 
 def cards(run: RunData) -> list[Card]:
@@ -128,7 +128,9 @@ def verdict(run: RunData) -> Finding:
         return Finding("caution", "Makes money, but less than buying and holding", text)
     if not m["sharpe"] > luck(run):
         return Finding("caution", f"Beats buy-and-hold, but not the luck of the best of {looks(run)}", text)
-    return Finding("good", "Beats buy-and-hold, and by more than choosing the best explains", text)
+    if looks(run) <= 1:
+        return Finding("good", "Beats buy-and-hold at the only look taken", text)
+    return Finding("good", f"Beats buy-and-hold, and the luck expected of the best of {looks(run)}", text)
 
 
 def caveat(run: RunData) -> str:
@@ -143,8 +145,8 @@ def caveat(run: RunData) -> str:
         f"The best of {n} looks at the same validation bars is shown, and choosing it makes every figure on this page "
         f"too good. Among {n} independent policies with no skill at all, the best would be expected to show a Sharpe "
         f"ratio of about {number(luck(run))} over a period this long. Validations of one run resemble each other, so "
-        "that is an upper bound for luck, but never zero. The test split has not been used here: trust it, or "
-        "paper trading, before trusting this."
+        "that is an upper bound for luck, but never zero. The test split has not been used here; let it, or paper "
+        "trading, decide."
     )
 
 
@@ -234,9 +236,9 @@ def _trade_warnings(run: RunData) -> list[Finding]:
 
 
 def _sample_warnings(run: RunData) -> list[Finding]:
+    found = [Finding("caution", "Data", text) for text in lookup(run.manifest, "data", "warnings", default=[])]
     if run.shown is None:
-        return []
-    found = []
+        return found
     bars = of_symbol(run.shown.equity, POOLED).height or run.shown.equity.height
     if bars < MIN_BARS:
         error = number(1 / math.sqrt(years(run))) if years(run) > 0 else "unknown"

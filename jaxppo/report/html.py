@@ -115,14 +115,20 @@ def _section(anchor: str, heading: str, body: str) -> str:
 def _warnings(run: RunData) -> str:
     found = findings.warnings(run)
     if not found:
-        found = [Finding("good", "None of the usual ones", "Enough trades and bars, both sides, no deep drawdown.")]
+        found = [
+            Finding(
+                "good",
+                "None of the usual ones",
+                "Enough trades and bars, no action that is nearly always taken, no deep drawdown.",
+            )
+        ]
     items = "".join(f'<li class="{f.tone}"><b>{esc(f.title)}.</b><span>{esc(f.text)}</span></li>' for f in found)
     return f'<ul class="warnings">{items}</ul>'
 
 
 def _figure(images: dict[str, bytes], name: str, alt: str, caption: str, missing: str) -> str:
     if name not in images:
-        return f'<p class="muted">{esc(missing)}</p>'
+        return f'<p class="muted">{esc(missing)}</p>' if missing else ""
     data = base64.b64encode(images[name]).decode("ascii")
     picture = f'<img alt="{esc(alt)}" src="data:image/png;base64,{data}">'
     return f"<figure>{picture}<figcaption>{esc(caption)}</figcaption></figure>"
@@ -150,14 +156,14 @@ def _equity(run: RunData, images: dict[str, bytes]) -> str:
 def _learning(run: RunData, images: dict[str, bytes]) -> str:
     best = best_row(run.metrics)
     update = "" if best is None else number(values(run.metrics, "update")[best], 0)
-    chosen = f" The red point is the best validation, at update {update}." if update else ""
+    chosen = f" The large point is the best validation, at update {update}." if update else ""
     return (
         "<h3>On the validation bars</h3>"
         + _figure(
             images,
             "validation",
             "Validation metrics over env steps",
-            f"Against env steps; the first point is the untrained policy.{chosen}",
+            f"Against env steps; the first point is the untrained policy, the dashed line buy-and-hold.{chosen}",
             "No validation has been written yet.",
         )
         + "<h3>In training</h3>"
@@ -165,8 +171,8 @@ def _learning(run: RunData, images: dict[str, bytes]) -> str:
             images,
             "training",
             "Training metrics over env steps",
-            "Against env steps, the last update before each validation. Entropy that falls to 0 early, or an explained "
-            "variance that stays under 0, is a run that has stopped learning.",
+            "Against env steps, means over the updates since the last validation. Entropy that falls to 0 early, "
+            "or an explained variance that stays under 0, is a run that has stopped learning.",
             "No update has been logged yet.",
         )
     )
@@ -178,7 +184,7 @@ def _trades(run: RunData, images: dict[str, bytes]) -> str:
     symbol = plots.busiest_symbol(run.shown) or ""
     caption = (
         f"The latest trades, at most {plots.MAX_TRADES}, on {symbol}, the symbol with the most. Triangles are entries, "
-        "points are exits; green full lines gained, red dashed ones lost."
+        "points are exits; full green lines gained, dashed ones lost."
     )
     chart = _figure(images, "trades", "Trades on the price", caption, "The policy closed no trade.")
     return chart + (tables.trade_table(run.shown) if symbol else "")

@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 
 from jaxppo.report import canvas, curves
 from jaxppo.report.rundata import POOLED, Evaluation, RunData, of_symbol, times, values
-from jaxppo.report.style import BENCHMARK, FINAL, GREY, LOSS, MUTED, ORANGE, POLICY, VERMILLION, WIN
+from jaxppo.report.style import BENCHMARK, FINAL, GREY, LOSS, ORANGE, POLICY, VERMILLION, WIN
+from jaxppo.report.text import percent
 
 MAX_SYMBOLS = 12  # panels of the small multiples
-MAX_TRADES = 60  # drawn on the price; more cannot be told apart
+MAX_TRADES = 40  # drawn on the price; more cannot be told apart
 PANEL_POINTS = 800  # of a line in a small multiple, a third of the page wide
 DRAWDOWN_LIMIT = 0.15
 
@@ -40,7 +41,7 @@ def make_plots(run: RunData) -> dict[str, bytes]:
 
 def drawdown(equity: np.ndarray) -> np.ndarray:
     """Fraction lost since the highest equity so far, (T,) in [0, 1], of an equity curve (T,) that starts at 1."""
-    return 1.0 - equity / np.maximum(np.maximum.accumulate(equity), 1.0)
+    return 1.0 - equity / np.fmax(np.fmax.accumulate(equity), 1.0)
 
 
 def equity_curve(run: RunData) -> Figure | None:
@@ -59,7 +60,7 @@ def equity_curve(run: RunData) -> Figure | None:
     _growth(ax, pooled, "equity", POLICY, name, 2.1)
     canvas.date_axis(ax, ticks=12)
     ax.margins(x=0.01)
-    canvas.legend_above(ax, columns=3)
+    canvas.legend_above(ax)
     return figure
 
 
@@ -71,38 +72,49 @@ def underwater(evaluation: Evaluation) -> Figure | None:
     figure, (ax,) = canvas.grid(1, 1, 2.4)
     canvas.title(ax, "Drawdown, all symbols together")
     x = times(pooled)
-    for column, color, name in (("benchmark", BENCHMARK, "buy-and-hold"), ("equity", POLICY, "policy")):
+    for column, color, width, name in (
+        ("benchmark", BENCHMARK, 0.8, "buy-and-hold"),
+        ("equity", POLICY, 1.3, "policy"),
+    ):
         under = -drawdown(values(pooled, column))
         at = canvas.decimate(under)
-        ax.plot(x[at], under[at], color=color, linewidth=1.3, label=f"{name}, worst {100 * np.nanmin(under):.1f} %")
+        ax.plot(
+            x[at],
+            under[at],
+            color=color,
+            linewidth=width,
+            label=f"{name}, worst {percent(float(np.fmin.reduce(under)))}",
+        )
     ax.fill_between(x[at], under[at], 0.0, color=POLICY, alpha=0.18, linewidth=0)
-    if np.nanmin(under) < -DRAWDOWN_LIMIT / 2:
-        ax.axhline(-DRAWDOWN_LIMIT, color=VERMILLION, linewidth=1.0, linestyle=(0, (5, 3)), label="-15 %")
+    if np.fmin.reduce(under) < -DRAWDOWN_LIMIT / 2:
+        ax.axhline(
+            -DRAWDOWN_LIMIT, color=VERMILLION, linewidth=1.0, linestyle=(0, (5, 3)), label=percent(-DRAWDOWN_LIMIT, 0)
+        )
     ax.set_ylim(top=0.0)
     canvas.percent_axis(ax)
     canvas.date_axis(ax, ticks=12)
     ax.margins(x=0.01)
-    canvas.legend_above(ax, columns=3)
+    canvas.legend_above(ax)
     return figure
 
 
 def symbol_curves(evaluation: Evaluation) -> Figure | None:
-    """Equity against buy-and-hold of up to MAX_SYMBOLS symbols, the highest return first."""
+    """Equity against buy-and-hold of up to MAX_SYMBOLS symbols, the highest return first; None for a single symbol,
+    whose curve is the pooled one.
+    """
     names = ranked_symbols(evaluation)
-    if not names:
+    if len(names) < 2:
         return None
     half = MAX_SYMBOLS // 2
     shown = names if len(names) <= MAX_SYMBOLS else names[:half] + names[-half:]
-    figure, axes = canvas.grid(len(shown), 3, 1.75 if len(shown) > 3 else 2.3)
+    figure, axes = canvas.grid(len(shown), 2 if len(shown) in (2, 4) else 3, 1.75 if len(shown) > 4 else 2.2)
     for ax, name in zip(axes, shown, strict=True):
         rows = of_symbol(evaluation.equity, name)
         ax.axhline(1.0, color=GREY, linewidth=0.7, zorder=1)
         _growth(ax, rows, "benchmark", BENCHMARK, "", 1.1, PANEL_POINTS)
         _growth(ax, rows, "equity", POLICY, "", 1.5, PANEL_POINTS)
         policy, hold = values(rows, "equity")[-1] - 1, values(rows, "benchmark")[-1] - 1
-        canvas.title(ax, f"{_short(name)}  {100 * policy:+.1f} %")
-        label = f"hold {100 * hold:+.1f} %"
-        ax.set_title(label, loc="right", fontsize=8.5, color=MUTED, pad=7)
+        canvas.title(ax, f"{_short(name)}  {percent(policy, sign=True)}", aside=f"hold {percent(hold, sign=True)}")
         canvas.date_axis(ax, ticks=5)
     return figure
 
@@ -120,19 +132,21 @@ def busiest_symbol(evaluation: Evaluation) -> str | None:
 
 
 def trades_on_price(evaluation: Evaluation) -> Figure | None:
-    """The last MAX_TRADES trades of the busiest symbol on its price, and its exposure; None without any trade."""
+    """The last MAX_TRADES trades of the busiest symbol on its price, and its exposure; None without trade or price."""
     symbol = busiest_symbol(evaluation)
     if symbol is None:
         return None
     trades = of_symbol(evaluation.trades, symbol).sort("entry_time").tail(MAX_TRADES)
     rows = _around(of_symbol(evaluation.equity, symbol), times(trades, "entry_time")[0], times(trades, "exit_time")[-1])
+    if rows.height < 2:
+        return None
     figure, (price, exposure) = canvas.grid(2, 1, 2.6, ratios=(3.2, 1.0))
     x, close, held = times(rows), values(rows, "close"), values(rows, "exposure")
     at = canvas.decimate(close)
     canvas.title(price, f"{_short(symbol)}: close and the last {trades.height} trades")
     price.plot(x[at], close[at], color=GREY, linewidth=1.0, zorder=1)
     _mark_trades(price, trades)
-    canvas.legend_above(price, columns=4)
+    canvas.legend_above(price)
     canvas.title(exposure, "Exposure (position as a share of equity)")
     exposure.fill_between(x, 0, np.maximum(held, 0), step="post", color=POLICY, alpha=0.55, linewidth=0)
     exposure.fill_between(x, 0, np.minimum(held, 0), step="post", color=ORANGE, alpha=0.7, linewidth=0)
@@ -149,7 +163,7 @@ def _growth(
     """An equity column over time, with the net return at its end in the legend where it has a `name`."""
     y = values(rows, column)
     at = canvas.decimate(y, limit)
-    label = f"{name} {100 * (y[-1] - 1):+.1f} %" if name and len(y) else None
+    label = f"{name} {percent(y[-1] - 1, sign=True)}" if name and len(y) else None
     ax.plot(times(rows)[at], y[at], color=color, linewidth=width, label=label)
 
 
@@ -169,15 +183,19 @@ def _mark_trades(ax: Axes, trades: pl.DataFrame) -> None:
     long = (trades["side"] == "long").to_numpy()
     segments = np.stack([np.stack([entry, paid], axis=1), np.stack([exit_, got], axis=1)], axis=1)  # (trades, 2, 2)
     for mask, color, dash, name in ((won, WIN, "solid", "gain"), (~won, LOSS, (0, (3, 2)), "loss")):
+        if not mask.any():
+            continue
         ax.add_collection(
             LineCollection(list(segments[mask]), colors=color, linewidths=1.7, linestyles=[dash], zorder=2)
         )
         ax.plot(exit_[mask], got[mask], "o", color=color, markersize=4.5, zorder=3, label=f"exit, {name}")
     for mask, marker, color, name in ((long, "^", POLICY, "long"), (~long, "v", ORANGE, "short")):
+        if not mask.any():
+            continue
         line = ax.plot(entry[mask], paid[mask], marker, color=color, zorder=4, label=f"{name} entry")[0]
         line.set(markersize=8, markeredgecolor="white", markeredgewidth=0.8)
 
 
 def _short(symbol: str) -> str:
     """A symbol name that fits over a panel."""
-    return symbol if len(symbol) <= 14 else symbol[:13] + "."
+    return canvas.plain(symbol if len(symbol) <= 14 else symbol[:13] + ".")

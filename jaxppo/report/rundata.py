@@ -120,13 +120,13 @@ def best_row(metrics: pl.DataFrame) -> int | None:
 
 
 def lookup(mapping: dict[str, Any], *keys: str, default: Any = None) -> Any:
-    """Value under nested `keys`, `default` where one is missing."""
+    """Value under nested `keys`, `default` where one is missing or null."""
     found: Any = mapping
     for key in keys:
         if not isinstance(found, dict) or key not in found:
             return default
         found = found[key]
-    return found
+    return default if found is None else found
 
 
 def _evaluation(folder: Path, which: str) -> Evaluation | None:

@@ -38,11 +38,11 @@ main { max-width: 1120px; margin: 0 auto; padding: 28px 24px 64px; }
 h1 { font-size: 27px; line-height: 1.2; margin: 0 0 4px; letter-spacing: -.015em; }
 h2 { font-size: 18px; margin: 0 0 4px; letter-spacing: -.01em; }
 h3 { font-size: 14px; margin: 20px 0 6px; }
-p { margin: 6px 0 12px; max-width: 82ch; }
+p { margin: 6px 0 12px; max-width: 100ch; }
 a { color: var(--accent); text-decoration: none; } a:hover { text-decoration: underline; }
 code { font: 12.5px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 .muted, figcaption, .lead { color: var(--muted); }
-.lead { margin: 0 0 14px; }
+.lead { margin: 0 0 14px; max-width: none; }
 nav { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 16px 0 20px; padding: 10px 0; font-size: 13px;
   border-top: 1px solid var(--line); border-bottom: 1px solid var(--line); }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 18px 22px 16px;
@@ -69,11 +69,12 @@ figure img { display: block; width: 100%; height: auto; }
 figcaption { font-size: 13px; margin-top: 4px; max-width: 100ch; }
 .scroll { overflow-x: auto; margin: 6px 0 10px; }
 table { border-collapse: collapse; font-size: 13px; }
-table.wide { width: 100%; }
+table.dense { font-size: 12px; width: 100%; } table.dense th { font-size: 11px; }
+table.dense th, table.dense td { padding: 5px 5px; }
 th { color: var(--muted); font-weight: 600; font-size: 12px; text-align: left; vertical-align: bottom; }
-th, td { padding: 5px 10px; border-bottom: 1px solid var(--line); }
+th, td { padding: 5px 9px; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { padding-left: 2px; }
-td.num, th.num { text-align: right; white-space: nowrap; }
+td.num, th.num { text-align: right; } td.num { white-space: nowrap; }
 tr.total td { font-weight: 650; border-bottom: 2px solid var(--line); }
 tbody tr:last-child td { border-bottom: 0; }
 .columns { display: grid; grid-template-columns: 1fr 1fr; gap: 0 40px; align-items: start; }
@@ -99,8 +100,10 @@ footer { color: var(--muted); font-size: 12.5px; text-align: center; }
   section { border: 0; border-top: 1px solid var(--line); border-radius: 0; padding: 12px 0; margin: 0; }
   section.verdict { border-left-width: 4px; border-left-style: solid; padding-left: 12px; }
   .cards { grid-template-columns: repeat(6, 1fr); } .card .value { font-size: 18px; }
-  h2 { break-after: avoid; } figure, .card, tr, li { break-inside: avoid; }
-  .scroll { overflow: visible; } table { font-size: 9px; } th { font-size: 9px; } th, td { padding: 3px 4px; }
+  h2, h3 { break-after: avoid; } footer, details:not([open]) { display: none; }
+  figure, .card, tr, li { break-inside: avoid; }
+  .scroll { overflow: visible; } table, table.dense { font-size: 9px; } th { font-size: 9px; }
+  th, td { padding: 3px 4px; }
   dl { font-size: 10px; } figcaption { font-size: 10px; }
   * { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
 }

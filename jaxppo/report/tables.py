@@ -24,6 +24,10 @@ def _whole(value: float) -> str:
     return number(value, 0)
 
 
+def _tenth(value: float) -> str:
+    return number(value, 1)
+
+
 def _share(value: float) -> str:
     return percent(value, 0)
 
@@ -37,22 +41,37 @@ METRICS: dict[str, tuple[str, Format]] = {
     "buy_and_hold_return": ("Buy-and-hold", _signed),
     "sharpe": ("Sharpe", number),
     "sortino": ("Sortino", number),
-    "cagr": ("CAGR", _signed),
-    "calmar": ("Calmar", number),
     "max_drawdown": ("Max drawdown", percent),
     "profit_factor": ("Profit factor", number),
     "win_rate": ("Win rate", _share),
     "expectancy": ("Expectancy", _small),
     "trades": ("Trades", _whole),
-    "turnover": ("Turnover", number),
+    "turnover": ("Turnover a year", _tenth),
     "exposure": ("Exposure", _share),
     "consistency": ("Consistency", _share),
     "fitness": ("Fitness", number),
+}
+"""Heading and format of the metrics that a trader looks at first, in the order of the columns."""
+
+MORE_METRICS: dict[str, tuple[str, Format]] = {
+    "cagr": ("CAGR", _signed),
+    "calmar": ("Calmar", number),
     "skew": ("Skew", number),
     "kurtosis": ("Kurtosis", number),
     "bars": ("Bars", _whole),
 }
-"""Heading and format of the metrics, in the order of the columns; others follow by their own names."""
+"""Those of the folded table; columns that are in neither follow by their own names."""
+
+
+HASH_DIGITS = 12
+SIDES = {"long": "Long", "short": "Short"}
+REASONS = {
+    "order": "Closed by an order",
+    "stop": "Stop-loss",
+    "take_profit": "Take-profit",
+    "liquidation": "Liquidation",
+    "end": "Open at the end",
+}
 
 
 def esc(text: Any) -> str:
@@ -69,9 +88,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int 
         kinds = ["" if i < text_columns else ' class="num"' for i in range(len(cells))]
         return "".join(f"<{tag}{kind}>{esc(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
 
+    kind = ' class="dense"' if len(head) > 12 else ""
     marks = [' class="total"' if i == total else "" for i in range(len(rows))]
     body = "".join(f"<tr{mark}>{line(row, 'td')}</tr>" for mark, row in zip(marks, rows, strict=True))
-    return f'<div class="scroll"><table><thead><tr>{line(head, "th")}</tr></thead><tbody>{body}</tbody></table></div>'
+    top = f"<thead><tr>{line(head, 'th')}</tr></thead>"
+    return f'<div class="scroll"><table{kind}>{top}<tbody>{body}</tbody></table></div>'
 
 
 def definitions(pairs: Sequence[tuple[str, str]], kind: str = "facts") -> str:
@@ -81,46 +102,50 @@ def definitions(pairs: Sequence[tuple[str, str]], kind: str = "facts") -> str:
 
 
 def symbol_table(evaluation: Evaluation) -> str:
-    """All metrics of each symbol, the highest net return first, under those of all symbols together."""
+    """Metrics of each symbol, the highest net return first, under those of all symbols together."""
     frame = evaluation.symbols
-    rest = [name for name in frame.columns if name != "symbol" and name not in METRICS]
-    names = [name for name in METRICS if name in frame.columns] + rest
-    formats = [METRICS.get(name, (name, number))[1] for name in names]
     pooled = frame.filter(pl.col("symbol") == POOLED)
     single = frame.filter(pl.col("symbol") != POOLED)
     if "return" in frame.columns:
         single = single.sort("return", descending=True)
-    rows = [
-        ["All together" if row["symbol"] == POOLED else row["symbol"]]
-        + [show(row[name]) for name, show in zip(names, formats, strict=True)]
-        for row in (*pooled.to_dicts(), *single.to_dicts())
-    ]
-    head = ["Symbol", *(METRICS.get(name, (name.replace("_", " "), number))[0] for name in names)]
-    return table(head, rows, total=0 if pooled.height else None)
+    named = [("All together", row) for row in pooled.to_dicts()] + [(row["symbol"], row) for row in single.to_dicts()]
+    return metric_tables("Symbol", named, total=0 if pooled.height else None)
 
 
 def comparison_table(run: RunData) -> str:
-    """The pooled metrics of the best and the final policy, side by side; empty where they are the same or missing."""
+    """The pooled metrics of the best and the final policy; empty where they are the same or one is missing."""
     best, final = pooled_metrics(run.best), pooled_metrics(run.final)
     if not best or not final or run.best_is_final:
         return ""
-    missing = math.nan
-    rows = [
-        [heading, show(best.get(name, missing)), show(final.get(name, missing))]
-        for name, (heading, show) in METRICS.items()
-        if name in best or name in final
-    ]
-    return table(["All symbols together", "Best policy", "Final policy"], rows)
+    return "<h3>The best policy and the final one</h3>" + metric_tables("Policy", [("Best", best), ("Final", final)])
+
+
+def metric_tables(corner: str, named: Sequence[tuple[str, dict[str, Any]]], total: int | None = None) -> str:
+    """A line of metrics for each name, the less common ones in a second, folded table."""
+    names = list(dict.fromkeys(name for _, row in named for name in row if name != "symbol"))
+    first = [name for name in METRICS if name in names]
+    rest = [name for name in MORE_METRICS if name in names]
+    rest += [name for name in names if name not in first and name not in rest]
+    formats = METRICS | MORE_METRICS
+
+    def part(columns: list[str]) -> str:
+        shown = [formats.get(name, (name.replace("_", " "), number)) for name in columns]
+        rows = [
+            [name, *(show(row.get(key, math.nan)) for key, (_, show) in zip(columns, shown, strict=True))]
+            for name, row in named
+        ]
+        return table([corner, *(heading for heading, _ in shown)], rows, total=total)
+
+    return part(first) + (f"<details><summary>More metrics</summary>{part(rest)}</details>" if rest else "")
 
 
 def trade_table(evaluation: Evaluation) -> str:
     """Closed trades by side and by why they were closed."""
-    names = {"long": "Long", "short": "Short", "order": "Closed by an order", "stop": "Stop-loss"}
-    names |= {"take_profit": "Take-profit", "liquidation": "Liquidation", "end": "Open at the end"}
     trades = evaluation.trades
     rows = [_trade_row("All trades", trades)]
-    for column in ("side", "reason"):
-        for value in trades[column].unique().sort().to_list():
+    for column, names in (("side", SIDES), ("reason", REASONS)):
+        there = trades[column].unique().sort().to_list()
+        for value in sorted(there, key=lambda name: list(names).index(name) if name in names else len(names)):
             rows.append(_trade_row(names.get(value, value), trades.filter(pl.col(column) == value)))
     head = ["Trades", "Number", "Gains", "Mean return", "Best", "Worst", "Mean bars held", "Net profit", "Fees"]
     return table(head, rows, total=0)
@@ -180,18 +205,26 @@ def facts(run: RunData) -> list[tuple[str, str]]:
         ("Run time", _seconds(lookup(m, "finished", "run_seconds"))),
         ("Compilation", _seconds(lookup(m, "compile_seconds"))),
         ("Env steps", _count(lookup(m, "finished", "env_steps"))),
+        ("Best update", _count(lookup(m, "finished", "best_update"))),
         ("Updates", _count(lookup(m, "finished", "updates"))),
         ("Data", at("data", "source")),
-        ("Data hash", at("data", "hash")),
+        ("Data hash", at("data", "hash")[:HASH_DIGITS]),
         ("Splits cut at", ", ".join(cutoffs) or MISSING),
         ("Purged bars", at("data", "purge_bars")),
         ("Actions", f"{at('actions', 'name')}: {at('actions', 'labels')}"),
-        ("Features", f"{len(lookup(m, 'features', 'names', default=[]))}, hash {at('features', 'hash')}"),
+        ("Features", f"{len(lookup(m, 'features', 'names', default=[]))}, hash {at('features', 'hash')[:HASH_DIGITS]}"),
         ("History needed", f"{at('features', 'min_bars')} bars"),
-        *((f"Program: {key}".replace("_", " "), plain_value(v)) for key, v in lookup(m, "program", default={}).items()),
+        *(_program_fact(key, value) for key, value in lookup(m, "program", default={}).items()),
         ("Versions", f"jaxppo {at('jaxppo')}, Python {at('python')}, {at('versions')}"),
     ]
     return [(name, value) for name, value in pairs if value != MISSING]
+
+
+def _program_fact(key: str, value: Any) -> tuple[str, str]:
+    """A fact about the compiled program; bytes as MiB."""
+    if key.endswith("_bytes") and isinstance(value, (int, float)):
+        return "Program: " + key.removesuffix("_bytes").replace("_", " "), f"{number(value / 2**20, 1)} MiB"
+    return "Program: " + key.replace("_", " "), plain_value(value)
 
 
 def _seconds(value: Any) -> str:
@@ -202,7 +235,7 @@ def _seconds(value: Any) -> str:
 
 
 def changed_table(run: RunData) -> str:
-    """The configuration values that differ from the defaults, and where each came from."""
+    """The configuration values that differ from the defaults of the run or of today, and where each came from."""
     default = dict(_flat(to_dict(Config())))
     rows = [[*row[:2], plain_value(default.get(row[0])), row[2]] for row in _config_rows(run, changed=default)]
     return table(["Field", "Value", "Default", "Set by"], rows, text_columns=4)
@@ -218,7 +251,7 @@ def _config_rows(run: RunData, changed: dict[str, Any] | None = None) -> list[li
     return [
         [name, plain_value(value), str(sources.get(name, MISSING))]
         for name, value in _flat(run.config)
-        if changed is None or name not in changed or changed[name] != value
+        if changed is None or name in sources or name not in changed or changed[name] != value
     ]
 
 
@@ -237,23 +270,35 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ("Sortino", "Like Sharpe, but over the deviation of the losing bars only."),
     ("CAGR, Calmar", "Net return as a yearly rate; that rate over the maximum drawdown."),
     ("Drawdown", "Fraction that equity lies below its highest point so far; the maximum is its worst value."),
-    ("Profit factor", "Gains of the winning trades over losses of the losing ones; above 1 makes money. Infinite "
-     "without a losing trade."),
-    ("Win rate, expectancy", "Share of closed trades with a gain; mean return of a closed trade."),
-    ("Turnover", "Traded notional as a multiple of equity."),
+    (
+        "Profit factor",
+        "Gains of the winning trades over losses of the losing ones; above 1 makes money. Infinite "
+        "without a losing trade.",
+    ),
+    (
+        "Win rate, expectancy",
+        "Share of closed trades with a gain; mean net profit of one, as a share of the starting equity.",
+    ),
+    ("Turnover", "Notional traded in a year, as a multiple of equity."),
     ("Exposure", "How much of the equity was in the market, on average, long or short."),
     ("Consistency", "Share of ten equal blocks of time that ended with a gain."),
     ("Fitness", "Sharpe x max(0, 1 - 0.2 x maximum drawdown); the best validation is the one where it is highest."),
-    ("Skew, kurtosis", "Shape of the distribution of per-bar returns: negative skew and high kurtosis mean rare, "
-     "large losses."),
+    (
+        "Skew, kurtosis",
+        "Shape of the distribution of per-bar returns: negative skew and high (excess) kurtosis mean "
+        "rare, large losses.",
+    ),
     ("Entropy", "How undecided the policy is, in nats; near 0 it always takes the same action in the same state."),
     ("KL", "How far one update moved the policy; steady values under about 0.02 are healthy."),
-    ("Explained variance", "Share of the variance of the returns that the value function predicts; 1 is perfect, 0 "
-     "no better than a constant."),
+    (
+        "Explained variance",
+        "Share of the variance of the returns that the value function predicts; 1 is perfect, 0 "
+        "no better than a constant.",
+    ),
     ("Clipped samples", "Share of samples whose policy ratio left the clipping range in an update."),
     ("Saturated steps", "Share of steps at which a reward component sat at its bound and carried no more information."),
     ("Pooled", "All symbols together, as one account."),
-)  # fmt: skip
+)
 
 
 def glossary() -> str:

@@ -25,7 +25,8 @@ def percent(value: float, digits: int = 1, sign: bool = False) -> str:
     if not math.isfinite(value):
         return number(value)
     text = number(100 * value, digits)
-    return ("+" if sign and value > 0 else "") + text + "\u00a0%"
+    plus = "+" if sign and value > 0 and any(c in "123456789" for c in text) else ""
+    return f"{plus}{text}\u00a0%"
 
 
 def plural(count: int, noun: str) -> str:

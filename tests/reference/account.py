@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+SPECK = 1e-5  # an exposure this small is rounding, and means flat
 ORDER, STOP, TAKE_PROFIT, LIQUIDATION, END = 0, 1, 2, 3, 4
 
 
@@ -36,18 +37,29 @@ class Events:
     ruined: bool = False
 
 
+def added_exposure(label: str) -> float | None:
+    """What a sized order adds to the exposure: .25 for buy_25; None for the other labels."""
+    word, _, percent = label.partition("_")
+    if not percent or word == "target":
+        return None
+    return float(percent) / 100.0 if word == "buy" else -float(percent) / 100.0
+
+
 def target_of(label: str, exposure: float, allow_short: bool, max_exposure: float) -> float | None:
     """The target exposure that an action label asks for; None for no order."""
     if label == "hold":
         return None
-    word, _, number = label.partition("_")
-    if word == "close":
+    added = added_exposure(label)
+    if added is not None:
+        target = exposure + added
+    elif label == "close":
         target = 0.0
-    elif word == "target":
-        target = float(number)
+    elif label.startswith("target_"):
+        target = float(label.removeprefix("target_"))
     else:
-        direction = 1.0 if word == "buy" else -1.0
-        target = exposure + direction * float(number) / 100.0 if number else direction * max_exposure
+        target = max_exposure if label == "buy" else -max_exposure
+    if abs(target) < SPECK:
+        target = 0.0
     if target > max_exposure:
         target = max_exposure
     if target < -max_exposure:
@@ -90,6 +102,7 @@ class ReferenceAccount:
     wins: int = field(init=False, default=0)
     ruined: bool = field(init=False, default=False)
     margin: float = field(init=False, default=math.inf)
+    largest: float = field(init=False, default=0.0)  # most money in cash and position together so far
 
     def __post_init__(self) -> None:
         self.cash = self.cash_when_flat = self.equity = self.peak = self.start
@@ -104,7 +117,7 @@ class ReferenceAccount:
         events = Events()
         self._order(label, open_, events)
         equity = self.cash + self.units * open_
-        events.exposure = self.units * open_ / equity if equity else 0.0
+        events.exposure = self.units * open_ / equity if equity > self.ruin else 0.0
         if self.units > 0:
             self._long_bar(open_, high, low, events)
         elif self.units < 0:
@@ -131,13 +144,15 @@ class ReferenceAccount:
         equity = self.cash + self.units * open_
         if self.ruined:
             target: float | None = 0.0
-        elif equity <= 0.0:
-            # Nothing is left to take a share of: the contract has no answer, so a comparison must end here.
-            self.margin = 0.0
+        elif equity <= self.ruin:
+            # Gone at the open: what is held is about to be liquidated, and of less than nothing there is no share.
             target = None
         else:
             exposure = self.units * open_ / equity
             target = target_of(label, exposure, self.allow_short, self.max_exposure)
+            added = added_exposure(label)
+            if added is not None and exposure:
+                self._near(abs(exposure + added), SPECK, 1.0)
             if target is not None and self._too_small(target, exposure):
                 target = None
         if target is None:
@@ -150,7 +165,6 @@ class ReferenceAccount:
     def _too_small(self, target: float, exposure: float) -> bool:
         if target == 0.0 or exposure == 0.0:
             return False
-        self._near(target, 0.0, 1.0)
         if (target > 0.0) != (exposure > 0.0):
             return False
         self._near(abs(target - exposure), self.band, 1.0)
@@ -265,7 +279,9 @@ class ReferenceAccount:
         before = self.equity
         self.equity = self.cash + self.units * close
         self.peak = max(self.peak, self.equity)
-        self._near(self.equity, self.ruin, abs(self.cash) + abs(self.units) * close)
+        gross = abs(self.cash) + abs(self.units) * close
+        self.largest = max(self.largest, gross, before)
+        self._near(self.equity, self.ruin, gross)
         events.equity, events.units = self.equity, self.units
         events.net_return = self.equity / before - 1.0 if before else 0.0
         events.ruined = events.reason == LIQUIDATION or self.equity <= self.ruin
