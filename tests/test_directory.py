@@ -51,11 +51,11 @@ def test_claim_refuses_a_file(tmp_path):
 
 
 def test_write_atomic_replaces_the_whole_file(tmp_path):
-    path = tmp_path / "new" / "file.txt"
+    path = tmp_path / "file.txt"
     write_atomic(path, "a long first version\n")
     write_atomic(path, "näxt\n")
     assert path.read_text(encoding="utf-8") == "näxt\n"
-    assert files(path.parent) == ["file.txt"]
+    assert files(tmp_path) == ["file.txt"]
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -50,10 +48,9 @@ def claim(run_dir: Path) -> Path:
 
 def write_atomic(path: Path, text: str) -> None:
     """Write a whole file or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8", suffix=".tmp") as file:
-        file.write(text)
-    os.replace(file.name, path)
+    part = path.with_name(path.name + ".tmp")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def write_config(run_dir: Path, resolved: Resolved) -> None:

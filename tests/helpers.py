@@ -1,0 +1,76 @@
+"""Small markets and configurations that tests share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxppo.agent.encoders import receptive_field
+from jaxppo.config.presets import replace_fields
+from jaxppo.config.schema import Config
+from jaxppo.evaluate.validate import EvaluationSet, n_decisions
+from jaxppo.market.dataset import Market, build_market
+from jaxppo.market.synthetic import synthetic_market
+from jaxppo.market.tape import Costs, Tape
+from jaxppo.ppo.program import Program, TapeSpec, make_train
+from jaxppo.run.loop import evaluation_set
+
+# A run that compiles and trains in seconds: 4 paths x 4 lanes x 4 steps, 3 updates in segments of 2 and 1.
+TINY: dict[str, Any] = {
+    "n_envs": 16,
+    "lanes": 4,
+    "n_steps": 4,
+    "n_updates": 3,
+    "validate_every": 2,
+    "episode_steps": 16,
+    "epochs": 2,
+    "minibatches": 2,
+    "window": 8,
+    "channels": 4,
+    "trunk_width": 8,
+    "features": ("base",),
+    "scale_window": 32,
+}
+
+
+def tiny_config(**changes: Any) -> Config:
+    return replace_fields(Config(), {**TINY, **changes})
+
+
+def tiny_market(config: Config, n_symbols: int = 2, n_bars: int = 900) -> Market:
+    return build_market(synthetic_market(0, n_symbols, n_bars), config, receptive_field(config.agent))
+
+
+def tiny_program(config: Config) -> tuple[Program, Tape, EvaluationSet]:
+    market = tiny_market(config)
+    tape, data = market.splits["train"].tape, evaluation_set(market.splits["validation"])
+    return make_train(config, TapeSpec(tape.n_features, n_decisions(data.tape))), tape, data
+
+
+def random_tape(seed: int, n_symbols: int, n_bars: int, n_features: int, first: int, *, fee: float = 0.001) -> Tape:
+    """Random walks with open[t + 1] == close[t] and normal features."""
+    rng = np.random.default_rng(seed)
+    close = np.exp(np.cumsum(rng.normal(0, 0.005, (n_symbols, n_bars)), axis=1))
+    open_ = np.concatenate([np.ones((n_symbols, 1)), close[:, :-1]], axis=1)
+
+    def f32(x: Any) -> jax.Array:
+        return jnp.asarray(x, jnp.float32)
+
+    per_symbol = np.ones(n_symbols)
+    return Tape(
+        features=f32(rng.normal(size=(n_symbols, n_bars, n_features))),
+        open=f32(open_),
+        high=f32(np.maximum(open_, close) * 1.001),
+        low=f32(np.minimum(open_, close) * 0.999),
+        close=f32(close),
+        forward_return=f32(rng.normal(0, 0.01, (n_symbols, n_bars))),
+        volatility=f32(np.full((n_symbols, n_bars), 0.01)),
+        first=jnp.full(n_symbols, first, jnp.int32),
+        length=jnp.full(n_symbols, n_bars, jnp.int32),
+        costs=Costs(f32(fee * per_symbol), f32(0 * per_symbol), f32(0 * per_symbol)),
+        allow_short=jnp.ones(n_symbols, bool),
+        bars_per_year=f32(8766 * per_symbol),
+    )

@@ -1,0 +1,242 @@
+"""The compiled program: traced once, donated, no host inside, the same alone and in a population."""
+
+from __future__ import annotations
+
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import random_tape, tiny_config, tiny_program
+
+from jaxppo.config.presets import resolve
+from jaxppo.evaluate.validate import EvaluationSet
+from jaxppo.ppo.program import TapeSpec, make_train
+from jaxppo.ppo.rollout import Rollout, collect
+from jaxppo.ppo.update import hyper_from, update
+
+
+def same(a, b) -> None:
+    chex.assert_trees_all_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    config = tiny_config()
+    program, tape, data = tiny_program(config)
+    return config, program, hyper_from(config), tape, data
+
+
+def test_segments_of_any_length_share_one_trace(tiny):
+    config, program, hyper, tape, data = tiny
+    chex.clear_trace_counter()
+    segment = jax.jit(chex.assert_max_traces(program.segment, n=1))
+    state = program.init(jax.random.key(0), hyper, tape)
+    for length in (0, 2, 1):
+        state, out = segment(state, hyper, tape, data, jnp.int32(length))
+    assert int(state.update) == 3
+    assert out.updates["reward_mean"].shape == (config.budget.validate_every,)
+
+
+def test_segmented_run_equals_run_in_one_scan(tiny):
+    config, program, hyper, tape, data = tiny
+    segment = jax.jit(program.segment)
+    state = jax.jit(program.init)(jax.random.key(3), hyper, tape)
+    returns = []
+    for length in (0, *config.segments):
+        state, out = segment(state, hyper, tape, data, jnp.int32(length))
+        returns.append(out.validation.pooled.net_return)
+    whole, validations = jax.jit(program.train)(jax.random.key(3), hyper, tape, data)
+    assert validations.pooled.net_return.shape == (3,)  # before the first update, after 2, after 3
+    chex.assert_trees_all_close(whole.params, state.params, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(validations.pooled.net_return, jnp.stack(returns), rtol=1e-4, atol=1e-6)
+
+
+def test_updates_do_not_depend_on_how_segments_cut_them(tiny):
+    _, program, hyper, tape, data = tiny
+    segment = jax.jit(program.segment)
+    start = jax.jit(program.init)(jax.random.key(1), hyper, tape)
+    at_once, _ = segment(start, hyper, tape, data, jnp.int32(2))
+    by_one, _ = segment(start, hyper, tape, data, jnp.int32(1))
+    by_one, _ = segment(by_one, hyper, tape, data, jnp.int32(1))
+    same(at_once, by_one)
+
+
+def test_state_is_donated(tiny):
+    _, program, hyper, tape, data = tiny
+    state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
+    jax.jit(program.segment, donate_argnums=0)(state, hyper, tape, data, jnp.int32(1))
+    kept = [x for x in jax.tree.leaves(state) if not x.is_deleted()]
+    assert not kept, f"{len(kept)} arrays of the state were copied instead of reused"
+
+
+HOST = re.compile(r"callback|infeed|outfeed|host_transfer|\bsend\b|\brecv\b|MoveToHost", re.IGNORECASE)
+
+
+def test_nothing_moves_to_the_host_inside_the_program(tiny):
+    _, program, hyper, tape, data = tiny
+    state = jax.eval_shape(program.init, jax.random.key(0), hyper, tape)
+    lowered = jax.jit(program.segment).lower(state, hyper, tape, data, jnp.int32(0))
+    for text in (lowered.as_text(), lowered.compile().as_text()):
+        assert not HOST.search(text)
+
+
+def test_the_host_transfer_pattern_finds_a_callback():
+    def noisy(x):
+        jax.debug.callback(lambda _: None, x)
+        return x + 1.0
+
+    assert HOST.search(jax.jit(noisy).lower(jnp.zeros(())).as_text())
+
+
+def test_no_host_transfer_happens_during_a_segment(tiny):
+    _, program, hyper, tape, data = tiny
+    state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
+    segment = jax.jit(program.segment)
+    length = jnp.int32(1)
+    segment(state, hyper, tape, data, length)
+    with jax.transfer_guard("disallow"):
+        segment(state, hyper, tape, data, length)
+
+
+def test_production_shape_is_one_program_of_bounded_memory():
+    """131,072 envs x 8 steps, 477 updates in 12 segments of 40 and 37: lowered once, under 3 GiB with its arguments."""
+    config = resolve("production").config
+    assert (config.budget.n_envs, config.budget.n_steps, config.budget.n_updates) == (131_072, 8, 477)
+    assert config.segments == (40,) * 11 + (37,)
+    n_features, bars, decisions = 53, 70_000, 2_000
+    program = make_train(config, TapeSpec(n_features, decisions))
+    tape = jax.eval_shape(lambda: random_tape_shapes(8, bars, n_features))
+    small = jax.eval_shape(lambda: random_tape_shapes(8, decisions + 80, n_features))
+    data = EvaluationSet(
+        small, jax.ShapeDtypeStruct((8, decisions), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
+    )
+    hyper = hyper_from(config)
+    chex.clear_trace_counter()
+    once = chex.assert_max_traces(program.segment, n=1)
+    state = jax.eval_shape(program.init, jax.random.key(0), hyper, tape)
+    lowered = jax.jit(once, donate_argnums=0).lower(state, hyper, tape, data, jnp.int32(0))
+    assert not HOST.search(lowered.as_text())
+    memory = lowered.compile().memory_analysis()
+    total = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+    assert total < 3 * 2**30, f"{total / 2**30:.2f} GiB"
+
+
+def random_tape_shapes(n_symbols: int, n_bars: int, n_features: int):
+    tape = random_tape(0, n_symbols, 2, n_features, 0)
+
+    def widen(x):
+        return jnp.zeros((n_symbols, n_bars, *x.shape[2:]), x.dtype) if x.ndim > 1 else x
+
+    return jax.tree.map(widen, tape)
+
+
+def test_rollout_stores_at_most_96_bytes_a_step(tiny):
+    config, program, hyper, tape, _ = tiny
+    state = jax.eval_shape(program.init, jax.random.key(0), hyper, tape)
+    spec = program.spec
+    _, rollout, _ = jax.eval_shape(
+        lambda s: collect(
+            spec.agent,
+            spec.env,
+            s.params,
+            tape,
+            s.paths,
+            s.accounts,
+            jax.random.key(0),
+            config.budget.n_steps,
+            spec.receptive_field,
+        ),
+        state,
+    )
+    steps = config.batch_steps
+    per_step = sum(x.size * x.dtype.itemsize for x in rollout[: Rollout._fields.index("last_value")]) / steps
+    assert per_step == 49  # 8 account floats, action, log-probability, value, reward, one flag
+    assert per_step + 8 <= 96  # with advantage and target
+
+
+def test_a_population_trains_seeds_and_learning_rates_in_one_call(tiny):
+    """4 seeds x 2 learning rates: one vmapped call, each member as if alone."""
+    _, program, hyper, tape, data = tiny
+    keys = jnp.repeat(jax.random.split(jax.random.key(5), 4), 2)
+    rates = jnp.tile(jnp.asarray([1e-4, 1e-2], jnp.float32), 4)
+    chex.clear_trace_counter()
+    train = chex.assert_max_traces(program.train, n=1)
+
+    def member(key, rate):
+        return train(key, hyper._replace(learning_rate=rate), tape, data)
+
+    states, validations = jax.jit(jax.vmap(member))(keys, rates)
+    assert validations.pooled.fitness.shape == (8, 3)
+    assert states.update.tolist() == [3] * 8
+    alone, _ = jax.jit(program.train)(keys[3], hyper._replace(learning_rate=rates[3]), tape, data)
+    chex.assert_trees_all_close(jax.tree.map(lambda x: x[3], states.params), alone.params, rtol=1e-3, atol=1e-5)
+    first = jax.tree.leaves(states.params)[0]
+    distinct = {np.asarray(first[i]).tobytes() for i in range(8)}
+    assert len(distinct) == 8
+
+
+def test_learning_rate_follows_the_schedule_on_the_optimizers_count(tiny):
+    config, program, hyper, tape, _ = tiny
+    state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
+    step = jax.jit(lambda s: update(s, tape, program.spec, hyper))
+    rates = []
+    for _ in range(3):
+        state, metrics = step(state)
+        rates.append(float(metrics["learning_rate"]) / config.ppo.learning_rate)
+    # N = 3: W = max(1, int(.15)) = 1, M = 2. k = 0: 0.1; k = 1: 1; k = 2: .01 + .99 (1 + cos(pi / 2)) / 2 = .505
+    np.testing.assert_allclose(rates, [0.1, 1.0, 0.505], rtol=1e-6)
+    counts = [int(x) for x in jax.tree.leaves(state.opt_state) if jnp.issubdtype(x.dtype, jnp.integer)]
+    assert counts == [3 * config.gradient_steps] * len(counts)
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted(tiny):
+    config, program, hyper, tape, _ = tiny
+    state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
+    broken = tape._replace(forward_return=tape.forward_return, open=tape.open.at[:].set(jnp.nan))
+    after, metrics = jax.jit(lambda s, t: update(s, t, program.spec, hyper))(state, broken)
+    assert int(metrics["skipped_steps"]) == config.gradient_steps
+    same(after.params, state.params)
+
+
+def test_the_kl_limit_stops_an_update(tiny):
+    config, program, hyper, tape, _ = tiny
+    state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
+    step = jax.jit(lambda s, h: update(s, tape, program.spec, h))
+    free, _ = step(state, hyper)
+    fast = hyper._replace(learning_rate=jnp.float32(0.1))
+    limited, _ = step(state, fast._replace(target_kl=jnp.float32(1e-9)))
+    unlimited, _ = step(state, fast)
+    # The first minibatch has a KL of exactly 0, so one step is taken and the second is stopped.
+    distance = [
+        float(jnp.abs(a - b).max())
+        for a, b in zip(jax.tree.leaves(limited.params), jax.tree.leaves(state.params), strict=True)
+    ]
+    further = [
+        float(jnp.abs(a - b).max())
+        for a, b in zip(jax.tree.leaves(unlimited.params), jax.tree.leaves(state.params), strict=True)
+    ]
+    assert 0 < max(distance) < max(further)
+    assert any(
+        bool((a != b).any()) for a, b in zip(jax.tree.leaves(free.params), jax.tree.leaves(state.params), strict=True)
+    )
+
+
+def test_results_do_not_depend_on_the_device_layout(tiny):
+    """Paths sharded over two devices: the same draws, and the same numbers up to the order of sums."""
+    _, program, hyper, tape, _ = tiny
+    state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((2,), ("path",), axis_types=auto, devices=jax.devices()[:2])
+    over_paths = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("path"))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    spread = jax.device_put(state, everywhere)._replace(
+        paths=jax.device_put(state.paths, over_paths), accounts=jax.device_put(state.accounts, over_paths)
+    )
+    here, metrics = jax.jit(lambda s, t: update(s, t, program.spec, hyper))(state, tape)
+    there, other = jax.jit(lambda s, t: update(s, t, program.spec, hyper))(spread, jax.device_put(tape, everywhere))
+    same(here.paths, jax.device_put(there.paths, jax.devices()[0]))
+    np.testing.assert_array_equal(here.accounts.trades, np.asarray(there.accounts.trades))
+    np.testing.assert_allclose(metrics["reward_mean"], np.asarray(other["reward_mean"]), rtol=1e-4, atol=1e-6)
