@@ -9,7 +9,6 @@ Every figure is net of costs and comes from the ledger, on fresh data that no tr
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,13 +21,11 @@ from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.presets import replace_fields, resolve
 from jaxppo.config.schema import Config
 from jaxppo.env.account import StepRecord
-from jaxppo.evaluate.validate import EvaluationSet, n_decisions, play_actions, play_policy
+from jaxppo.evaluate.validate import n_decisions, play_actions, play_policy
 from jaxppo.market.bars import Bars
 from jaxppo.market.dataset import build_market
 from jaxppo.market.features import FeatureTable
 from jaxppo.market.planted import ar1_market, dp_oracle, driftless_market, filtered_signal, oracle_positions
-from jaxppo.ppo.program import TapeSpec, make_train
-from jaxppo.ppo.update import hyper_from
 from jaxppo.run.loop import compile_run, evaluation_set, first_state
 
 PHI, EDGE, NOISE, COST = 0.95, 0.002, 0.005, 0.001
@@ -149,8 +146,7 @@ def run(task: Task, seed: int, n_bars: int = 20_000, n_symbols: int = 8, verbose
             rows = jax.device_get(out.updates)
             print(
                 f"  update {int(state.update):4d} fresh {g.mean():7.3f} bp  entropy {rows['entropy'][length - 1]:.3f}"
-                f" trade rate {rows['train_trade_rate'][length - 1]:.3f} ev {rows['explained_variance'][length - 1]:.2f}"
-                f" {time.perf_counter() - began:.0f}s"
+                f"  trade rate {rows['train_trade_rate'][length - 1]:.3f}  {time.perf_counter() - began:.0f} s"
             )
     jax.block_until_ready(state)
     seconds = time.perf_counter() - began

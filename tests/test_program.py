@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import random_tape, tiny_config, tiny_program
+from helpers import tiny_config, tiny_program
 
 from jaxppo.config.presets import resolve
 from jaxppo.evaluate.validate import EvaluationSet
+from jaxppo.market.tape import zero_tape
 from jaxppo.ppo.program import TapeSpec, make_train
-from jaxppo.ppo.rollout import Rollout, collect
+from jaxppo.ppo.rollout import collect
 from jaxppo.ppo.update import hyper_from, update
 
 
@@ -108,11 +109,9 @@ def test_production_shape_is_one_program_of_bounded_memory():
     assert config.segments == (40,) * 11 + (37,)
     n_features, bars, decisions = 53, 70_000, 2_000
     program = make_train(config, TapeSpec(n_features, decisions))
-    tape = jax.eval_shape(lambda: random_tape_shapes(8, bars, n_features))
-    small = jax.eval_shape(lambda: random_tape_shapes(8, decisions + 80, n_features))
-    data = EvaluationSet(
-        small, jax.ShapeDtypeStruct((8, decisions), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
-    )
+    tape = jax.eval_shape(lambda: zero_tape(8, bars, n_features))
+    small = jax.eval_shape(lambda: zero_tape(8, decisions + 80, n_features))
+    data = EvaluationSet(small, jax.ShapeDtypeStruct((8, decisions), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32))
     hyper = hyper_from(config)
     chex.clear_trace_counter()
     once = chex.assert_max_traces(program.segment, n=1)
@@ -122,15 +121,6 @@ def test_production_shape_is_one_program_of_bounded_memory():
     memory = lowered.compile().memory_analysis()
     total = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
     assert total < 3 * 2**30, f"{total / 2**30:.2f} GiB"
-
-
-def random_tape_shapes(n_symbols: int, n_bars: int, n_features: int):
-    tape = random_tape(0, n_symbols, 2, n_features, 0)
-
-    def widen(x):
-        return jnp.zeros((n_symbols, n_bars, *x.shape[2:]), x.dtype) if x.ndim > 1 else x
-
-    return jax.tree.map(widen, tape)
 
 
 def test_rollout_stores_at_most_96_bytes_a_step(tiny):
@@ -152,7 +142,7 @@ def test_rollout_stores_at_most_96_bytes_a_step(tiny):
         state,
     )
     steps = config.batch_steps
-    per_step = sum(x.size * x.dtype.itemsize for x in rollout[: Rollout._fields.index("last_value")]) / steps
+    per_step = sum(x.size * x.dtype.itemsize for x in rollout.steps) / steps
     assert per_step == 49  # 8 account floats, action, log-probability, value, reward, one flag
     assert per_step + 8 <= 96  # with advantage and target
 
@@ -195,14 +185,14 @@ def test_learning_rate_follows_the_schedule_on_the_optimizers_count(tiny):
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted(tiny):
     config, program, hyper, tape, _ = tiny
     state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
-    broken = tape._replace(forward_return=tape.forward_return, open=tape.open.at[:].set(jnp.nan))
+    broken = tape._replace(open=tape.open.at[:].set(jnp.nan))
     after, metrics = jax.jit(lambda s, t: update(s, t, program.spec, hyper))(state, broken)
     assert int(metrics["skipped_steps"]) == config.gradient_steps
     same(after.params, state.params)
 
 
 def test_the_kl_limit_stops_an_update(tiny):
-    config, program, hyper, tape, _ = tiny
+    _, program, hyper, tape, _ = tiny
     state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
     step = jax.jit(lambda s, h: update(s, tape, program.spec, h))
     free, _ = step(state, hyper)

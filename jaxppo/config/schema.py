@@ -217,8 +217,8 @@ class Config:
         return (self.budget.validate_every,) * full + ((rest,) if rest else ())
 
 
-GROUPS: dict[str, type] = {
-    f.name: f.default.__class__ for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.default)
+GROUPS: dict[str, Any] = {
+    f.name: type(f.default) for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.default)
 }
 FIELD_GROUP: dict[str, str] = {f.name: g for g, cls in GROUPS.items() for f in dataclasses.fields(cls)}
 

@@ -1,4 +1,4 @@
-"""The trading environment: a pure `reset` and `step` over a Tape, and the account step that the trainer lays in lanes."""
+"""The trading environment: a pure `reset` and `step` over a Tape, and the account step of the trainer's lanes."""
 
 from __future__ import annotations
 

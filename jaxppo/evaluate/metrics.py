@@ -18,7 +18,7 @@ FITNESS_DRAWDOWN_WEIGHT = 0.2
 class Moments(NamedTuple):
     """Count and central moments of the valid entries; shapes without the last axis."""
 
-    count: jax.Array
+    n: jax.Array
     mean: jax.Array
     m2: jax.Array
     m3: jax.Array
@@ -37,7 +37,7 @@ def moments(x: jax.Array, valid: jax.Array) -> Moments:
 
 def sharpe(m: Moments, bars_per_year: jax.Array) -> jax.Array:
     """mean / std (ddof 1) * sqrt(bars a year); 0 for a curve that does not move."""
-    variance = m.m2 * m.count / jnp.maximum(m.count - 1.0, 1.0)
+    variance = m.m2 * m.n / jnp.maximum(m.n - 1.0, 1.0)
     moving = variance > 0
     ratio = m.mean / jnp.sqrt(jnp.where(moving, variance, 1.0)) * jnp.sqrt(bars_per_year)
     return jnp.where(moving, ratio, 0.0)
@@ -53,7 +53,7 @@ def sortino(returns: jax.Array, valid: jax.Array, bars_per_year: jax.Array) -> j
 
 def skewness(m: Moments) -> jax.Array:
     """Bias-corrected sample skewness G1 (scipy's `bias=False`); nan below 3 bars or for no moves."""
-    n = m.count
+    n = m.n
     defined = (n > 2) & (m.m2 > 0)
     g1 = m.m3 / jnp.where(defined, m.m2, 1.0) ** 1.5
     correction = jnp.sqrt(n * jnp.maximum(n - 1.0, 0.0)) / jnp.maximum(n - 2.0, 1.0)
@@ -62,7 +62,7 @@ def skewness(m: Moments) -> jax.Array:
 
 def kurtosis(m: Moments) -> jax.Array:
     """Bias-corrected excess kurtosis G2 (scipy's `bias=False`); nan below 4 bars or for no moves."""
-    n = m.count
+    n = m.n
     defined = (n > 3) & (m.m2 > 0)
     g2 = m.m4 / jnp.where(defined, m.m2, 1.0) ** 2 - 3.0
     scale = (n - 1.0) / jnp.maximum((n - 2.0) * (n - 3.0), 1.0)
@@ -155,7 +155,7 @@ def summarize(
     ratio = sharpe(m, bars_per_year)
     drawdown = max_drawdown(equity, start)
     growth = equity[..., -1] / start
-    years = jnp.maximum(m.count, 1.0) / bars_per_year
+    years = jnp.maximum(m.n, 1.0) / bars_per_year
     cagr = jnp.maximum(growth, 0.0) ** (1.0 / years) - 1.0
     trades = sums.trades.astype(equity.dtype)
     any_trade = trades > 0
@@ -177,5 +177,5 @@ def summarize(
         turnover=sums.turnover * bars_per_year,
         exposure=sums.exposure,
         fitness=ratio * jnp.maximum(0.0, 1.0 - FITNESS_DRAWDOWN_WEIGHT * drawdown),
-        bars=m.count,
+        bars=m.n,
     )

@@ -51,6 +51,26 @@ class Tape(NamedTuple):
         return self.features.shape[2]
 
 
+def zero_tape(n_symbols: int, n_bars: int, n_features: int) -> Tape:
+    """A Tape of zeros; under `jax.eval_shape`, the shapes of a market that is not there."""
+    bar, symbol = jnp.zeros((n_symbols, n_bars)), jnp.zeros(n_symbols)
+    count = jnp.zeros(n_symbols, jnp.int32)
+    return Tape(
+        features=jnp.zeros((n_symbols, n_bars, n_features)),
+        open=bar,
+        high=bar,
+        low=bar,
+        close=bar,
+        forward_return=bar,
+        volatility=bar,
+        first=count,
+        length=count,
+        costs=Costs(symbol, symbol, symbol),
+        allow_short=jnp.zeros(n_symbols, bool),
+        bars_per_year=symbol,
+    )
+
+
 class MarketStep(NamedTuple):
     """What one step needs of the market: the bar after the decision, and the decision bar's reward context."""
 

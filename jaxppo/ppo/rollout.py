@@ -24,15 +24,21 @@ class PathState(NamedTuple):
     age: jax.Array  # (P,) int32: bars since the episode began
 
 
-class Rollout(NamedTuple):
-    """T steps of P paths x L lanes; 49 bytes a step with 8 account features, 57 with advantages and targets."""
+class Transition(NamedTuple):
+    """One step, as the agent saw it. 49 bytes with 8 account features; a rollout stacks T of them."""
 
-    account: jax.Array  # (T, P, L, A) account vectors
-    action: jax.Array  # (T, P, L) int32
-    log_prob: jax.Array  # (T, P, L)
-    value: jax.Array  # (T, P, L)
-    reward: jax.Array  # (T, P, L)
-    terminated: jax.Array  # (T, P, L) bool
+    account: jax.Array  # (P, L, A) account vectors
+    action: jax.Array  # (P, L) int32
+    log_prob: jax.Array  # (P, L)
+    value: jax.Array  # (P, L)
+    reward: jax.Array  # (P, L)
+    terminated: jax.Array  # (P, L) bool
+
+
+class Rollout(NamedTuple):
+    """T steps of P paths x L lanes."""
+
+    steps: Transition  # fields (T, P, L, ...)
     last_value: jax.Array  # (P, L): value of the state after the last step
 
 
@@ -130,7 +136,7 @@ def collect(
 
     def play(
         accounts: AccountState, x: tuple[MarketStep, jax.Array, jax.Array, jax.Array]
-    ) -> tuple[AccountState, tuple[tuple[jax.Array, ...], dict[str, jax.Array]]]:
+    ) -> tuple[AccountState, tuple[Transition, dict[str, jax.Array]]]:
         step, close, encoded, index = x
         vector = observe_account(accounts, close, spec.config)
         logits, value = agent.decide(params, encoded, vector)
@@ -140,11 +146,11 @@ def collect(
         after, result = step_account(accounts, action, step, costs, jnp.expand_dims(allow_short, -1), spec, entropy)
         ruined = result.record.ruined
         after = jax.tree.map(lambda new, old: jnp.where(ruined, new, old), fresh, after)
-        kept = (vector, action, policy.log_prob(action), value, result.reward, ruined)
+        kept = Transition(vector, action, policy.log_prob(action), value, result.reward, ruined)
         return after, (kept, _step_metrics(result, spec, action))
 
     xs = (steps, closes[:-1], market[:-1], jnp.arange(n_steps))
-    accounts, (kept, metrics) = jax.lax.scan(play, accounts, xs)
+    accounts, (transitions, metrics) = jax.lax.scan(play, accounts, xs)
     last_vector = observe_account(accounts, closes[-1], spec.config)
     _, last_value = agent.decide(params, market[-1], last_vector)
-    return accounts, Rollout(*kept, last_value=last_value), jax.tree.map(jnp.mean, metrics)
+    return accounts, Rollout(transitions, last_value), jax.tree.map(jnp.mean, metrics)

@@ -139,9 +139,10 @@ def explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
 
 def _advantages(rollout: Rollout, hyper: Hyper) -> tuple[jax.Array, jax.Array]:
     """Advantages and value targets (T, P, L). Episodes are truncated only where a rollout ends, which bootstraps."""
-    next_value = jnp.concatenate([rollout.value[1:], jnp.expand_dims(rollout.last_value, 0)])
-    never = jnp.zeros_like(rollout.terminated)
-    return gae(rollout.reward, rollout.value, next_value, rollout.terminated, never, hyper.gamma, hyper.gae_lambda)
+    steps = rollout.steps
+    next_value = jnp.concatenate([steps.value[1:], jnp.expand_dims(rollout.last_value, 0)])
+    never = jnp.zeros_like(steps.terminated)
+    return gae(steps.reward, steps.value, next_value, steps.terminated, never, hyper.gamma, hyper.gae_lambda)
 
 
 def update(state: TrainState, tape: Tape, spec: TrainSpec, hyper: Hyper) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -161,11 +162,12 @@ def update(state: TrainState, tape: Tape, spec: TrainSpec, hyper: Hyper) -> tupl
         spec.receptive_field,
     )
     advantage, target = _advantages(rollout, hyper)
-    samples = Samples(rollout.account, rollout.action, rollout.log_prob, rollout.value, advantage, target)
+    steps = rollout.steps
+    samples = Samples(steps.account, steps.action, steps.log_prob, steps.value, advantage, target)
     params, opt_state, learned = _learn(state, samples, tape, shuffle, spec, hyper)
     paths, ended = advance_paths(tape, state.paths, restart, budget.n_steps, episode)
     fresh = open_account(jnp.ones_like(accounts.equity))
     accounts = jax.tree.map(lambda new, old: jnp.where(jnp.expand_dims(ended, -1), new, old), fresh, accounts)
-    metrics |= learned | {"explained_variance": explained_variance(rollout.value, target)}
+    metrics |= learned | {"explained_variance": explained_variance(steps.value, target)}
     metrics["learning_rate"] = hyper.learning_rate * warmup_cosine(budget.n_updates)(state.update)
     return TrainState(params, opt_state, paths, accounts, state.key, state.update + 1), metrics

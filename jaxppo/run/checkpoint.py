@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as orbax
 
 from jaxppo.agent.policy import Agent, Params, init_params, make_agent
 from jaxppo.config.schema import Config, from_dict, to_dict
 from jaxppo.env.actions import ActionTable
 from jaxppo.errors import CheckpointError
-from jaxppo.market.tape import Costs, Tape
+from jaxppo.market.tape import zero_tape
 from jaxppo.ppo.program import TapeSpec, agent_spec, make_train
 from jaxppo.ppo.update import TrainState, hyper_from
 
@@ -59,7 +58,7 @@ class CheckpointInfo:
             raise CheckpointError(f"{where}: not a jaxppo checkpoint of format {FORMAT} (found {found})")
         fields = {k: v for k, v in raw.items() if k != "format"}
         fields["config"] = from_dict(fields["config"], where)
-        actions = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["actions"].items()}
+        actions: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["actions"].items()}
         fields["actions"] = ActionTable(**actions)
         fields["feature_names"] = tuple(fields["feature_names"])
         return CheckpointInfo(**fields)
@@ -181,30 +180,11 @@ def restore_train_state(path: str | Path, which: Which = "latest") -> tuple[Trai
     """Restore the whole train state: parameters, optimizer, paths, accounts, key and count. Arguments as above."""
     checkpointer, step, info = _open(Path(path), which)
     program = make_train(info.config, TapeSpec(len(info.feature_names), 1))
-    tape = _any_tape(len(info.feature_names))
+    # A train state's shapes depend on the number of features alone, so the smallest Tape will do.
+    tape = jax.eval_shape(lambda: zero_tape(1, 1, len(info.feature_names)))
     shapes = jax.eval_shape(program.init, jax.random.key(0), hyper_from(info.config), tape)
     loaded = _load(checkpointer, step, "train", _abstract(shapes._asdict()))
     return TrainState(**loaded), info
-
-
-def _any_tape(n_features: int) -> Tape:
-    """Shapes of the smallest Tape: a train state's shapes depend on the number of features alone."""
-    bar = jax.ShapeDtypeStruct((1, 1), jnp.float32)
-    symbol, count = (jax.ShapeDtypeStruct((1,), d) for d in (jnp.float32, jnp.int32))
-    return Tape(  # type: ignore[arg-type]
-        features=jax.ShapeDtypeStruct((1, 1, n_features), jnp.float32),
-        open=bar,
-        high=bar,
-        low=bar,
-        close=bar,
-        forward_return=bar,
-        volatility=bar,
-        first=count,
-        length=count,
-        costs=Costs(symbol, symbol, symbol),
-        allow_short=jax.ShapeDtypeStruct((1,), jnp.bool_),
-        bars_per_year=symbol,
-    )
 
 
 def require_match(info: CheckpointInfo, feature_names: Sequence[str], actions: ActionTable) -> None:

@@ -193,11 +193,11 @@ class Trainer:
         self._events.close()
         split = self._market.splits["validation"]
         final = self._play(state, state.params) if out is None else jax.device_get((out.validation, out.ledger))
-        write_validation(self._run_dir, "final", *final, split)
+        write_validation(self._run_dir, "final", final[0], final[1], split)
         best = final
         if at.best_update != at.update:
             best = self._play(state, restore_policy(self._run_dir, at.best_update).params)
-        write_validation(self._run_dir, "best", *best, split)
+        write_validation(self._run_dir, "best", best[0], best[1], split)
 
     def _play(self, state: TrainState, params: Any) -> tuple[Validation, Ledger]:
         """Validate other parameters with the same executable: a segment of no updates. Uses `state` up."""

@@ -94,8 +94,8 @@ def symbol_rows(validation: Validation, symbols: Sequence[str]) -> list[dict[str
 
     def row(name: str, metrics: Metrics, hold: Any) -> dict[str, Any]:
         values = {k: float(v) for k, v in metrics._asdict().items()}
-        values = {"symbol": name, "return": values.pop("net_return"), **values}
-        return {**values, "trades": int(metrics.trades), "bars": int(metrics.bars), "buy_and_hold_return": float(hold)}
+        named: dict[str, Any] = {"symbol": name, "return": values.pop("net_return"), **values}
+        return {**named, "trades": int(metrics.trades), "bars": int(metrics.bars), "buy_and_hold_return": float(hold)}
 
     rows = [
         row(name, jax.tree.map(lambda x, i=i: x[i], validation.symbols), validation.symbol_buy_and_hold[i])

@@ -1,0 +1,50 @@
+# `make train` and `make test` set up everything they need in a virtual environment of their own.
+# Another Python: make test PYTHON=python3.12
+PYTHON ?= python3
+VENV ?= .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: train test test-slow smoke check format bench clean
+
+train: $(VENV)/.run
+	$(BIN)/python -m jaxppo.train --preset quick_test $(ARGS)
+
+test: check
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# A short run from data to report, and the fast tests of the arithmetic: for a second Python version.
+smoke: $(VENV)/.test
+	rm -rf $(VENV)/smoke
+	$(BIN)/python -m jaxppo.train --run-dir $(VENV)/smoke --n-envs 256 --n-updates 4 --validate-every 2
+	$(BIN)/python -m pytest tests/test_account.py tests/test_metrics.py tests/test_schedule.py tests/test_bars.py
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy jaxppo
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.run
+	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/learning.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@ $(VENV)/.run
+
+clean:
+	rm -rf .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
