@@ -543,10 +543,17 @@ def test_borrow_is_paid_on_short_notional_and_can_ruin():
 
 
 def test_same_side_orders_within_the_band_are_not_sent():
-    env = EnvConfig(actions="targets", targets=(0.0, 0.5, 0.54, 0.58), stop_loss=0.0, take_profit=0.0)
-    orders = [("target_+0.5", flat(100.0)), ("target_+0.54", flat(100.0)), ("target_+0.58", flat(100.0))]
-    _, records = trade(env, [*orders, ("target_+0", flat(100.0))])
-    assert [r.order_units for r in records] == near([0.005, 0.0, 0.0008, -0.0058])
+    env = EnvConfig(
+        actions="targets",
+        targets=(-0.02, 0.0, 0.02, 0.5, 0.54, 0.58),
+        stop_loss=0.0,
+        take_profit=0.0,
+        rebalance_band=0.05,
+    )
+    labels = ("+0.5", "+0.54", "+0.58", "+0.02", "-0.02", "+0")
+    _, records = trade(env, [(f"target_{label}", flat(100.0)) for label in labels])
+    # .54 is within .05 of .5, .58 is not; a flip from .02 to -.02 and an exit go out however small.
+    assert [r.order_units for r in records] == near([0.005, 0.0, 0.0008, -0.0056, -0.0004, 0.0002])
 
 
 def test_a_flip_and_its_stop_on_one_bar_are_two_round_trips():

@@ -10,7 +10,8 @@ from jaxppo.errors import ConfigError
 
 def _divisors_near(n: int, wanted: int, how_many: int = 2) -> list[int]:
     """The divisors of `n` nearest to `wanted`, ascending."""
-    divisors = [d for d in range(1, n + 1) if n % d == 0] if n <= 1 << 20 else []
+    small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+    divisors = sorted({*small, *(n // d for d in small)})
     return sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:how_many])
 
 

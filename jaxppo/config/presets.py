@@ -107,7 +107,7 @@ def load_preset(name: str) -> dict[str, Any]:
 
 def load_config(path: Path) -> Config:
     """A configuration as a run directory keeps it."""
-    return from_dict(load_yaml(path), str(path))
+    return check_config(from_dict(load_yaml(path), str(path)))
 
 
 def replace_fields(config: Config, values: Mapping[str, Any]) -> Config:
@@ -152,8 +152,12 @@ def resolve(preset: str, command_line: Mapping[str, Any] | None = None, device: 
       device: needed by the preset `auto`.
     """
     command_line = dict(command_line or {})
+    if "n_updates" in command_line:  # it beats the preset's total budget
+        command_line = {"env_steps": 0, **command_line}
     layers: list[tuple[str, dict[str, Any]]] = [(f"preset {preset}", load_preset(preset))]
     reward = {**layers[0][1], **command_line}.get("reward", GROUPS["reward"]().reward)
+    if reward not in REWARD_LAYERS:
+        raise ConfigError(f"reward: unknown reward preset {reward!r}; {nearest(str(reward), REWARD_LAYERS)}")
     layers.append((f"reward preset {reward}", REWARD_LAYERS[reward]))
     if preset == "auto":
         if device is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jaxppo.errors import ConfigError, nearest
 
@@ -243,7 +243,10 @@ def from_dict(raw: Any, where: str = "config") -> Config:
     for key, value in raw.items():
         if key not in top:
             raise ConfigError(f"{where}: unknown group {key!r}; {nearest(str(key), top)}")
-        values[key] = group_from_dict(key, value, where) if key in GROUPS else value
+        if key in GROUPS:
+            values[key] = group_from_dict(key, value, where)
+        else:
+            values[key] = _coerce(value, get_type_hints(Config)[key], f"{where}: {key}")
     return Config(**values)
 
 
@@ -252,36 +255,33 @@ def group_from_dict(group: str, raw: Any, where: str) -> Any:
     if not isinstance(raw, dict):
         raise ConfigError(f"{where}: group {group!r} must be a mapping, got {type(raw).__name__}")
     cls = GROUPS[group]
-    default = cls()
-    names = [f.name for f in dataclasses.fields(cls)]
+    hints = get_type_hints(cls)
     values = {}
     for key, value in raw.items():
-        if key not in names:
+        if key not in hints:
             raise ConfigError(f"{where}: unknown field {group}.{key}; {nearest(str(key), FIELD_GROUP)}")
-        values[key] = _coerce(value, getattr(default, key), f"{where}: {group}.{key}")
+        values[key] = _coerce(value, hints[key], f"{where}: {group}.{key}")
     return cls(**values)
 
 
-def _coerce(value: Any, default: Any, where: str) -> Any:
-    """`value` as the type of `default` (YAML reads 3e-4 as a string and tuples as lists)."""
-    if default is None or isinstance(default, str):
-        if (value is None and default is None) or isinstance(value, str):
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the annotated type `hint` (YAML reads 3e-4 as a string and tuples as lists)."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        if value in args:
             return value
-    elif isinstance(default, bool):
-        if isinstance(value, bool):
-            return value
-    elif isinstance(default, int):
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    elif isinstance(default, float):
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            try:
-                return float(value)
-            except ValueError:
-                pass
-    elif isinstance(default, tuple):
-        if isinstance(value, (list, tuple)):
-            return tuple(value)
-    elif isinstance(default, dict) and isinstance(value, dict):
+        raise ConfigError(f"{where}: unknown choice {value!r}; {nearest(str(value), args)}")
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_coerce(v, args[0], where) for v in value)
+    if origin is dict and isinstance(value, dict):
+        return {_coerce(k, args[0], where): _coerce(v, args[1], where) for k, v in value.items()}
+    if type(None) in args:
+        return None if value is None else _coerce(value, args[0], where)
+    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif origin is None and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise ConfigError(f"{where} must be of type {type(default).__name__}, got {value!r}")
+    raise ConfigError(f"{where} must be of type {(origin or hint).__name__}, got {value!r}")

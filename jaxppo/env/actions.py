@@ -30,6 +30,8 @@ class ActionTable:
         return len(self.labels)
 
 
+# .5 - .5 of exposure can be 6e-8 in float32; a target below this is flat.
+DUST = 1e-6
 _SIZES = (0.25, 0.50, 0.75)
 
 
@@ -66,6 +68,10 @@ def action_table(env: EnvConfig) -> ActionTable:
         raise ConfigError(
             f"targets: {beyond[0]} is beyond max_exposure {env.max_exposure}; raise it or drop the target"
         )
+    if max(env.targets) < 0:
+        raise ConfigError(
+            f"targets: all of {list(env.targets)} are short, which some symbols forbid; add 0 or a long one"
+        )
     n = len(env.targets)
     labels = tuple(f"target_{t:+g}" for t in env.targets)
     return ActionTable("targets", labels, (False,) * n, (0.0,) * n, tuple(float(t) for t in env.targets))
@@ -91,7 +97,8 @@ def target_exposure(
     scale = jnp.asarray(table.scale, dtype)[action]
     offset = jnp.asarray(table.offset, dtype)[action]
     lowest = jnp.where(allow_short, -max_exposure, 0.0).astype(dtype)
-    return jnp.clip(scale * exposure + offset, lowest, max_exposure), keep
+    target = jnp.clip(scale * exposure + offset, lowest, max_exposure)
+    return jnp.where(jnp.abs(target) < DUST, 0.0, target), keep
 
 
 def action_mask(table: ActionTable, exposure: jax.Array, allow_short: jax.Array) -> jax.Array:

@@ -149,7 +149,8 @@ def summarize(
       `Metrics` of shape (...).
     """
     before = jnp.concatenate([jnp.expand_dims(start, -1), equity[..., :-1]], -1)
-    returns = jnp.where(valid, equity / before - 1.0, 0.0)
+    owned = before > 0  # an account that lost everything returns nothing from there on
+    returns = jnp.where(valid & owned, equity / jnp.where(owned, before, 1.0) - 1.0, 0.0)
     logs = jnp.log(jnp.maximum(1.0 + returns, 1e-6))
     m = moments(returns, valid)
     ratio = sharpe(m, bars_per_year)

@@ -11,6 +11,19 @@ WARMUP_FACTOR = 0.1
 FINAL_FACTOR = 0.01
 
 
+def _cosine(steps: int) -> optax.Schedule:
+    """1 to FINAL_FACTOR over `steps`: optax's cosine decay with (1 + cos x) / 2 written as cos(x / 2)^2.
+
+    In float32 the sum cancels near x = pi: at N = 1000 the last step sizes were 1.9e-6 off, relative, instead of 1e-7.
+    """
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        done = jnp.minimum(jnp.asarray(count, float), steps) / steps
+        return FINAL_FACTOR + (1.0 - FINAL_FACTOR) * jnp.square(jnp.cos(0.5 * jnp.pi * done))
+
+    return schedule
+
+
 def warmup_cosine(n_updates: int) -> optax.Schedule:
     """Step size as a fraction of its peak, by the index k of the PPO update.
 
@@ -28,7 +41,7 @@ def warmup_cosine(n_updates: int) -> optax.Schedule:
     joined = optax.join_schedules(
         [
             optax.linear_schedule(WARMUP_FACTOR, 1.0, warmup),
-            optax.cosine_decay_schedule(1.0, cosine, alpha=FINAL_FACTOR),
+            _cosine(cosine),
         ],
         boundaries=[warmup],
     )

@@ -49,8 +49,11 @@ def claim(run_dir: Path) -> Path:
 def write_atomic(path: Path, text: str) -> None:
     """Write a whole file or nothing."""
     part = path.with_name(path.name + ".tmp")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_config(run_dir: Path, resolved: Resolved) -> None:
