@@ -81,6 +81,13 @@ def open_account(start: jax.Array) -> AccountState:
     )
 
 
+def exposure_at(account: AccountState, price: jax.Array) -> jax.Array:
+    """Signed notional over equity at `price`; 0 for an account that owns nothing, whatever it owes."""
+    notional = account.units * price
+    equity = account.cash + notional
+    return jnp.where(equity > 0, notional / jnp.where(equity > 0, equity, 1.0), 0.0)
+
+
 def units_for_exposure(account: AccountState, target: jax.Array, price: jax.Array, costs: Costs) -> jax.Array:
     """Units after which the position, marked at `price`, is `target` times the equity that is left after costs.
 
@@ -237,7 +244,7 @@ def advance(
       The account at this bar's close and the record of the bar, of the same shape.
     """
     ordered, order = _fill_order(account, new_units, bar.open, costs, env)
-    exposure = ordered.units * bar.open / jnp.maximum(ordered.cash + ordered.units * bar.open, 1e-12)
+    exposure = exposure_at(ordered, bar.open)
     exit_ = _find_exit(ordered, bar, ruin, env)
     exited, out = _close_position(ordered, exit_, costs)
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxppo.config.schema import EnvConfig, RewardConfig
-from jaxppo.env.account import AccountState, StepRecord, advance, open_account, units_for_exposure
+from jaxppo.env.account import AccountState, StepRecord, advance, exposure_at, open_account, units_for_exposure
 from jaxppo.env.actions import ActionTable, action_mask, action_table, target_exposure
 from jaxppo.env.rewards import (
     Outcome,
@@ -105,7 +105,7 @@ def observe_account(account: AccountState, close: jax.Array, config: EnvConfig) 
             jnp.tanh(10.0 * (equity - 1.0)),
             win_rate,
             jnp.clip(1.0 - equity / account.peak, 0.0, 1.0),
-            account.units * close / jnp.maximum(equity, 1e-6),
+            exposure_at(account, close),
             jnp.tanh(10.0 * unrealised),
             jnp.log1p(account.bars_held.astype(equity.dtype)) / _BARS_HELD_SCALE,
             distance(account.stop, config.stop_loss),
@@ -140,14 +140,15 @@ def step_account(
       The account at the next close, and reward, components and record.
     """
     config = spec.config
-    equity = account.cash + account.units * market.open
-    exposure = account.units * market.open / jnp.maximum(equity, 1e-6)
+    exposure = exposure_at(account, market.open)
     target, keep = target_exposure(spec.actions, action, exposure, allow_short, config.max_exposure)
     # Same-side orders within the band are not worth their fee; exits and flips always go out.
     within = (target * exposure > 0) & (jnp.abs(target - exposure) < config.rebalance_band)
+    # An account that is gone at the open is liquidated there; a target times what it owes would be a new position.
+    gone = account.cash + account.units * market.open <= config.ruin_level
     alive = jnp.asarray(alive)
     target = jnp.where(alive, target, 0.0)
-    keep = (keep | within) & alive
+    keep = (keep | within | gone) & alive
     wanted = jnp.where(keep, account.units, units_for_exposure(account, target, market.open, costs))
     ruin = jnp.asarray(config.ruin_level, account.equity.dtype)
     after, record = advance(account, wanted, market, costs, ruin, config)

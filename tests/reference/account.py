@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-SPECK = 1e-5  # an exposure this small is rounding, and means flat
+SPECK = 1e-6  # an exposure this small is rounding, and means flat
 ORDER, STOP, TAKE_PROFIT, LIQUIDATION, END = 0, 1, 2, 3, 4
 
 
@@ -117,7 +117,7 @@ class ReferenceAccount:
         events = Events()
         self._order(label, open_, events)
         equity = self.cash + self.units * open_
-        events.exposure = self.units * open_ / equity if equity > self.ruin else 0.0
+        events.exposure = self.units * open_ / equity if equity > 0.0 else 0.0
         if self.units > 0:
             self._long_bar(open_, high, low, events)
         elif self.units < 0:
