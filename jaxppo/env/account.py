@@ -301,12 +301,13 @@ def close_out(
     reason = jnp.where(fires, REASON_END, REASON_NONE).astype(jnp.int32)
     closed, fill = _close_position(account, _Exit(price, reason), costs)
     equity = jnp.where(fires, closed.cash, record.equity)
+    growth = (1.0 + record.net_return) * equity / jnp.where(record.equity == 0, 1.0, record.equity)
     won = (fill.pnl > 0).astype(jnp.int32)
     ended = fill.closed.astype(jnp.int32)
     after = closed._replace(equity=equity, trades=closed.trades + ended, wins=closed.wins + won)
     return after, record._replace(
         equity=equity,
-        net_return=jnp.where(fires, (1.0 + record.net_return) * equity / record.equity - 1.0, record.net_return),
+        net_return=jnp.where(fires, growth - 1.0, record.net_return),
         units=closed.units,
         exit_units=jnp.where(fires, -account.units, record.exit_units),
         exit_price=jnp.where(fires, fill.price, record.exit_price),

@@ -65,6 +65,12 @@ def symbol_fees(env: EnvConfig) -> dict[str, float]:
             raise ConfigError(f"fee: unknown asset class {name!r}; {nearest(name, ASSET_CLASSES)}")
         if not 0 <= fee < 0.5:
             raise ConfigError(f"fee: {name} has {fee}; a fee is a fraction of the notional from 0 to 0.5")
+    highest = max({**DEFAULT_FEES, **env.fee}.values()) + env.spread / 2 + env.slippage
+    if env.max_exposure * highest >= 1:
+        raise ConfigError(
+            f"max_exposure {env.max_exposure:g} at costs of {highest:g} a side would cost all equity to enter;"
+            f" lower it below {1 / highest:.3g}, or lower fee, spread or slippage"
+        )
     for name in env.allow_short:
         if name not in ASSET_CLASSES:
             raise ConfigError(f"allow_short: unknown asset class {name!r}; {nearest(name, ASSET_CLASSES)}")
