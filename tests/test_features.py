@@ -359,14 +359,15 @@ def test_unchecked_bars_do_not_become_silent_features(field, row, value):
         compute_features(bars, ALL, WINDOW)
 
 
-def test_the_hash_pins_names_order_and_version(monkeypatch):
+def test_the_hash_pins_names_order_scaling_and_version(monkeypatch):
     names = feature_names(ALL)
     # A new digest here means that checkpoints of this version no longer fit: raise FEATURE_VERSION.
-    assert feature_hash(names) == "e3e9d3d0c66aa22a3f699024b10355df59c07a66f6f5fdfbd21f928f3d98fa3f"
-    assert feature_hash(names[::-1]) != feature_hash(names)
-    before = feature_hash(names)
+    assert feature_hash(names, 256) == "c2c98a4faf2f92c1370949b6434b6f02b4eb6f2bb457ce65da1d13914714dc6f"
+    before = feature_hash(names, 256)
+    assert feature_hash(names[::-1], 256) != before
+    assert feature_hash(names, 255) != before
     monkeypatch.setattr(features, "FEATURE_VERSION", features.FEATURE_VERSION + 1)
-    assert feature_hash(names) != before
+    assert feature_hash(names, 256) != before
 
 
 @pytest.mark.slow

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -195,3 +197,17 @@ def step(
     terminated = result.record.ruined
     at_end = (after.age >= spec.config.episode_steps) | (after.t >= tape.length[symbol] - 1)
     return after, observe(tape, spec, after), result, terminated, at_end & ~terminated
+
+
+class Env(NamedTuple):
+    """An environment bound to its market, for use outside the trainer; `vmap` and `jit` its functions."""
+
+    reset: Callable[[jax.Array], tuple[EnvState, Observation]]  # of a key
+    step: Callable[[EnvState, jax.Array], tuple[EnvState, Observation, StepResult, jax.Array, jax.Array]]
+    valid_actions: Callable[[Observation], jax.Array]
+
+
+def make_env(tape: Tape, env: EnvConfig, reward: RewardConfig) -> Env:
+    """`reset`, `step` and `valid_actions` with their market and settings bound."""
+    spec = env_spec(env, reward)
+    return Env(partial(reset, tape, spec), partial(step, tape, spec), partial(valid_actions, tape, spec))

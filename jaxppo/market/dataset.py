@@ -121,7 +121,7 @@ def build_market(
         cutoffs=cutoffs,
         purge_bars=purge,
         feature_names=names,
-        feature_hash=feature_hash(names),
+        feature_hash=feature_hash(names, config.features.scale_window),
         min_bars=min_bars,
         data_hash=data_hash(bars),
         warnings=tuple(warnings),

@@ -323,9 +323,10 @@ def min_bars(groups: Sequence[str], scale_window: int) -> int:
     return max(group.min_bars(scale_window) for group in _groups(groups))
 
 
-def feature_hash(names: Sequence[str]) -> str:
-    """SHA-256 hex digest of the ordered names and `FEATURE_VERSION`; a checkpoint keeps it."""
-    return hashlib.sha256("\n".join([f"version {FEATURE_VERSION}", *names]).encode()).hexdigest()
+def feature_hash(names: Sequence[str], scale_window: int) -> str:
+    """SHA-256 hex digest of the ordered names, their scaling and `FEATURE_VERSION`; a checkpoint keeps it."""
+    facts = [f"version {FEATURE_VERSION}", f"scale_window {scale_window}", *names]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
 def compute_features(bars: Bars, groups: Sequence[str], scale_window: int) -> FeatureTable:

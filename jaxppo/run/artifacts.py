@@ -114,11 +114,13 @@ def _write(path: Path, frame: pl.DataFrame) -> None:
     part.replace(path)
 
 
-def write_validation(run_dir: Path, name: str, validation: Validation, ledger: Ledger, split: Split) -> None:
+def write_validation(
+    run_dir: Path, name: str, validation: Validation, ledger: Ledger, split: Split, labels: Sequence[str]
+) -> None:
     """Write NAME_equity.parquet, NAME_trades.parquet and NAME_symbols.csv. Arguments hold host arrays."""
     folder = run_dir / FOLDER
     folder.mkdir(exist_ok=True)
     _write(folder / f"{name}_equity.parquet", equity_frame(ledger, split))
     _write(folder / f"{name}_trades.parquet", trades_frame(ledger, split))
-    rows: Sequence[dict[str, Any]] = symbol_rows(validation, split.symbols)
+    rows: Sequence[dict[str, Any]] = symbol_rows(validation, split.symbols, labels)
     _write(folder / f"{name}_symbols.csv", pl.DataFrame(rows))

@@ -19,6 +19,7 @@ from jaxppo.agent.policy import Agent, Params, init_params, make_agent
 from jaxppo.config.schema import Config, from_dict, to_dict
 from jaxppo.env.actions import ActionTable
 from jaxppo.errors import CheckpointError
+from jaxppo.market.dataset import Market
 from jaxppo.market.tape import zero_tape
 from jaxppo.ppo.program import TapeSpec, agent_spec, make_train
 from jaxppo.ppo.update import TrainState, hyper_from
@@ -159,17 +160,20 @@ class RestoredPolicy:
     info: CheckpointInfo
 
 
-def restore_policy(path: str | Path, which: Which = "best") -> RestoredPolicy:
+def restore_policy(path: str | Path, which: Which = "best", market: Market | None = None) -> RestoredPolicy:
     """Restore only the policy.
 
     Args:
       path: a run directory, its `checkpoints/` folder, or one checkpoint in it.
       which: "best" by validation fitness, "latest", "final", or the number of an update.
+      market: the data that the policy is to trade; its features must be those of the training.
 
     Raises:
-      CheckpointError: nothing there, or not restorable.
+      CheckpointError: nothing there, not restorable, or not made for `market`.
     """
     checkpointer, step, info = _open(Path(path), which)
+    if market is not None:
+        require_match(info, market.feature_names, info.actions, market.feature_hash)
     spec = agent_spec(info.config, len(info.feature_names), info.actions.n_actions)
     shapes = jax.eval_shape(lambda: init_params(spec, jax.random.key(0)))
     loaded = _load(checkpointer, step, "policy", _abstract({"params": shapes}))
@@ -187,7 +191,9 @@ def restore_train_state(path: str | Path, which: Which = "latest") -> tuple[Trai
     return TrainState(**loaded), info
 
 
-def require_match(info: CheckpointInfo, feature_names: Sequence[str], actions: ActionTable) -> None:
+def require_match(
+    info: CheckpointInfo, feature_names: Sequence[str], actions: ActionTable, feature_hash: str | None = None
+) -> None:
     """`CheckpointError` naming both sides unless a policy's features and actions are those of the data at hand."""
     for mine, theirs in zip(info.feature_names, feature_names, strict=False):
         if mine != theirs:
@@ -201,6 +207,12 @@ def require_match(info: CheckpointInfo, feature_names: Sequence[str], actions: A
         raise CheckpointError(
             f"the policy was trained with {len(info.feature_names)} features and the data has {len(feature_names)};"
             f" the first without a counterpart is {extra!r}; use the same --features"
+        )
+    if feature_hash is not None and info.feature_hash != feature_hash:
+        raise CheckpointError(
+            f"the policy's features have the hash {info.feature_hash[:12]} and the data's {feature_hash[:12]}: the"
+            " names agree, but not the scaling; the policy was trained with --scale-window"
+            f" {info.config.features.scale_window}"
         )
     if info.actions != actions:
         raise CheckpointError(

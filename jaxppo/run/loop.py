@@ -191,13 +191,13 @@ class Trainer:
         """Wait for the last save, then write what the final and the best policy did on the validation split."""
         self._checkpoints.close()
         self._events.close()
-        split = self._market.splits["validation"]
+        split, labels = self._market.splits["validation"], self._actions.labels
         final = self._play(state, state.params) if out is None else jax.device_get((out.validation, out.ledger))
-        write_validation(self._run_dir, "final", final[0], final[1], split)
+        write_validation(self._run_dir, "final", final[0], final[1], split, labels)
         best = final
         if at.best_update != at.update:
             best = self._play(state, restore_policy(self._run_dir, at.best_update).params)
-        write_validation(self._run_dir, "best", best[0], best[1], split)
+        write_validation(self._run_dir, "best", best[0], best[1], split, labels)
 
     def _play(self, state: TrainState, params: Any) -> tuple[Validation, Ledger]:
         """Validate other parameters with the same executable: a segment of no updates. Uses `state` up."""

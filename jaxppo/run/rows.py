@@ -89,19 +89,21 @@ def validation_row(validation: Validation, labels: Sequence[str]) -> dict[str, f
     return row | {f"val_action_share_{label}": float(s) for label, s in shares}
 
 
-def symbol_rows(validation: Validation, symbols: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a symbol, then POOLED, with every field of `Metrics`."""
+def symbol_rows(validation: Validation, symbols: Sequence[str], labels: Sequence[str]) -> list[dict[str, Any]]:
+    """One row a symbol, then POOLED, with every field of `Metrics` and the share of each action."""
 
-    def row(name: str, metrics: Metrics, hold: Any) -> dict[str, Any]:
+    def row(name: str, metrics: Metrics, hold: Any, shares: Any) -> dict[str, Any]:
         values = {k: float(v) for k, v in metrics._asdict().items()}
         named: dict[str, Any] = {"symbol": name, "return": values.pop("net_return"), **values}
-        return {**named, "trades": int(metrics.trades), "bars": int(metrics.bars), "buy_and_hold_return": float(hold)}
+        named |= {"trades": int(metrics.trades), "bars": int(metrics.bars), "buy_and_hold_return": float(hold)}
+        return named | {f"action_share_{label}": float(s) for label, s in zip(labels, shares, strict=True)}
 
+    v = validation
     rows = [
-        row(name, jax.tree.map(lambda x, i=i: x[i], validation.symbols), validation.symbol_buy_and_hold[i])
+        row(name, jax.tree.map(lambda x, i=i: x[i], v.symbols), v.symbol_buy_and_hold[i], v.symbol_action_share[i])
         for i, name in enumerate(symbols)
     ]
-    return [*rows, row("POOLED", validation.pooled, validation.buy_and_hold)]
+    return [*rows, row("POOLED", v.pooled, v.buy_and_hold, v.action_share)]
 
 
 def percent(x: float) -> str:

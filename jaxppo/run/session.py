@@ -98,7 +98,7 @@ def describe_market(market: Market, source: str) -> list[str]:
 def _resumed(run_dir: Path, market: Market, resolved: Resolved) -> tuple[TrainState, Progress]:
     state, info = restore_train_state(run_dir, "latest")
     actions = env_spec(resolved.config.env, resolved.config.reward).actions
-    require_match(info, market.feature_names, actions)
+    require_match(info, market.feature_names, actions, market.feature_hash)
     if info.data_hash != market.data_hash:
         raise CheckpointError(
             f"{run_dir}: the data changed since the run began (hash {info.data_hash[:12]}, now"
