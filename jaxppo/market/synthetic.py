@@ -6,7 +6,7 @@ would in a real market; `planted.py` has markets whose edge is known exactly.
 
 The sizes were set so that a good policy earns something and a bad one pays for it. On 40 symbols (5 seeds), net of
 0.1 % a side and annualised with 6,048 bars a year (24 a day, 252 days), a moving average of past returns (half-life 32
-bars, long above 1.2 deviations, short below) has a yearly Sharpe of 2.5 a symbol, buy-and-hold -0.3. The symbols are
+bars, long above 1.2 deviations, short below) has a yearly Sharpe of 1.5 a symbol, buy-and-hold -0.3. The symbols are
 independent, so eight of them pooled have nearly three times a symbol's Sharpe: no real market is as kind.
 """
 
@@ -24,7 +24,7 @@ VOLATILITY = (0.002, 0.0035)  # Range of a symbol's hourly deviation in the midd
 REGIME_SCALE = (0.6, 1.0, 1.8)  # Deviation in the calm, middle and wild regime, as a multiple.
 REGIME_BARS = (240.0, 160.0, 80.0)  # Mean length of a stay in each.
 TAIL_DEGREES = 5.0  # Degrees of freedom of the Student t surprises: excess kurtosis 6.
-DRIFT_EDGE = 0.11  # Deviation of the hidden expected return, as a multiple of the bar's deviation.
+DRIFT_EDGE = 0.09  # Deviation of the hidden expected return, as a multiple of the bar's deviation.
 DRIFT_HALF_LIFE = 48.0  # Bars: two days.
 REVERSAL = 0.03  # Share of the last bar's surprise that is given back.
 
