@@ -86,9 +86,9 @@ def test_the_embedded_market_has_fat_tails_and_volatility_regimes():
         assert 0.0015 < r.std() < 0.0045
         assert (((r - r.mean()) / r.std()) ** 4).mean() > 5.0  # 3 for a normal distribution
         daily = np.abs(r)[: len(r) // 24 * 24].reshape(-1, 24).mean(axis=1)
-        # Volatility persists from day to day; the error of a correlation over 1,000 days is 0.03.
-        assert np.corrcoef(daily[:-1], daily[1:])[0, 1] > 0.2
-        assert np.corrcoef(np.abs(r), bars.volume[1:])[0, 1] > 0.3  # and volume comes with it
+        assert np.corrcoef(daily[:-1], daily[1:])[0, 1] > 0.3
+        # Volume comes with it, though one return of 30 deviations pulls the correlation down: 0.29 to 0.59 were seen.
+        assert np.corrcoef(np.abs(r), bars.volume[1:])[0, 1] > 0.2
 
 
 def test_the_embedded_edge_pays_a_moving_average_of_past_returns_and_not_its_holder():
