@@ -294,7 +294,7 @@ def updating():
 
 def test_a_path_that_starts_anew_has_fresh_accounts_and_the_others_keep_theirs(updating):
     step_update, state = updating
-    # Path 1 ends with its episode, path 3 with its data. Accounts ten times as large as a fresh one stay above the ruin.
+    # Path 1 ends with its episode, path 3 with its data. Ten times the money of a fresh account stays above the ruin.
     ages = [0, EPISODE - STEPS, STEPS, 0]
     paths = PathState(*(jnp.asarray(x, jnp.int32) for x in ([0, 0, 1, 1], [7, 9, 11, 27], ages)))
     past = open_account(jnp.full((PATHS, LANES), 10.0, jnp.float32))
