@@ -73,8 +73,13 @@ def split() -> Split:
 def recorded(split: Split, actions: np.ndarray):
     spec = env_spec(EnvConfig(stop_loss=0.0, take_profit=0.0), RewardConfig())
     data = evaluation_set(split)
-    record, action, valid = play_actions(jnp.asarray(actions), spec, data.tape, n_decisions(data.tape))
-    return jax.device_get(measure(data, record, action, valid, spec.actions.n_actions))
+    n_bars = n_decisions(data.tape)
+
+    @jax.jit
+    def play(actions):
+        return measure(data, *play_actions(actions, spec, data.tape, n_bars), spec.actions.n_actions)
+
+    return jax.device_get(play(jnp.asarray(actions)))
 
 
 @pytest.fixture(scope="module")

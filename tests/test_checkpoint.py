@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
 import shutil
@@ -286,6 +287,8 @@ DAMAGE = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("restore", [restore_policy, restore_train_state])
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_is_refused_by_name(saved, tmp_path, damage, restore):
@@ -293,6 +296,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(saved, tmp_path, damage, restor
     shutil.copytree(saved[0] / "checkpoints" / str(LAST), checkpoint)
     DAMAGE[damage](checkpoint)
     assert refused(tmp_path, "latest", restore).startswith(f"{checkpoint}: ")
+    gc.collect()  # what Orbax leaves half done complains here, and not in another test
 
 
 def test_another_format_is_refused(saved, tmp_path):

@@ -443,6 +443,27 @@ def test_what_is_left_of_a_run_that_was_cut_off_can_be_resumed(run, cut_off, arg
     assert resumed.manifest["finished"]["run_seconds"] == pytest.approx(times[-1], rel=1e-6)
 
 
+@pytest.mark.xfail(strict=True, reason="Ctrl-C ends in a traceback and loses the save in flight")
+def test_an_interrupt_waits_for_the_checkpoint_and_says_how_to_go_on(args, tmp_path):
+    segment = Trainer._segment
+
+    def interrupted(self: Trainer, state: Any, at: Any, *rest: Any) -> Any:
+        if at.update == 2:
+            raise KeyboardInterrupt
+        return segment(self, state, at, *rest)
+
+    with no_report() as patch:
+        patch.setattr(Trainer, "_segment", interrupted)
+        try:
+            stopped = call(tmp_path / "run", *args)
+        except KeyboardInterrupt:  # which would end the whole test session
+            pytest.fail("the interrupt came through")
+    assert stopped.code == 130
+    assert restore_policy(stopped.path, "latest").info.update == 2
+    assert stopped.err.count("\n") == 1
+    assert "--resume" in stopped.err
+
+
 @pytest.fixture
 def copy(run, tmp_path) -> Path:
     """A copy of the finished run, to do things to."""
