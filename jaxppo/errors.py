@@ -26,6 +26,10 @@ class RunDirectoryError(JaxppoError):
     """A run directory that would be overwritten, or that is not one."""
 
 
+class Interrupted(JaxppoError):
+    """The user stopped a run; the message says how to go on with it."""
+
+
 def nearest(name: str, valid: Iterable[str], n: int = 3) -> str:
     """Phrase that lists the `n` valid names nearest to `name`, or all of them when none is near."""
     names = sorted(valid)

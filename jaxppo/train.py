@@ -9,9 +9,9 @@ from typing import Any
 
 import tyro
 
-from jaxppo.config.presets import PRESETS, flat_fields, resolve
+from jaxppo.config.presets import flat_fields, resolve
 from jaxppo.config.schema import FIELD_GROUP, Config
-from jaxppo.errors import JaxppoError, nearest
+from jaxppo.errors import Interrupted, JaxppoError
 from jaxppo.run.session import RunOptions, train_run
 
 PROGRAM = "python -m jaxppo.train"
@@ -44,8 +44,6 @@ def _preset(argv: Sequence[str]) -> str | None:
 def parse(argv: Sequence[str]) -> tuple[RunOptions, str | None, dict[str, Any]]:
     """Run options, preset and the config fields that were given; a bad flag exits with 2 and the nearest names."""
     preset = _preset(argv)
-    if preset is not None and preset not in PRESETS:
-        raise SystemExit(f"error: preset: unknown preset {preset!r}; {nearest(preset, PRESETS)}")
     # `auto` chooses sizes for the device later; its help shows the defaults.
     base = resolve(preset).config if preset and preset != "auto" else Config(preset=preset or "quick_test")
     args = tyro.cli(
@@ -61,11 +59,14 @@ def parse(argv: Sequence[str]) -> tuple[RunOptions, str | None, dict[str, Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line entry; returns the exit status."""
+    """Command line entry; returns the exit status: 0, 2 for an error of the user's, 130 for an interrupt."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         options, preset, given = parse(argv)
         train_run(options, preset, given)
+    except Interrupted as interrupted:
+        print(f"interrupted: {interrupted}", file=sys.stderr)
+        return 130
     except JaxppoError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

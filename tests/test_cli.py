@@ -85,11 +85,6 @@ def words(text: str) -> list[str]:
 # Flags
 
 
-PRESET = pytest.mark.xfail(strict=True, reason="`parse` raises SystemExit with a text, which exits with 1")
-LATE = pytest.mark.xfail(strict=True, reason="found only after the run directory was made")
-
-
-@PRESET
 def test_an_unknown_preset_names_the_nearest(call):
     assert refused(call("--preset", "quick")) == "preset: unknown preset 'quick'; did you mean 'quick_test'?"
     assert "did you mean 'production'" in refused(call("--preset=producton"))
@@ -172,15 +167,11 @@ def write(tmp_path) -> Callable[..., str]:
         ("--fee equity 0.7", "fee: equity has 0.7; a fee is a fraction of the notional from 0 to 0.5"),
         ("--allow-short stocks", "allow_short: unknown asset class 'stocks'"),
         ("--train-fraction 0.9 --validation-fraction 0.2", "must be above 0 and sum to at most 1"),
-        pytest.param(
-            "--reward-weights pln 1", "reward_weights: unknown component 'pln'; did you mean 'pnl'", marks=LATE
-        ),
-        pytest.param("--reward-weights log_return 0", "reward_weights: every component has weight 0", marks=LATE),
-        pytest.param("--actions targets --targets 0", "targets: need at least two different target", marks=LATE),
-        pytest.param("--actions targets --targets -3 0 3", "targets: -3.0 is beyond max_exposure 1.0", marks=LATE),
-        pytest.param(
-            "--window 7", "window: the tcn encoder needs a power of two of at least 2 bars, got 7", marks=LATE
-        ),
+        pytest.param("--reward-weights pln 1", "reward_weights: unknown component 'pln'; did you mean 'pnl'"),
+        pytest.param("--reward-weights log_return 0", "reward_weights: every component has weight 0"),
+        pytest.param("--actions targets --targets 0", "targets: need at least two different target"),
+        pytest.param("--actions targets --targets -3 0 3", "targets: -3.0 is beyond max_exposure 1.0"),
+        pytest.param("--window 7", "window: the tcn encoder needs a power of two of at least 2 bars, got 7"),
     ],
 )
 def test_a_value_that_does_not_fit_the_bars_or_the_program(call, write, line, wanted):
@@ -324,7 +315,7 @@ def test_presets_are_those_of_the_configs_folder():
 @pytest.mark.parametrize(
     ("line", "wanted"),
     [
-        pytest.param("--preset nope", "unknown preset 'nope'", marks=PRESET),
+        pytest.param("--preset nope", "unknown preset 'nope'"),
         ("--data nowhere.csv", "nowhere.csv: no such file or folder"),
     ],
 )

@@ -443,7 +443,6 @@ def test_what_is_left_of_a_run_that_was_cut_off_can_be_resumed(run, cut_off, arg
     assert resumed.manifest["finished"]["run_seconds"] == pytest.approx(times[-1], rel=1e-6)
 
 
-@pytest.mark.xfail(strict=True, reason="Ctrl-C ends in a traceback and loses the save in flight")
 def test_an_interrupt_waits_for_the_checkpoint_and_says_how_to_go_on(args, tmp_path):
     segment = Trainer._segment
 

@@ -14,8 +14,8 @@ FINAL_FACTOR = 0.01
 def _cosine(steps: int) -> optax.Schedule:
     """1 to FINAL_FACTOR over `steps`: optax's cosine decay, with (1 + cos x) / 2 written as sin((pi - x) / 2)^2.
 
-    In float32 the sum cancels near x = pi: at N = 1000 the last step sizes were 1.9e-6 off, relative. The steps that are
-    left are a small integer there, so their sine keeps all its digits.
+    In float32 the sum cancels near x = pi: at N = 1000 the last step sizes were 1.9e-6 off, relative. The steps that
+    are left are a small integer there, so their sine keeps all its digits.
     """
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:

@@ -128,6 +128,11 @@ class Trainer:
         speed = steps / at.elapsed_seconds if at.elapsed_seconds else 0.0
         return Finished(at.update, steps, at.elapsed_seconds, speed, at.best_update, at.best_fitness)
 
+    def close(self) -> None:
+        """Wait for the save in flight; safe to call again."""
+        self._checkpoints.close()
+        self._events.close()
+
     def _segment(
         self, state: TrainState, at: Progress, length: int, display: Display
     ) -> tuple[TrainState, SegmentOutput, Progress]:
@@ -188,9 +193,8 @@ class Trainer:
         )
 
     def _finish(self, state: TrainState, out: SegmentOutput | None, at: Progress) -> None:
-        """Wait for the last save, then write what the final and the best policy did on the validation split."""
-        self._checkpoints.close()
-        self._events.close()
+        """Write what the final and the best policy did on the validation split."""
+        self.close()
         split, labels = self._market.splits["validation"], self._actions.labels
         final = self._play(state, state.params) if out is None else jax.device_get((out.validation, out.ledger))
         write_validation(self._run_dir, "final", final[0], final[1], split, labels)

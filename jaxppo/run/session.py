@@ -12,10 +12,11 @@ from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.presets import DeviceInfo, Resolved, flat_fields, load_config, resolve
 from jaxppo.config.schema import Config
 from jaxppo.env.trading import env_spec
-from jaxppo.errors import CheckpointError, ConfigError, RunDirectoryError
+from jaxppo.errors import CheckpointError, ConfigError, Interrupted, RunDirectoryError
 from jaxppo.market.bars import Bars, load_bars
 from jaxppo.market.dataset import Market, build_market
 from jaxppo.market.synthetic import synthetic_market
+from jaxppo.ppo.program import train_spec
 from jaxppo.ppo.update import TrainState
 from jaxppo.run.checkpoint import CheckpointInfo, require_match, restore_train_state
 from jaxppo.run.device import detect_device, enable_compilation_cache
@@ -122,6 +123,7 @@ def train_run(options: RunOptions, preset: str | None, given: Mapping[str, Any])
     display.say(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}")
     for line in describe(resolved):
         display.say(line)
+    train_spec(config, 1)  # actions, reward and network are checked before anything is read or written
     bars, source = load_market_bars(config)
     if source == SYNTHETIC:
         display.say("no --data given: training on the embedded synthetic market, which is made up")
@@ -143,8 +145,14 @@ def train_run(options: RunOptions, preset: str | None, given: Mapping[str, Any])
     }
     write_manifest(run_dir, resolved, market, source, device, actions, facts)
     state, at = resumed or (first_state(compiled, config.seed), Progress())
-    with display:
-        finished = Trainer(run_dir, resolved, market, compiled, options.keep_checkpoints).run(state, at, display)
+    trainer = Trainer(run_dir, resolved, market, compiled, options.keep_checkpoints)
+    try:
+        with display:
+            finished = trainer.run(state, at, display)
+    except KeyboardInterrupt:
+        raise Interrupted(f"go on from the last validation with --run-dir {run_dir} --resume") from None
+    finally:
+        trainer.close()  # waits for the save in flight
     facts["finished"] = dataclasses.asdict(finished)
     write_manifest(run_dir, resolved, market, source, device, actions, facts)
     _report(run_dir, finished, display)
