@@ -46,7 +46,7 @@ class Task:
 TASKS = {
     "observed": Task("observed", COST, True),
     "latent": Task("latent", 0.0005, False, phi=0.98),
-    "expensive": Task("expensive", 0.05, True),  # a round trip costs more than the signal ever pays
+    "expensive": Task("expensive", 0.2, True),  # a side costs more than the signal ever pays: at most 16 %
     "driftless": Task("driftless", 0.0, False, edge=0.0),
 }
 

@@ -167,11 +167,11 @@ def write(tmp_path) -> Callable[..., str]:
         ("--fee equity 0.7", "fee: equity has 0.7; a fee is a fraction of the notional from 0 to 0.5"),
         ("--allow-short stocks", "allow_short: unknown asset class 'stocks'"),
         ("--train-fraction 0.9 --validation-fraction 0.2", "must be above 0 and sum to at most 1"),
-        pytest.param("--reward-weights pln 1", "reward_weights: unknown component 'pln'; did you mean 'pnl'"),
-        pytest.param("--reward-weights log_return 0", "reward_weights: every component has weight 0"),
-        pytest.param("--actions targets --targets 0", "targets: need at least two different target"),
-        pytest.param("--actions targets --targets -3 0 3", "targets: -3.0 is beyond max_exposure 1.0"),
-        pytest.param("--window 7", "window: the tcn encoder needs a power of two of at least 2 bars, got 7"),
+        ("--reward-weights pln 1", "reward_weights: unknown component 'pln'; did you mean 'pnl'"),
+        ("--reward-weights log_return 0", "reward_weights: every component has weight 0"),
+        ("--actions targets --targets 0", "targets: need at least two different target"),
+        ("--actions targets --targets -3 0 3", "targets: -3.0 is beyond max_exposure 1.0"),
+        ("--window 7", "window: the tcn encoder needs a power of two of at least 2 bars, got 7"),
     ],
 )
 def test_a_value_that_does_not_fit_the_bars_or_the_program(call, write, line, wanted):
@@ -315,7 +315,7 @@ def test_presets_are_those_of_the_configs_folder():
 @pytest.mark.parametrize(
     ("line", "wanted"),
     [
-        pytest.param("--preset nope", "unknown preset 'nope'"),
+        ("--preset nope", "unknown preset 'nope'"),
         ("--data nowhere.csv", "nowhere.csv: no such file or folder"),
     ],
 )
