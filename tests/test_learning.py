@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from benchmarks.learning import TASKS, run
 
 # 0.8M steps; the benchmark itself trains 2.6M.
