@@ -67,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as interrupted:
         print(f"interrupted: {interrupted}", file=sys.stderr)
         return 130
+    except KeyboardInterrupt:
+        print("interrupted before training began", file=sys.stderr)
+        return 130
     except JaxppoError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

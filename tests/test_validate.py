@@ -139,6 +139,7 @@ def test_figures_are_those_of_the_reference_accounts():
     for s in range(3):
         events = referenced(config, tape, s, actions)
         before = [1.0, *(e.equity for e in events[:-1])]
+        closes = np.asarray(tape.close, np.float64)[s, FIRST[s] + 1 : FIRST[s] + 1 + DECISIONS[s]]
         turnover = np.mean([e.traded / b for e, b in zip(events, before, strict=True)])
         expected = {
             "net_return": events[-1].equity - 1,
@@ -146,7 +147,7 @@ def test_figures_are_those_of_the_reference_accounts():
             "win_rate": sum(e.wins for e in events) / sum(e.closed for e in events),
             "profit_factor": -sum(e.gain for e in events) / sum(e.loss for e in events),
             "turnover": turnover * float(tape.bars_per_year[s]),
-            "exposure": np.mean([abs(e.exposure) for e in events]),
+            "exposure": np.mean([abs(e.units) * c / e.equity for e, c in zip(events, closes, strict=True)]),
             "bars": DECISIONS[s],
         }
         for name, value in expected.items():

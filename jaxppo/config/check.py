@@ -57,6 +57,8 @@ def _require_ranges(config: Config) -> None:
     _require_in("spread", env.spread, 0.0, 0.5)
     _require_in("slippage", env.slippage, 0.0, 0.5)
     _require_in("borrow", env.borrow, 0.0, math.inf)
+    for name in ("env_steps", "n_validations"):
+        _require_in(name, getattr(config.budget, name), 0, math.inf)
     _require_in("purge_bars", config.data.purge_bars, 0, math.inf)
     if not 0 <= config.seed < 2**31:
         raise ConfigError(f"seed: must be from 0 to 2147483647, got {config.seed}")

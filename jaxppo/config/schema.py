@@ -185,7 +185,7 @@ class Config:
     """Everything that decides what a run computes."""
 
     preset: str = "quick_test"
-    """Name of the preset the values were layered on."""
+    """Budgets to start from: quick_test, standard, production, extended, or auto, which asks the device for sizes."""
     seed: int = 0
     """Seed of parameters, paths and actions."""
     data: DataConfig = DataConfig()

@@ -5,6 +5,7 @@ The predecessor gave no formula for `magnitude`, `stop_tp` and the volatility be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -88,6 +89,9 @@ def reward_preset(config: RewardConfig) -> RewardPreset:
     for name in config.reward_weights:
         if name not in REWARD_COMPONENTS:
             raise ConfigError(f"reward_weights: unknown component {name!r}; {nearest(name, REWARD_COMPONENTS)}")
+    for name, weight in config.reward_weights.items():
+        if not math.isfinite(weight):
+            raise ConfigError(f"reward_weights: {name} has the weight {weight}; it must be a finite number")
     merged = {**base.weights, **config.reward_weights}
     weights = {name: merged[name] for name in REWARD_COMPONENTS if merged.get(name, 0.0) != 0.0}
     if not weights:

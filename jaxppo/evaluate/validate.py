@@ -142,18 +142,20 @@ def _pool(equity: jax.Array, pool_index: jax.Array) -> jax.Array:
     return jnp.take_along_axis(with_start, pool_index, axis=1).mean(0)
 
 
-def _trade_sums(record: StepRecord, valid: jax.Array) -> TradeSums:
+def _trade_sums(record: StepRecord, close: jax.Array, valid: jax.Array) -> TradeSums:
     """Sums over bars: (N, S) to (S,)."""
     bars = jnp.maximum(valid.astype(record.equity.dtype).sum(0), 1.0)
     before = jnp.concatenate([jnp.ones_like(record.equity[:1]), record.equity[:-1]])
     turnover = jnp.where(valid, record.traded / jnp.maximum(before, 1e-6), 0.0)
+    # At the close: the exposure right after the order would count bars that a stop cut short.
+    held = jnp.abs(record.units) * close / jnp.maximum(record.equity, 1e-6)
     return TradeSums(
         gains=record.gain.sum(0),
         losses=record.loss.sum(0),
         trades=record.closed.sum(0),
         wins=record.wins.sum(0),
         turnover=turnover.sum(0) / bars,
-        exposure=jnp.where(valid, jnp.abs(record.exposure), 0.0).sum(0) / bars,
+        exposure=jnp.where(valid, held, 0.0).sum(0) / bars,
     )
 
 
@@ -166,13 +168,14 @@ def measure(
     trades are those of all accounts.
     """
     tape = data.tape
-    sums = _trade_sums(record, valid)
+    t, _ = _decision_bars(tape, valid.shape[0])
+    symbol = _symbols(tape, t)
+    close = tape.close[symbol, t + 1]
+    sums = _trade_sums(record, close, valid)
     ones = jnp.ones(tape.n_symbols, record.equity.dtype)
     symbols = summarize(record.equity.T, ones, valid.T, tape.bars_per_year, sums)
 
-    t, _ = _decision_bars(tape, valid.shape[0])
-    symbol = _symbols(tape, t)
-    benchmark = buy_and_hold(tape.open[symbol, t + 1], tape.close[symbol, t + 1], valid, tape.costs)
+    benchmark = buy_and_hold(tape.open[symbol, t + 1], close, valid, tape.costs)
     equity = _pool(record.equity, data.pool_index)
     pooled_benchmark = _pool(benchmark, data.pool_index)
 

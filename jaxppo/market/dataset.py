@@ -215,5 +215,6 @@ def joint_calendar(split: Split) -> tuple[np.ndarray, np.ndarray, float]:
     joint = np.unique(np.concatenate(fills))
     index = np.stack([np.searchsorted(f, joint, side="right") for f in fills]).astype(np.int32)
     span = float(joint[-1] - joint[0]) / SECONDS_PER_YEAR
-    per_year = (len(joint) - 1) / span if span > 0 else float(split.tape.bars_per_year[0])
+    alone = len(fills) == 1 or span == 0  # one symbol keeps its own annualisation: the pool is its account
+    per_year = float(split.tape.bars_per_year[0]) if alone else (len(joint) - 1) / span
     return joint, index, per_year
