@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import chex
 import jax
@@ -230,3 +232,22 @@ def test_results_do_not_depend_on_the_device_layout(tiny):
     same(here.paths, jax.device_put(there.paths, jax.devices()[0]))
     np.testing.assert_array_equal(here.accounts.trades, np.asarray(there.accounts.trades))
     np.testing.assert_allclose(metrics["reward_mean"], np.asarray(other["reward_mean"]), rtol=1e-4, atol=1e-6)
+
+
+POPULATION = """
+import jax
+from jaxppo.agent.policy import AgentSpec, init_params
+from jaxppo.config.schema import AgentConfig
+
+spec = AgentSpec(AgentConfig(), 53, 8, 3)
+keys = jax.random.split(jax.random.key(0), 8)
+many = jax.jit(jax.vmap(lambda key: init_params(spec, key)))(keys)
+last = jax.jit(lambda key: init_params(spec, key))(keys[7])
+same = jax.tree.map(lambda m, o: bool((m[7] == o).all()), many, last)
+assert all(jax.tree.leaves(same)), same
+"""
+
+
+def test_eight_networks_of_the_default_size_initialise_under_vmap():
+    """In a process of its own: what this guards against did not fail but hang."""
+    subprocess.run([sys.executable, "-c", POPULATION], check=True, timeout=120)

@@ -62,7 +62,8 @@ def market() -> Tape:
 @functools.cache
 def parameters():
     """Initial parameters with a policy head a hundred times as large: its actions then depend on what it sees."""
-    params = init_params(agent_spec(CONFIG, FEATURES, SPEC.env.actions.n_actions), jax.random.key(4))
+    sizes = agent_spec(CONFIG, FEATURES, SPEC.env.actions.n_actions)
+    params = jax.jit(init_params, static_argnums=0)(sizes, jax.random.key(4))
     return params | {"policy_head": jax.tree.map(lambda x: 100 * x, params["policy_head"])}
 
 

@@ -10,6 +10,7 @@ import pytest
 from helpers import random_tape, tiny_config, tiny_program
 
 from jaxppo.agent.policy import init_params
+from jaxppo.config.presets import replace_fields
 from jaxppo.config.schema import Config
 from jaxppo.env.account import REASON_END, open_account
 from jaxppo.env.trading import EnvState, observe, step, valid_actions
@@ -30,8 +31,7 @@ from tests.reference.compare import reference_account
 WINDOW, FEATURES = 4, 3
 FIRST, LENGTHS = (5, 9, 3), (60, 41, 30)
 DECISIONS = tuple(n - 1 - f for n, f in zip(LENGTHS, FIRST, strict=True))  # 54, 31, 26
-N = max(DECISIONS)
-PRICES = ("open", "high", "low", "close")
+N, PRICES = max(DECISIONS), ("open", "high", "low", "close")
 LEVERAGED = tiny_config(
     actions="sized_close", max_exposure=3.0, stop_loss=0.01, take_profit=0.015, ruin_level=0.7, window=WINDOW
 )
@@ -85,10 +85,11 @@ def played(config: Config, actions, tape: Tape):
     return jax.tree.map(np.asarray, play(jnp.asarray(actions, jnp.int32), tape))
 
 
+jitted_measure = jax.jit(measure, static_argnums=4)
+
+
 def measured(config: Config, actions, data: EvaluationSet):
-    n_actions = spec_of(config).env.actions.n_actions
-    record, action, valid = jax.tree.map(jnp.asarray, played(config, actions, data.tape))
-    return jax.jit(lambda *x: measure(data, *x, n_actions))(record, action, valid)
+    return jitted_measure(data, *played(config, actions, data.tape), spec_of(config).env.actions.n_actions)
 
 
 # --- against the reference, symbol by symbol ---
@@ -246,15 +247,11 @@ def test_what_is_open_at_the_last_close_is_sold_there_at_cost():
 def test_a_ruined_account_stays_ruined():
     # Three times long from 100: .03 units on 2 of debt. Equity .7 at (.7 + 2) / .03 = 90: ruined on the second bar,
     # and flat while the market trebles. The second symbol never falls.
-    config = tiny_config(actions="targets", targets=(0.0, 3.0), max_exposure=3.0, ruin_level=0.7, window=WINDOW)
-    config = tiny_config(**{**vars(config.env), "stop_loss": 0.0, "take_profit": 0.0})
-    closes = [100.0, 100.0, 80.0, 160.0, 240.0, 240.0]
-    falls, rises = hand_market(closes, 0.0), hand_market([100.0, 100.0, 101.0, 102.0, 103.0, 104.0], 0.0)
-    tape = jax.tree.map(lambda *x: jnp.concatenate(x), falls, rises)
-    index = jnp.asarray([[1, 2, 3, 4, 5]] * 2, jnp.int32)
-    data = EvaluationSet(tape, index, jnp.float32(8766.0))
-    validation, ledger = measured(config, np.ones((5, 2)), data)
-    record = ledger.record
+    config = replace_fields(UNLEVERAGED, {"targets": (0.0, 3.0), "max_exposure": 3.0, "ruin_level": 0.7})
+    closes = ([100.0, 100.0, 80.0, 160.0, 240.0, 240.0], [100.0, 100.0, 101.0, 102.0, 103.0, 104.0])
+    tape = jax.tree.map(lambda *x: jnp.concatenate(x), *(hand_market(c, 0.0) for c in closes))
+    data = EvaluationSet(tape, jnp.asarray([[1, 2, 3, 4, 5]] * 2, jnp.int32), jnp.float32(8766.0))
+    validation, (record, *_) = measured(config, np.ones((5, 2)), data)
     np.testing.assert_allclose(record.equity[:, 0], [1.0] + [0.7] * 4, rtol=1e-5)
     assert record.ruined[:, 0].tolist() == [False] + [True] * 4
     assert (record.order_units[2:, 0] == 0).all()
@@ -263,6 +260,19 @@ def test_a_ruined_account_stays_ruined():
     assert not record.ruined[:, 1].any()
     assert int(validation.ruined) == 1
     assert validation.symbols.trades.tolist() == [1.0, 1.0]
+
+
+def test_what_a_ruined_account_still_holds_is_sold_at_the_next_open():
+    # Short .01 units from 100, cash 2; 35 % of borrow a bar leaves .65, below .7. The next bar opens at 50, where the
+    # units cost .5 of 1.65: with 1.15 no longer ruin, and yet no more orders, however much the policy sells.
+    tape = hand_market([100.0, 100.0, 50.0, 40.0, 30.0], 0.0)
+    gap = {name: getattr(tape, name).at[0, 2].set(50.0) for name in ("open", "high")}
+    tape = tape._replace(**gap, costs=tape.costs._replace(borrow=jnp.full(1, 0.35, jnp.float32)))
+    config = replace_fields(UNLEVERAGED, {"ruin_level": 0.7})
+    record, _, _ = played(config, np.zeros((4, 1)), tape)  # target -1
+    np.testing.assert_allclose(record.equity[:, 0], [0.65, 1.15, 1.15, 1.15], rtol=1e-5)
+    np.testing.assert_allclose(record.order_units[:, 0], [-0.01, 0.01, 0.0, 0.0], rtol=1e-5)
+    assert record.ruined[0, 0]
 
 
 def pad(tape: Tape, more: int) -> Tape:
@@ -274,26 +284,29 @@ def pad(tape: Tape, more: int) -> Tape:
 
 
 @functools.cache
-def policy():
+def policy(seed: int = 4):
     """A spec, and parameters whose actions depend on what they see: the policy head is a hundred times as large."""
     spec = spec_of(LEVERAGED)
-    params = init_params(agent_spec(LEVERAGED, FEATURES, spec.env.actions.n_actions), jax.random.key(4))
+    sizes = agent_spec(LEVERAGED, FEATURES, spec.env.actions.n_actions)
+    params = jax.jit(init_params, static_argnums=0)(sizes, jax.random.key(seed))
     return spec, params | {"policy_head": jax.tree.map(lambda x: 100 * x, params["policy_head"])}
 
 
-def validated(params, data: EvaluationSet, n: int = N):
-    spec, _ = policy()
-    return jax.jit(lambda p, d: validate(spec.agent, spec.env, p, d, n, WINDOW))(params, data)
+@functools.cache
+def validator(n: int):
+    """Jitted (params, data) to a validation of `n` decisions and its ledger."""
+    spec = spec_of(LEVERAGED)
+    return jax.jit(lambda params, data: validate(spec.agent, spec.env, params, data, n, WINDOW))
 
 
 def test_padding_changes_nothing():
     _, params = policy()
     data = dataset()
-    validation, ledger = validated(params, data)
+    validation, ledger = validator(N)(params, data)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(ledger))
     longer = data._replace(tape=pad(data.tape, 13))
     assert n_decisions(longer.tape) == n_decisions(data.tape) == N
-    padded, other = validated(params, longer, N + 13)
+    padded, other = validator(N + 13)(params, longer)
     chex.assert_trees_all_close(padded, validation, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(other.action[:N], ledger.action)
     np.testing.assert_allclose(other.record.equity[:N], ledger.record.equity, rtol=1e-6)
@@ -303,12 +316,12 @@ def test_padding_changes_nothing():
 @pytest.mark.parametrize("symbol", [1, 2])
 def test_a_symbol_is_played_as_if_alone(symbol):
     spec, params = policy()
-    play = functools.partial(play_policy, spec.agent, spec.env)
-    record, action, _ = jax.jit(lambda p, t: play(p, t, N, WINDOW))(params, market())
+    play = jax.jit(lambda p, t, n: play_policy(spec.agent, spec.env, p, t, n, WINDOW), static_argnums=2)
+    record, action, _ = play(params, market(), N)
     n, length = DECISIONS[symbol], LENGTHS[symbol]
     alone = jax.tree.map(lambda x: x[symbol : symbol + 1], market())
     alone = jax.tree.map(lambda x: x[:, :length] if x.ndim > 1 else x, alone)
-    only, only_action, valid = jax.jit(lambda p, t: play(p, t, n, WINDOW))(params, alone)
+    only, only_action, valid = play(params, alone, n)
     assert valid.all()
     np.testing.assert_array_equal(only_action[:, 0], action[:n, symbol])
     np.testing.assert_allclose(only.equity[:, 0], record.equity[:n, symbol], rtol=1e-5)
@@ -343,6 +356,17 @@ def test_the_policy_is_the_argmax_of_what_a_single_environment_shows():
                 break
 
 
+def test_the_policy_does_not_choose_what_the_mask_forbids():
+    spec, params = policy()
+    sell = spec.env.actions.labels.index("sell_75")
+    params = jax.tree.map(jnp.zeros_like, params)
+    params["policy_head"]["bias"] = params["policy_head"]["bias"].at[sell].set(1.0)
+    _, action, valid = jax.jit(lambda p: play_policy(spec.agent, spec.env, p, market(), N, WINDOW))(params)
+    for s in range(3):  # the second symbol may not be sold short, and is never bought
+        chosen = np.unique(np.asarray(action)[np.asarray(valid)[:, s], s])
+        assert chosen.tolist() == ([0] if s == 1 else [sell])
+
+
 def test_playing_a_policys_actions_again_is_playing_the_policy():
     spec, params = policy()
     record, action, valid = jax.jit(lambda p: play_policy(spec.agent, spec.env, p, market(), N, WINDOW))(params)
@@ -353,15 +377,12 @@ def test_playing_a_policys_actions_again_is_playing_the_policy():
 
 
 def test_validation_vmaps_over_parameters():
-    spec, params = policy()
-    other = init_params(agent_spec(LEVERAGED, FEATURES, spec.env.actions.n_actions), jax.random.key(8))
+    params, other = policy()[1], policy(8)[1]
     both = jax.tree.map(lambda *x: jnp.stack(x), params, other)
-    many, _ = jax.jit(jax.vmap(lambda p, d: validate(spec.agent, spec.env, p, d, N, WINDOW), in_axes=(0, None)))(
-        both, dataset()
-    )
+    many, _ = jax.jit(jax.vmap(validator(N), in_axes=(0, None)))(both, dataset())
     assert many.symbols.sharpe.shape == (2, 3)
     for i, p in enumerate((params, other)):
-        alone, _ = validated(p, dataset())
+        alone, _ = validator(N)(p, dataset())
         chex.assert_trees_all_close(jax.tree.map(lambda x, i=i: x[i], many), alone, rtol=1e-3, atol=1e-5)
     assert float(many.pooled.net_return[0]) != float(many.pooled.net_return[1])
 

@@ -83,9 +83,19 @@ class AgentSpec(NamedTuple):
 
 
 def init_params(spec: AgentSpec, key: jax.Array) -> Params:
-    """Fresh parameters as a nested dict of float32 arrays; can be vmapped over keys."""
-    model = ActorCritic(spec.config, spec.n_features, spec.n_account, spec.n_actions, nnx.Rngs(key))
-    return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    """Fresh parameters as a nested dict of float32 arrays; can be vmapped over keys.
+
+    Under `vmap` the members are initialised one after another: on jax 0.10.2 the batched orthogonal initialisers of
+    four or more networks of the default size never returned on a 2-core CPU.
+    """
+
+    @jax.custom_batching.sequential_vmap
+    def one(key_data: jax.Array) -> Params:
+        rngs = nnx.Rngs(jax.random.wrap_key_data(key_data))
+        model = ActorCritic(spec.config, spec.n_features, spec.n_account, spec.n_actions, rngs)
+        return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+    return one(jax.random.key_data(key))
 
 
 def make_agent(spec: AgentSpec) -> Agent:
