@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 BIN := $(VENV)/bin
 ARGS ?=
+# Test processes; compilation takes most of the time, and one core each.
+WORKERS ?= 2
 
 .PHONY: train test test-slow smoke check format bench clean
 
@@ -11,10 +13,10 @@ train: $(VENV)/.run
 	$(BIN)/python -m jaxppo.train --preset quick_test $(ARGS)
 
 test: check
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(ARGS)
 
 # A short run from data to report, and the fast tests of the arithmetic: for a second Python version.
 smoke: $(VENV)/.test

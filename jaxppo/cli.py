@@ -1,0 +1,88 @@
+"""What the command lines share: flags for every field of the configuration, and exit statuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from jaxppo.config.presets import flat_fields, resolve
+from jaxppo.config.schema import FIELD_GROUP, Config
+from jaxppo.errors import Interrupted, JaxppoError
+
+T = TypeVar("T")
+
+
+def _given(argv: Sequence[str]) -> set[str]:
+    """Names of the fields whose flags stand on the command line, whatever their values."""
+    flags = {a.split("=", 1)[0].removeprefix("--").replace("-", "_") for a in argv if a.startswith("--")}
+    return {f.removeprefix("no_") if f.removeprefix("no_") in FIELD_GROUP else f for f in flags}
+
+
+def _preset(argv: Sequence[str]) -> str | None:
+    """The value of --preset, read before the rest since it decides the other flags' defaults."""
+    for i, arg in enumerate(argv):
+        if arg == "--preset" and i + 1 < len(argv):
+            return argv[i + 1]
+        if arg.startswith("--preset="):
+            return arg.split("=", 1)[1]
+    return None
+
+
+def parse_with_config(
+    argv: Sequence[str], program: str, description: str, options: type[T]
+) -> tuple[T, str | None, dict[str, Any]]:
+    """Parse a command's own options and a flag for every field of the configuration.
+
+    Args:
+      argv: without the program's name.
+      program: shown in the usage line.
+      description: shown above the help of the flags.
+      options: a frozen dataclass of the command's own options, all with defaults.
+
+    Returns:
+      The options, the preset if one was given, and the configuration's fields that were given, flat. A bad flag exits
+      with status 2 and the nearest names.
+    """
+    preset = _preset(argv)
+    # `auto` chooses sizes for the device later; its help shows the defaults.
+    base = resolve(preset).config if preset and preset != "auto" else Config(preset=preset or "quick_test")
+    args_type: Any = dataclasses.make_dataclass("Args", [("command", options), ("config", Config)], frozen=True)
+    args = tyro.cli(
+        args_type,
+        prog=program,
+        description=description,
+        args=list(argv),
+        default=args_type(options(), base),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+    )
+    named = _given(argv)
+    given = {k: v for k, v in flat_fields(args.config).items() if k in named and k != "preset"}
+    return args.command, preset, given
+
+
+def parse_options(argv: Sequence[str], program: str, description: str, options: type[T]) -> T:
+    """Parse a command that has options of its own only; positional fields are `tyro.conf.Positional`."""
+    return tyro.cli(options, prog=program, description=description, args=list(argv))
+
+
+def run_command(command: Callable[[], object]) -> int:
+    """Run a command and return its exit status: 0, 2 for an error of the user's, 130 for an interrupt.
+
+    A command that finds what it looked for (a failed check, say) returns its own status as an int.
+    """
+    try:
+        status = command()
+    except Interrupted as interrupted:
+        print(f"interrupted: {interrupted}", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("interrupted; nothing was left half-written", file=sys.stderr)
+        return 130
+    except JaxppoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return status if isinstance(status, int) else 0
