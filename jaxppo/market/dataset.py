@@ -13,7 +13,8 @@ from jaxppo.errors import ConfigError, DataError, nearest
 from jaxppo.market.bars import Bars, data_hash
 from jaxppo.market.calendar import bars_per_year
 from jaxppo.market.features import FeatureTable, compute_features, feature_hash
-from jaxppo.market.splits import SPLITS, SplitRange, cutoff_times, split_ranges
+from jaxppo.market.quality import format_time
+from jaxppo.market.splits import SPLITS, SplitRange, cutoff_times, split_ranges, whole_range
 from jaxppo.market.tape import REWARD_HORIZON, Costs, Tape, forward_returns, trailing_volatility
 
 DEFAULT_FEES = {"equity": 0.001, "crypto": 0.0025, "fx": 0.0001}
@@ -91,11 +92,10 @@ def build_market(
     Raises:
       DataError: a symbol too short for the features, or no symbol long enough for the training or validation split.
     """
-    if tables is None:
-        tables = [compute_features(b, config.features.features, config.features.scale_window) for b in bars]
-    names, min_bars = tables[0].names, tables[0].min_bars
+    tables = tables or _tables(bars, config)
+    min_bars = tables[0].min_bars
     cut = [_trim(b, t.values, min_bars) for b, t in zip(bars, tables, strict=True)]
-    purge = max(config.data.purge_bars, receptive_field + REWARD_HORIZON)
+    purge = _purge(config, receptive_field)
     ranges, cutoffs, warnings = _ranges(cut, config, receptive_field, purge)
     needed = {
         "train": config.budget.n_steps + REWARD_HORIZON,
@@ -114,17 +114,98 @@ def build_market(
             )
         if have:
             splits[split] = _split(have, config)
+    decisions = {s.bars.symbol: {k: r[k].decisions for k in SPLITS} for s, r in zip(cut, ranges, strict=True)}
+    return _market(bars, tables[0], config, splits, decisions, cutoffs, purge, warnings)
+
+
+def build_evaluation(
+    bars: Sequence[Bars],
+    config: Config,
+    receptive_field: int,
+    split: str,
+    cutoffs: tuple[int, int] | None,
+    tables: Sequence[FeatureTable] | None = None,
+) -> Market:
+    """One split of a market, cut at given dates: what a trained policy is played over.
+
+    Args:
+      bars, config, receptive_field, tables: as of `build_market`.
+      split: "validation", "test", or "all" for every bar that can be decided on.
+      cutoffs: UTC seconds at which validation and test begin; None to cut each symbol by the configured fractions.
+
+    Returns:
+      A `Market` whose only split is `split`; `decisions` counts those of every symbol.
+
+    Raises:
+      DataError: no symbol has MIN_DECISIONS bars to decide on there; the message has the dates.
+    """
+    tables = tables or _tables(bars, config)
+    cut = [_trim(b, t.values, t.min_bars) for b, t in zip(bars, tables, strict=True)]
+    purge = _purge(config, receptive_field)
+    ranges = []
+    for s in cut:
+        own = cutoffs or cutoff_times([s.time], config.data)
+        by_date = split_ranges(s.time, own, receptive_field, purge)
+        ranges.append(whole_range(s.time, receptive_field) if split == "all" else by_date[split])
+    have = [(s, r) for s, r in zip(cut, ranges, strict=True) if r.decisions >= MIN_DECISIONS]
+    if not have:
+        raise DataError(_nothing_there(split, bars, cutoffs, purge, max(r.decisions for r in ranges)))
+    absent = [s.bars.symbol for s, r in zip(cut, ranges, strict=True) if r.decisions < MIN_DECISIONS]
+    warnings = [f"no or too few bars (under {MIN_DECISIONS} decisions) of {', '.join(absent)}"] if absent else []
+    decisions = {s.bars.symbol: {split: r.decisions} for s, r in zip(cut, ranges, strict=True)}
+    return _market(bars, tables[0], config, {split: _split(have, config)}, decisions, cutoffs, purge, warnings)
+
+
+def decision_times(split: Split) -> list[np.ndarray]:
+    """Starts of the bars at whose close each symbol decides, UTC seconds: a (decisions,) int64 array a symbol."""
+    first, length = np.asarray(split.tape.first), np.asarray(split.tape.length)
+    return [t[f : n - 1] for t, f, n in zip(split.times, first, length, strict=True)]
+
+
+def _market(
+    bars: Sequence[Bars],
+    table: FeatureTable,
+    config: Config,
+    splits: Mapping[str, Split],
+    decisions: Mapping[str, Mapping[str, int]],
+    cutoffs: tuple[int, int] | None,
+    purge: int,
+    warnings: Sequence[str],
+) -> Market:
     return Market(
         splits=splits,
         bars=tuple(bars),
-        decisions={s.bars.symbol: {k: r[k].decisions for k in SPLITS} for s, r in zip(cut, ranges, strict=True)},
+        decisions=decisions,
         cutoffs=cutoffs,
         purge_bars=purge,
-        feature_names=names,
-        feature_hash=feature_hash(names, config.features.scale_window),
-        min_bars=min_bars,
+        feature_names=table.names,
+        feature_hash=feature_hash(table.names, config.features.scale_window),
+        min_bars=table.min_bars,
         data_hash=data_hash(bars),
         warnings=tuple(warnings),
+    )
+
+
+def _tables(bars: Sequence[Bars], config: Config) -> list[FeatureTable]:
+    return [compute_features(b, config.features.features, config.features.scale_window) for b in bars]
+
+
+def _purge(config: Config, receptive_field: int) -> int:
+    return max(config.data.purge_bars, receptive_field + REWARD_HORIZON)
+
+
+def _nothing_there(
+    split: str, bars: Sequence[Bars], cutoffs: tuple[int, int] | None, purge: int, decisions: int
+) -> str:
+    begin, end = min(int(b.time[0]) for b in bars), max(int(b.time[-1]) for b in bars)
+    where = f"{bars[0].source}: the data goes from {format_time(begin)} to {format_time(end)}"
+    if split == "all" or cutoffs is None:
+        return f"{where} and has {decisions} bars to decide on; a backtest needs at least {MIN_DECISIONS}"
+    one, two = (format_time(c) for c in cutoffs)
+    span = f"from {one} to {two}" if split == "validation" else f"from {two} on"
+    return (
+        f"{where}; the run's {split} split is {span}, of which {purge} bars are purged and {decisions} can be decided"
+        f" on; a backtest needs at least {MIN_DECISIONS}"
     )
 
 

@@ -77,3 +77,8 @@ def split_ranges(time: np.ndarray, cutoffs: tuple[int, int], receptive_field: in
         "validation": SplitRange(one, two, min(one + gap, two)),
         "test": SplitRange(two, len(time), min(two + gap, len(time))),
     }
+
+
+def whole_range(time: np.ndarray, receptive_field: int) -> SplitRange:
+    """Every bar of a symbol; all that have a receptive field behind them decide."""
+    return SplitRange(0, len(time), min(receptive_field - 1, len(time)))
