@@ -1,0 +1,176 @@
+"""The files of a backtest: figures, accounts and trades, some of them in the shapes that other tools read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import polars as pl
+
+from jaxppo.errors import RunDirectoryError
+from jaxppo.evaluate.backtest import COST_MULTIPLES, Backtest
+from jaxppo.evaluate.metrics import Metrics
+from jaxppo.market.dataset import Split, decision_times, joint_calendar
+from jaxppo.run.artifacts import equity_frame, trades_frame
+from jaxppo.run.rows import symbol_rows
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was played over what; goes into metrics.json as it is."""
+
+    run: str
+    which: str
+    update: int
+    split: str
+    source: str
+    data_hash: str
+    interval: str
+    first_decision: str  # ISO, UTC
+    last_decision: str
+    cutoffs: tuple[str, str] | None
+    decisions: int
+    seen: Mapping[str, float]  # share of the decisions at times of the run's train, validation and test split
+    looks: int  # validations that the policy was chosen from
+    validation_fitness: float
+    random_draws: int
+    seed: int
+    labels: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `out` when all went well and vanishes otherwise.
+
+    Raises:
+      RunDirectoryError: `out` holds something already, or cannot be created.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunDirectoryError(f"{out}: already holds something and is never overwritten; choose another --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    except OSError as error:
+        raise RunDirectoryError(f"{out}: cannot be created ({error.strerror}); choose another --out") from error
+    try:
+        yield part
+        part.chmod(0o755)  # mkdtemp makes it private
+        part.replace(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _figures(metrics: Metrics) -> dict[str, float]:
+    values = {k: float(v) for k, v in metrics._asdict().items()}
+    return {"return": values.pop("net_return"), **values}
+
+
+def baseline_rows(done: Backtest) -> list[dict[str, Any]]:
+    """Pooled figures of the policy and of every baseline; random draws as their mean, 5th and 95th percentile."""
+    base, random = done.baselines, done.baselines.random
+    named = [("policy", done.validation.pooled), ("buy_and_hold", base.buy_and_hold), ("flat", base.flat)]
+    named.append(("momentum", base.momentum))
+    named.append(("random_mean", jax.tree.map(np.mean, random)))
+    named += [(f"random_p{q}", jax.tree.map(lambda x, q=q: np.percentile(x, q), random)) for q in (5, 95)]
+    return [{"name": name, **_figures(metrics)} for name, metrics in named]
+
+
+def cost_rows(done: Backtest) -> list[dict[str, Any]]:
+    """Pooled figures of the policy at each multiple of the costs."""
+    return [
+        {"cost_multiple": multiple, **_figures(jax.tree.map(lambda x, i=i: x[i], done.costs))}
+        for i, multiple in enumerate(COST_MULTIPLES)
+    ]
+
+
+def beaten_share(done: Backtest) -> float:
+    """Share of the random draws whose net return is below the policy's."""
+    return float(np.mean(done.baselines.random.net_return < done.validation.pooled.net_return))
+
+
+def _plain(value: Any) -> Any:
+    """`value` for strict JSON: nan as null, infinities as text."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def _curve(done: Backtest, split: Split) -> pl.DataFrame:
+    """`backtesting`'s equity curve of the pool, UTC; its first row is the start, at the first decision."""
+    joint, _, _ = joint_calendar(split)
+    start = min(int(t[0]) for t in decision_times(split))
+    time = np.concatenate([[start], joint]) * 1_000_000
+    equity = np.concatenate([[1.0], done.ledger.pooled_equity.astype(np.float64)])
+    fall = 1.0 - equity / np.maximum.accumulate(equity)
+    return pl.DataFrame({"Time": pl.Series(time).cast(pl.Datetime("us")), "Equity": equity, "DrawdownPct": fall})
+
+
+def _backtesting_trades(trades: pl.DataFrame, curve: pl.DataFrame, n_symbols: int) -> pl.DataFrame:
+    """Trades under `backtesting`'s names, bars as rows of `curve`, money as a share of the pool's start."""
+    time = curve["Time"]
+    entry, exit_ = (trades[c].dt.replace_time_zone(None) for c in ("entry_time", "exit_time"))
+    sign = pl.when(pl.col("side") == "long").then(1.0).otherwise(-1.0)
+    return trades.select(
+        (sign * pl.col("units") / n_symbols).alias("Size"),
+        pl.Series("EntryBar", time.search_sorted(entry)).cast(pl.Int64),
+        pl.Series("ExitBar", time.search_sorted(exit_)).cast(pl.Int64),
+        pl.col("entry_price").alias("EntryPrice"),
+        pl.col("exit_price").alias("ExitPrice"),
+        (pl.col("pnl") / n_symbols).alias("PnL"),
+        pl.col("return").alias("ReturnPct"),
+        entry.alias("EntryTime"),
+        exit_.alias("ExitTime"),
+        pl.col("symbol").alias("Symbol"),
+        pl.col("reason").alias("Tag"),
+    )
+
+
+def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> None:
+    """Write every file of a backtest. `done` holds host arrays."""
+    equity, trades = equity_frame(done.ledger, split), trades_frame(done.ledger, split)
+    curve = _curve(done, split)
+    bar = curve.select(date=pl.col("Time"), **{"return": pl.col("Equity").pct_change()}).slice(1)
+    days = curve.group_by(date=pl.col("Time").dt.date(), maintain_order=True).agg(pl.col("Equity").last())
+    first = pl.col("Equity").shift(1).fill_null(1.0)
+    daily = days.select("date", **{"return": pl.col("Equity") / first - 1.0})
+    frames = {
+        "symbols": pl.DataFrame(symbol_rows(done.validation, split.symbols, facts.labels)),
+        "baselines": pl.DataFrame(baseline_rows(done)),
+        "costs": pl.DataFrame(cost_rows(done)),
+        "equity": equity,
+        "trades": trades,
+        "returns": bar,
+        "returns_daily": daily,
+        "backtesting_equity": curve,
+        "backtesting_trades": _backtesting_trades(trades, curve, len(split.symbols)),
+    }
+    for name, frame in frames.items():
+        frame.write_csv(folder / f"{name}.csv")
+    equity.write_parquet(folder / "equity.parquet")
+    trades.write_parquet(folder / "trades.parquet")
+    shares = zip(facts.labels, done.validation.action_share.tolist(), strict=True)
+    report = {
+        **dataclasses.asdict(facts),
+        "bars_per_year": joint_calendar(split)[2],
+        "pooled": _figures(done.validation.pooled),
+        "action_share": dict(shares),
+        "baselines": {row.pop("name"): row for row in baseline_rows(done)},
+        "random_beaten_share": beaten_share(done),
+        "costs": cost_rows(done),
+    }
+    (folder / "metrics.json").write_text(json.dumps(_plain(report), indent=2, allow_nan=False), encoding="utf-8")
