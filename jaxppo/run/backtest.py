@@ -63,7 +63,7 @@ class BacktestOptions:
     out: Path | None = None
     """Folder to write, which must not hold anything yet; by default RUN_DIR/backtest/SPLIT-DATE-TIME."""
     random_draws: int = 20
-    """Draws of random entries at the policy's turnover."""
+    """Draws of the policy's own decisions shifted to other times."""
     seed: int = 0
     """Seed of those draws."""
 
@@ -249,15 +249,24 @@ def compute(prepared: Prepared) -> tuple[Backtest, float, float]:
     return done, middle - began, time.perf_counter() - middle
 
 
-_COLUMNS = ("return", "sharpe", "max_drawdown", "profit_factor", "win_rate", "trades", "turnover", "exposure")
+_COLUMNS = {
+    "return": "return",
+    "sharpe": "Sharpe",
+    "max_drawdown": "maxDD",
+    "profit_factor": "PF",
+    "win_rate": "wins",
+    "trades": "trades",
+    "turnover": "turnover",
+    "exposure": "exposure",
+}
 _SHOWN_SYMBOLS = 20
 
 
 def _table(title: str, corner: str, rows: Sequence[tuple[str, dict[str, Any]]]) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column(corner, no_wrap=True)
-    for column in _COLUMNS:
-        table.add_column(column.replace("_", " "), justify="right")
+    for heading in _COLUMNS.values():
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, row in rows:
         table.add_row(name, *(_cell(column, float(row[column])) for column in _COLUMNS))
     return table
@@ -284,7 +293,8 @@ def show(console: Console, prepared: Prepared, done: Backtest) -> None:
     beaten = beaten_share(done)
     console.print(_table("Policy and baselines at the same costs", "", [(r["name"], r) for r in baseline_rows(done)]))
     console.print(
-        f"the policy beats {100 * beaten:.0f}% of {facts.random_draws} random draws at its turnover by net return;"
+        f"the policy beats {100 * beaten:.0f}% of {facts.random_draws} draws of its own decisions at other"
+        " times by net return;"
         " stops and take-profit act on all but buy-and-hold",
         highlight=False,
     )
