@@ -60,6 +60,8 @@ def _require_ranges(config: Config) -> None:
     for name in ("env_steps", "n_validations"):
         _require_in(name, getattr(config.budget, name), 0, math.inf)
     _require_in("purge_bars", config.data.purge_bars, 0, math.inf)
+    for name, value in vars(config.gate).items():
+        _require_in(name, value, 0.0, 1.0 if "drawdown" in name or "consistency" in name else math.inf)
     if not 0 <= config.seed < 2**31:
         raise ConfigError(f"seed: must be from 0 to 2147483647, got {config.seed}")
 

@@ -181,6 +181,40 @@ class BudgetConfig:
 
 
 @dataclass(frozen=True)
+class GateConfig:
+    """What a policy must show before it is APPROVED or worth a REVIEW."""
+
+    gate_fitness_approved: float = 0.70
+    """Least validation fitness for APPROVED."""
+    gate_fitness_review: float = 0.50
+    """Least validation fitness for REVIEW."""
+    gate_profit_factor_approved: float = 1.8
+    """Least profit factor for APPROVED."""
+    gate_profit_factor_review: float = 1.3
+    """Least profit factor for REVIEW."""
+    gate_consistency_approved: float = 0.85
+    """Least share of time blocks with a gain for APPROVED."""
+    gate_consistency_review: float = 0.65
+    """Least share of time blocks with a gain for REVIEW."""
+    gate_max_drawdown_approved: float = 0.08
+    """Largest drawdown for APPROVED."""
+    gate_max_drawdown_review: float = 0.15
+    """Largest drawdown for REVIEW."""
+    gate_min_trades: int = 100
+    """Fewest closed trades for APPROVED, and for an infinite profit factor to count."""
+    gate_deflated_sharpe: float = 0.95
+    """Least deflated Sharpe ratio (a probability) for APPROVED."""
+    gate_overfit: float = 0.05
+    """Flag a fitness more than this share under the highest of the run."""
+    gate_always_hold: float = 0.70
+    """Flag a policy that keeps its position on more than this share of decisions."""
+    gate_always_trade: float = 0.50
+    """Flag a policy whose orders fill on more than this share of bars."""
+    gate_one_sided: float = 0.95
+    """Flag a policy that is on one side in more than this share of its bars in the market."""
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that decides what a run computes."""
 
@@ -195,6 +229,7 @@ class Config:
     agent: AgentConfig = AgentConfig()
     ppo: PPOConfig = PPOConfig()
     budget: BudgetConfig = BudgetConfig()
+    gate: GateConfig = GateConfig()
 
     @property
     def n_paths(self) -> int:
