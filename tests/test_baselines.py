@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.account import close_out, open_account
+from jaxppo.env.actions import action_table
 from jaxppo.env.trading import env_spec, step_account
-from jaxppo.evaluate.baselines import buy_and_hold
+from jaxppo.evaluate.baselines import buy_and_hold, circular_shifts, toward_exposure, trend_sign
 from jaxppo.market.tape import Costs, MarketStep
 
 
@@ -83,3 +85,37 @@ def test_equals_an_account_that_buys_once_and_is_closed_out():
     opens = np.concatenate([[100.0], closes[:-1] * np.exp(rng.normal(0, 0.005, 39))])
     expected = held_account(opens, closes, 0.0025, 0.0005)
     np.testing.assert_allclose(equity_of(opens, closes, fee=0.0025, impact=0.0005), expected, rtol=1e-5)
+
+
+def test_trend_is_the_sign_of_the_last_bars_and_never_of_later_ones():
+    close = jnp.asarray([[100.0, 110, 105, 105, 90, 999]])
+    t = jnp.asarray([[0], [1], [3], [4]], jnp.int32)
+    # Over 2 bars: none yet; 110 > 100 with the one bar there is; 105 < 110; 90 < 105.
+    np.testing.assert_array_equal(np.asarray(trend_sign(close, t, 2))[:, 0], [0, 1, -1, -1])
+
+
+@pytest.mark.parametrize(
+    ("actions", "wanted", "held", "short", "label"),
+    [
+        ("hold_buy_sell", 1.0, 0.0, True, "buy"),
+        ("hold_buy_sell", 1.0, 1.0, True, "hold"),
+        ("hold_buy_sell", -1.0, 1.0, True, "sell"),
+        ("hold_buy_sell", -1.0, 0.0, False, "hold"),  # no shorts: flat is wanted, and there already
+        ("hold_buy_sell", -1.0, 1.0, False, "sell"),
+        ("sized_close", 1.0, 0.5, True, "buy_50"),
+        ("sized_close", 0.0, 0.9, True, "close"),
+    ],
+)
+def test_the_action_that_leads_nearest_to_an_exposure(actions, wanted, held, short, label):
+    table = action_table(EnvConfig(actions=actions))
+    row = [jnp.full(1, x, jnp.float32) for x in (wanted, held)]
+    got = toward_exposure(table, *row, jnp.asarray([short]), 1.0)
+    assert table.labels[int(got[0])] == label
+
+
+def test_shifts_move_every_decision_and_stay_inside():
+    shifts = np.asarray(circular_shifts(jax.random.key(0), jnp.asarray([3, 50], jnp.int32), 200))
+    assert shifts.shape == (2, 200)
+    assert set(shifts[0]) == {1, 2}
+    assert shifts[1].min() == 1
+    assert shifts[1].max() == 49
