@@ -53,6 +53,7 @@ def test_an_infinite_profit_factor_needs_enough_trades():
     ("name", "changes"),
     [
         ("overfit", {"peak_fitness": 0.96}),  # .95 x .96 = .912 > .9
+        ("overfit", {"final_fitness": 0.85}),  # .95 x .9 = .855 > .85
         ("always_hold", {"hold_share": 0.71}),
         ("always_trade", {"order_share": 0.51}),
         ("one_sided", {"long_share": 0.96}),

@@ -33,6 +33,7 @@ class Evidence(NamedTuple):
     hold_share: float  # of decisions that keep the position; bars flat where no action keeps
     order_share: float  # of bars on which an order was filled
     long_share: float  # of bars in the market, those of symbols that may be sold short
+    final_fitness: float = math.nan  # of the last validation, where another one is judged
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,9 @@ def _reasons(e: Evidence, config: GateConfig) -> tuple[Reason, ...]:
 def _flags(e: Evidence, config: GateConfig) -> tuple[Flag, ...]:
     found = []
     floor = (1.0 - config.gate_overfit) * e.peak_fitness
-    if e.peak_fitness > 0 and e.fitness < floor:
-        found.append(Flag("overfit", e.fitness, floor))
+    last = e.fitness if math.isnan(e.final_fitness) else e.final_fitness
+    if e.peak_fitness > 0 and last < floor:
+        found.append(Flag("overfit", last, floor))
     if e.hold_share > config.gate_always_hold:
         found.append(Flag("always_hold", e.hold_share, config.gate_always_hold))
     if e.order_share > config.gate_always_trade:

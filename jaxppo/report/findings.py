@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import polars as pl
 
+from jaxppo.evaluate.significance import expected_max_sharpe
 from jaxppo.report.curves import action_name
 from jaxppo.report.plots import DRAWDOWN_LIMIT, drawdown
 from jaxppo.report.rundata import POOLED, RunData, best_row, lookup, of_symbol, pooled_metrics, times, values
@@ -49,11 +49,7 @@ def expected_best_sharpe(looks: int, years: float) -> float:
     """
     if years <= 0:
         return math.nan
-    if looks <= 1:
-        return 0.0
-    gamma, quantile = float(np.euler_gamma), NormalDist().inv_cdf
-    best = (1 - gamma) * quantile(1 - 1 / looks) + gamma * quantile(1 - 1 / (looks * math.e))
-    return best / math.sqrt(years)
+    return float(expected_max_sharpe(looks, 1 / math.sqrt(years)))
 
 
 def looks(run: RunData) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxppo.config.presets import Resolved
 from jaxppo.config.schema import Config
+from jaxppo.evaluate.gate import Gate
 from jaxppo.evaluate.validate import EvaluationSet, Ledger, Validation, n_decisions
 from jaxppo.market.dataset import Market, Split, joint_calendar
 from jaxppo.market.tape import Tape
@@ -23,6 +24,7 @@ from jaxppo.ppo.update import TrainState, hyper_from
 from jaxppo.run.artifacts import write_validation
 from jaxppo.run.checkpoint import CheckpointInfo, CheckpointWriter, restore_policy
 from jaxppo.run.directory import MetricsCsv
+from jaxppo.run.gate import gate_line, judge_validation, write_gate
 from jaxppo.run.progress import Display
 from jaxppo.run.rows import metrics_columns, train_columns, train_means, validation_line, validation_row
 from jaxppo.run.tensorboard import EventWriter
@@ -123,7 +125,8 @@ class Trainer:
         out: SegmentOutput | None = None
         for length in segment_lengths(self._config, at.update):
             state, out, at = self._segment(state, at, length, display)
-        self._finish(state, out, at)
+        gate = self._finish(state, out, at)
+        display.say(gate_line(gate))
         steps = at.update * self._config.batch_steps
         speed = steps / at.elapsed_seconds if at.elapsed_seconds else 0.0
         return Finished(at.update, steps, at.elapsed_seconds, speed, at.best_update, at.best_fitness)
@@ -192,8 +195,8 @@ class Trainer:
             elapsed_seconds=at.elapsed_seconds,
         )
 
-    def _finish(self, state: TrainState, out: SegmentOutput | None, at: Progress) -> None:
-        """Write what the final and the best policy did on the validation split."""
+    def _finish(self, state: TrainState, out: SegmentOutput | None, at: Progress) -> Gate:
+        """Write what the final and the best policy did on the validation split, and judge the best."""
         self.close()
         split, labels = self._market.splits["validation"], self._actions.labels
         final = self._play(state, state.params) if out is None else jax.device_get((out.validation, out.ledger))
@@ -202,6 +205,9 @@ class Trainer:
         if at.best_update != at.update:
             best = self._play(state, restore_policy(self._run_dir, at.best_update).params)
         write_validation(self._run_dir, "best", best[0], best[1], split, labels)
+        gate = judge_validation(best, final[0], split, self._actions, self._config)
+        write_gate(self._run_dir, gate)
+        return gate
 
     def _play(self, state: TrainState, params: Any) -> tuple[Validation, Ledger]:
         """Validate other parameters with the same executable: a segment of no updates. Uses `state` up."""
