@@ -79,6 +79,12 @@ def test_other_tools_get_the_same_figures(folder):
     assert theirs["Profit Factor"] == pytest.approx(pooled["profit_factor"], rel=1e-3)
 
 
+def test_more_than_one_look_deflates_the_sharpe(folder):
+    facts = json.loads((folder / "metrics.json").read_text())
+    assert facts["looks"] == 4  # validated before the first of 6 updates and after every second
+    assert 0 <= facts["deflated_sharpe"] < facts["probabilistic_sharpe"] <= 1
+
+
 def test_costs_are_swept_and_the_run_is_the_middle(folder):
     costs = pl.read_csv(folder / "costs.csv")
     assert costs["cost_multiple"].to_list() == [0.0, 1.0, 2.0]

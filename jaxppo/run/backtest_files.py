@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import polars as pl
 
 from jaxppo.errors import RunDirectoryError
 from jaxppo.evaluate.backtest import COST_MULTIPLES, Backtest
-from jaxppo.evaluate.metrics import Metrics
+from jaxppo.evaluate.metrics import Metrics, moments
+from jaxppo.evaluate.significance import deflated_sharpe, probabilistic_sharpe
 from jaxppo.market.dataset import Split, decision_times, joint_calendar
 from jaxppo.run.artifacts import equity_frame, trades_frame
 from jaxppo.run.rows import symbol_rows
@@ -99,6 +101,17 @@ def beaten_share(done: Backtest) -> float:
     return float(np.mean(done.baselines.random.net_return < done.validation.pooled.net_return))
 
 
+def sharpe_probabilities(done: Backtest, looks: int) -> dict[str, float]:
+    """Probabilities that the true Sharpe of the pool is above 0, and above the best of `looks` skill-less policies."""
+    equity = jnp.asarray(done.ledger.pooled_equity)
+    returns = equity / jnp.concatenate([jnp.ones_like(equity[:1]), equity[:-1]]) - 1.0
+    m = moments(returns, jnp.ones_like(equity, bool))
+    return {
+        "probabilistic_sharpe": float(probabilistic_sharpe(m)),
+        "deflated_sharpe": float(deflated_sharpe(m, jnp.float32(looks))),
+    }
+
+
 def _plain(value: Any) -> Any:
     """`value` for strict JSON: nan as null, infinities as text."""
     if isinstance(value, dict):
@@ -168,6 +181,7 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> 
         **dataclasses.asdict(facts),
         "bars_per_year": joint_calendar(split)[2],
         "pooled": _figures(done.validation.pooled),
+        **sharpe_probabilities(done, facts.looks),
         "action_share": dict(shares),
         "baselines": {row.pop("name"): row for row in baseline_rows(done)},
         "random_beaten_share": beaten_share(done),
