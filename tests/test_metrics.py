@@ -13,10 +13,12 @@ from jaxppo.evaluate.metrics import (
     kurtosis,
     max_drawdown,
     moments,
+    payoff,
     profit_factor,
     sharpe,
     skewness,
     summarize,
+    tail_losses,
 )
 
 summarize_jit = jax.jit(summarize)
@@ -278,3 +280,18 @@ def test_any_leading_axes_and_vmap_agree_with_one_curve_at_a_time():
         np.testing.assert_allclose(a, b, rtol=1e-5, err_msg=field)
         one = [[getattr(x, field) for x in row] for row in single]
         np.testing.assert_allclose(a, one, rtol=1e-4, atol=1e-6, err_msg=field)
+
+
+def test_value_at_risk_by_hand():
+    # Returns -30 % to -1 %: ceil(.05 * 30) = 2 lowest, -.30 and -.29: VaR .29, CVaR .295. Padding is no bar.
+    returns = jnp.concatenate([-jnp.arange(1, 31, dtype=jnp.float32) / 100, jnp.full(10, -0.9, jnp.float32)])
+    var, cvar = tail_losses(returns, jnp.arange(40) < 30)
+    assert (float(var), float(cvar)) == (pytest.approx(0.29), pytest.approx(0.295))
+    assert float(tail_losses(returns[:20], jnp.ones(20, bool))[0]) == pytest.approx(0.20)  # .05 * 20 = 1 bar
+    assert np.isnan(float(tail_losses(returns, jnp.zeros(40, bool))[0]))
+
+
+def test_payoff_by_hand():
+    # Mean gain 30 / 3, mean loss 20 / 2.
+    assert float(payoff(trade_sums(gains=30.0, losses=-20.0, trades=5, wins=3))) == pytest.approx(1.0)
+    assert np.isnan(float(payoff(trade_sums(gains=30.0, trades=3, wins=3))))

@@ -100,6 +100,32 @@ def profit_factor(gains: jax.Array, losses: jax.Array, trades: jax.Array) -> jax
     return jnp.where(trades > 0, jnp.where(losses < 0, ratio, without_loss), jnp.nan)
 
 
+def tail_losses(returns: jax.Array, valid: jax.Array, share: float = 0.05) -> tuple[jax.Array, jax.Array]:
+    """Value at risk and its conditional mean, per bar, as positive losses; (..., T) to two (...).
+
+    Of n valid bars the k = max(1, ceil(share n)) lowest count: VaR is the loss of the k-th, CVaR the mean of the k, so
+    that CVaR >= VaR always. nan where no bar is valid.
+    """
+    n = valid.astype(jnp.int32).sum(-1, keepdims=True)
+    ordered = jnp.sort(jnp.where(valid, returns, jnp.inf), axis=-1)
+    # 1e-4 below: .05 n of whole 20ths is a hair above in float32, and would count one bar more.
+    k = jnp.maximum(jnp.ceil(share * n.astype(returns.dtype) - 1e-4), 1.0).astype(jnp.int32)
+    bar = jnp.arange(returns.shape[-1], dtype=jnp.int32).reshape((1,) * (returns.ndim - 1) + (-1,))
+    mean = jnp.where(bar < k, ordered, 0.0).sum(-1) / k[..., 0].astype(returns.dtype)
+    some = n[..., 0] > 0
+    at = jnp.take_along_axis(ordered, k - 1, axis=-1)[..., 0]
+    return jnp.where(some, -at, jnp.nan), jnp.where(some, -mean, jnp.nan)
+
+
+def payoff(sums: TradeSums) -> jax.Array:
+    """Mean gain of the winning trades over the mean loss of the others; nan without one of either."""
+    wins = sums.wins.astype(sums.gains.dtype)
+    others = sums.trades.astype(wins.dtype) - wins
+    defined = (wins > 0) & (others > 0) & (sums.losses < 0)
+    ratio = sums.gains * others / jnp.where(defined, wins * -sums.losses, 1.0)
+    return jnp.where(defined, ratio, jnp.nan)
+
+
 class Metrics(NamedTuple):
     """Figures of one account over one period; any common shape."""
 
@@ -120,6 +146,9 @@ class Metrics(NamedTuple):
     exposure: jax.Array  # mean |notional| / equity at the closes
     fitness: jax.Array  # sharpe * max(0, 1 - FITNESS_DRAWDOWN_WEIGHT * max_drawdown)
     bars: jax.Array
+    var_5: jax.Array  # per bar, a positive loss
+    cvar_5: jax.Array  # mean of the losses at and beyond it
+    payoff: jax.Array  # mean gain / mean loss of closed trades
 
 
 class TradeSums(NamedTuple):
@@ -151,6 +180,7 @@ def summarize(
     before = jnp.concatenate([jnp.expand_dims(start, -1), equity[..., :-1]], -1)
     owned = before > 0  # an account that lost everything returns nothing from there on
     returns = jnp.where(valid & owned, equity / jnp.where(owned, before, 1.0) - 1.0, 0.0)
+    var, cvar = tail_losses(returns, valid)
     logs = jnp.log(jnp.maximum(1.0 + returns, 1e-6))
     m = moments(returns, valid)
     ratio = sharpe(m, bars_per_year)
@@ -179,4 +209,7 @@ def summarize(
         exposure=sums.exposure,
         fitness=ratio * jnp.maximum(0.0, 1.0 - FITNESS_DRAWDOWN_WEIGHT * drawdown),
         bars=m.n,
+        var_5=var,
+        cvar_5=cvar,
+        payoff=payoff(sums),
     )

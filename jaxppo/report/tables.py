@@ -58,6 +58,9 @@ MORE_METRICS: dict[str, tuple[str, Format]] = {
     "calmar": ("Calmar", number),
     "skew": ("Skew", number),
     "kurtosis": ("Kurtosis", number),
+    "var_5": ("VaR 5 %", _small),
+    "cvar_5": ("CVaR 5 %", _small),
+    "payoff": ("Payoff", number),
     "bars": ("Bars", _whole),
 }
 """Those of the folded table; columns that are in neither follow by their own names."""
@@ -279,6 +282,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "Win rate, expectancy",
         "Share of closed trades with a gain; mean net profit of one, as a share of the starting equity.",
     ),
+    ("Payoff", "Mean gain of the winning trades over the mean loss of the others."),
+    ("VaR, CVaR 5 %", "The loss of one bar that the worst 5 % reach or pass; the mean of those losses."),
     ("Turnover", "Notional traded in a year, as a multiple of equity."),
     ("Exposure", "How much of the equity was in the market, on average, long or short."),
     ("Consistency", "Share of ten equal blocks of time that ended with a gain."),

@@ -27,7 +27,7 @@ def judge_validation(
     actions: ActionTable,
     config: Config,
 ) -> Gate:
-    """The gate of a run's best policy, whose fitness is the peak, deflated by the number of the run's validations. Arguments hold host arrays."""
+    """Judge a run's best policy, whose fitness is the peak, deflated by the number of validations. Host arrays."""
     validation, ledger = best
     looks = 1 + len(config.segments)  # the untrained policy is looked at too
     path = np.concatenate([np.ones(1), np.asarray(ledger.pooled_equity, np.float64)])
