@@ -201,7 +201,7 @@ def _bar_sums(record: StepRecord, before: jax.Array, close: jax.Array, valid: ja
     )
 
 
-def _trade_sums(record: StepRecord, close: jax.Array, valid: jax.Array) -> TradeSums:
+def trade_sums(record: StepRecord, close: jax.Array, valid: jax.Array) -> TradeSums:
     """Sums over bars: (N, S) to (S,)."""
     before = jnp.concatenate([jnp.ones_like(record.equity[:1]), record.equity[:-1]])
     sums = jax.tree.map(lambda x: x.sum(0), _bar_sums(record, before, close, valid))
@@ -248,7 +248,7 @@ def measure(
     t, _ = decision_bars(tape, valid.shape[0])
     symbol = _symbols(tape, t)
     close = tape.close[symbol, t + 1]
-    sums = _trade_sums(record, close, valid)
+    sums = trade_sums(record, close, valid)
     ones = jnp.ones(tape.n_symbols, record.equity.dtype)
     symbols = summarize(record.equity.T, ones, valid.T, tape.bars_per_year, sums)
 
