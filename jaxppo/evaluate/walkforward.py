@@ -19,7 +19,7 @@ from jaxppo.market.tape import Tape
 class Pool(NamedTuple):
     """Joint calendar of a fold's range, padded to U times."""
 
-    index: jax.Array  # (S, U) int32: decisions a symbol has behind it at each time
+    behind: jax.Array  # (S, U) int32: decisions a symbol has behind it at each time
     valid: jax.Array  # (U,) bool
     bars_per_year: jax.Array  # () float32
 
@@ -40,7 +40,7 @@ def pool_present(tape: Tape, pool: Pool, equity: jax.Array) -> jax.Array:
     """Mean equity (U,) of the symbols that decide at all; (N, S) to the joint calendar."""
     share = (tape.length - 1 > tape.first).astype(equity.dtype)
     with_start = jnp.concatenate([jnp.ones_like(equity[:1]), equity]).T  # (S, N + 1)
-    curves = jnp.take_along_axis(with_start, pool.index, axis=1)
+    curves = jnp.take_along_axis(with_start, pool.behind, axis=1)
     return (curves * jnp.expand_dims(share, -1)).sum(0) / jnp.maximum(share.sum(), 1.0)
 
 
