@@ -37,6 +37,13 @@ class AccountState(NamedTuple):
     sharpe_b: jax.Array  # moving mean of its square
 
 
+class Levels(NamedTuple):
+    """Exit prices given from outside, in place of distances from the entry; nan leaves a level as it is."""
+
+    stop: jax.Array  # price
+    take_profit: jax.Array  # price
+
+
 class StepRecord(NamedTuple):
     """What happened on one bar: enough to rebuild every trade. Same shape as the account."""
 
@@ -170,6 +177,19 @@ def _fill_order(
     return filled, fill
 
 
+def _place_levels(before: AccountState, ordered: AccountState, levels: Levels) -> AccountState:
+    """The given levels on the position that the order left; an addition, unlike a flip, keeps the earlier ones."""
+    same = before.units * ordered.units > 0
+
+    def place(given: jax.Array, earlier: jax.Array, fresh: jax.Array) -> jax.Array:
+        return jnp.where(jnp.isnan(given), jnp.where(same, earlier, fresh), given)
+
+    return ordered._replace(
+        stop=place(levels.stop, before.stop, ordered.stop),
+        take_profit=place(levels.take_profit, before.take_profit, ordered.take_profit),
+    )
+
+
 class _Exit(NamedTuple):
     price: jax.Array  # mid price of the exit
     reason: jax.Array  # int32
@@ -228,7 +248,13 @@ def _close_position(account: AccountState, exit_: _Exit, costs: Costs) -> tuple[
 
 
 def advance(
-    account: AccountState, new_units: jax.Array, bar: MarketStep, costs: Costs, ruin: jax.Array, env: EnvConfig
+    account: AccountState,
+    new_units: jax.Array,
+    bar: MarketStep,
+    costs: Costs,
+    ruin: jax.Array,
+    env: EnvConfig,
+    levels: Levels | None = None,
 ) -> tuple[AccountState, StepRecord]:
     """One bar: fill at the open, exits during the bar, mark at the close.
 
@@ -239,11 +265,14 @@ def advance(
       costs: of the symbol.
       ruin: equity at or below which the account is liquidated.
       env: static settings (stops, take-profit gap).
+      levels: absolute stop and take-profit prices, in force from this open on while the position keeps its side.
 
     Returns:
       The account at this bar's close and the record of the bar, of the same shape.
     """
     ordered, order = _fill_order(account, new_units, bar.open, costs, env)
+    if levels is not None:
+        ordered = _place_levels(account, ordered, levels)
     exposure = exposure_at(ordered, bar.open)
     exit_ = _find_exit(ordered, bar, ruin, env)
     exited, out = _close_position(ordered, exit_, costs)

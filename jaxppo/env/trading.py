@@ -184,6 +184,8 @@ def step(
 ) -> tuple[EnvState, Observation, StepResult, jax.Array, jax.Array]:
     """One step of one environment; vmap it over states and actions.
 
+    There is no policy here, so the entropy is 0 and with it the `exploration` component of the reward.
+
     Returns:
       state, observation, result, terminated (ruin only) and truncated (episode length reached, or the next bar has no
       bar after it). There is no auto-reset: the returned observation is always that of this episode.

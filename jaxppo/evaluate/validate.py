@@ -150,7 +150,7 @@ def play_lanes(
     def step(carry: tuple[_Carry, TradeSums], x: tuple) -> tuple[tuple[_Carry, TradeSums], jax.Array]:
         (before, sums), (_, market, _, ok, _) = carry, x
         after, (record, _) = decide(before, x)
-        bar = _bar_sums(record, before.account.equity, market.close, ok)
+        bar = bar_sums(record, before.account.equity, market.close, ok)
         return (after, jax.tree.map(jnp.add, sums, bar)), record.equity
 
     zero, none = jnp.zeros_like(start.account.equity), jnp.zeros(costs.fee.shape, jnp.int32)
@@ -187,7 +187,7 @@ def play_actions(actions: jax.Array, spec: EnvSpec, tape: Tape, n_bars: int) -> 
     return play(lambda action, vector, mask: action, jnp.expand_dims(actions, -1), spec, tape, n_bars)
 
 
-def _bar_sums(record: StepRecord, before: jax.Array, close: jax.Array, valid: jax.Array) -> TradeSums:
+def bar_sums(record: StepRecord, before: jax.Array, close: jax.Array, valid: jax.Array) -> TradeSums:
     """What each bar adds to the sums of its account; `before` is the equity at the last close."""
     # At the close: the exposure right after the order would count bars that a stop cut short.
     held = jnp.abs(record.units) * close / jnp.maximum(record.equity, 1e-6)
@@ -204,7 +204,7 @@ def _bar_sums(record: StepRecord, before: jax.Array, close: jax.Array, valid: ja
 def trade_sums(record: StepRecord, close: jax.Array, valid: jax.Array) -> TradeSums:
     """Sums over bars: (N, S) to (S,)."""
     before = jnp.concatenate([jnp.ones_like(record.equity[:1]), record.equity[:-1]])
-    sums = jax.tree.map(lambda x: x.sum(0), _bar_sums(record, before, close, valid))
+    sums = jax.tree.map(lambda x: x.sum(0), bar_sums(record, before, close, valid))
     bars = jnp.maximum(valid.astype(record.equity.dtype).sum(0), 1.0)
     return sums._replace(turnover=sums.turnover / bars, exposure=sums.exposure / bars)
 
