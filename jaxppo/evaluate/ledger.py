@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,3 +107,11 @@ def round_trips(record: StepRecord, fee: float) -> list[Trade]:
         if exits[bar] != 0:
             book.fill(int(bar), exits[bar], fields["exit_price"][bar], 0.0, REASONS[int(fields["reason"][bar])])
     return book.trades
+
+
+def system_quality(trades: Sequence[Trade]) -> float:
+    """SQN: sqrt(trades) * mean P&L / its deviation (ddof 1), as in `backtesting`; nan below 2 trades, or all equal."""
+    pnl = np.array([t.pnl for t in trades])
+    if len(pnl) < 2 or not pnl.std() > 0:
+        return float("nan")
+    return float(np.sqrt(len(pnl)) * pnl.mean() / pnl.std(ddof=1))

@@ -112,12 +112,12 @@ def sharpe_probabilities(done: Backtest, looks: int) -> dict[str, float]:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """`value` for strict JSON: nan as null, infinities as text."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain_json(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
@@ -187,4 +187,4 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> 
         "random_beaten_share": beaten_share(done),
         "costs": cost_rows(done),
     }
-    (folder / "metrics.json").write_text(json.dumps(_plain(report), indent=2, allow_nan=False), encoding="utf-8")
+    (folder / "metrics.json").write_text(json.dumps(plain_json(report), indent=2, allow_nan=False), encoding="utf-8")

@@ -1,0 +1,257 @@
+"""One replay from files of bars and decisions to a folder: equity.csv, trades.csv and summary.json."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from jaxppo.env.account import Levels
+from jaxppo.errors import ConfigError, DataError
+from jaxppo.evaluate.ledger import Trade, round_trips, system_quality
+from jaxppo.evaluate.metrics import Metrics, moments
+from jaxppo.evaluate.replay import Orders, Replay, ReplayRules, hold_return, replay, replay_metrics
+from jaxppo.evaluate.significance import Intervals, bootstrap, probabilistic_sharpe
+from jaxppo.market.bars import Bars, format_interval, load_bars
+from jaxppo.market.calendar import bars_per_year
+from jaxppo.market.decisions import Decisions, load_decisions
+from jaxppo.market.tape import Costs, MarketStep
+from jaxppo.run.backtest_files import plain_json, whole_folder
+from jaxppo.run.device import enable_compilation_cache
+
+EQUITY, TRADES, SUMMARY = "equity.csv", "trades.csv", "summary.json"
+TRADE_COLUMNS = ("entry_bar", "exit_bar", "side", "units", "entry_price", "exit_price", "fees", "pnl", "reason")
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """What to replay, on which terms."""
+
+    bars: Annotated[Path, tyro.conf.Positional]
+    """Parquet or CSV file of bars, or a folder of them."""
+    targets: Annotated[Path, tyro.conf.Positional]
+    """CSV file of decisions: bar, one of target, units and order_units, optionally stop and take_profit."""
+    out: Path
+    """Folder to write, which must not hold anything yet."""
+    cash: float = 10_000.0
+    """Cash to start with."""
+    fee: float = 0.0
+    """Fee per side, as a fraction of the notional of a fill."""
+    slippage: float = 0.0
+    """Slippage as a fraction of the price, always against us."""
+    spread: float = 0.0
+    """Full bid-ask spread as a fraction of the price; a fill pays half of it."""
+    borrow: float = 0.0
+    """Borrow cost per bar, as a fraction of the short notional at the close."""
+    leverage: float | None = None
+    """Largest notional over equity that an order may lead to; orders beyond it are cut down to it. None for any."""
+    ruin: float = 0.0
+    """Equity, as a fraction of the starting cash, at or below which the account is liquidated for good."""
+    take_profit_gap: Literal["open", "limit"] = "open"
+    """Fill of a take-profit that the open gaps through: at the open, or (pessimistic) at the limit."""
+    close_at_end: bool = False
+    """Sell what is still open at the last close, at cost; by default it stays open, marked to market."""
+    x64: bool = False
+    """Compute in float64 in place of the trainer's float32."""
+    symbol: str | None = None
+    """Symbol to replay on, where the bars have several."""
+    interval: str | None = None
+    """Interval to replay on, such as 1h, where the bars have several."""
+    timezone: str = "UTC"
+    """Time zone of timestamps without one; only annualised figures depend on it."""
+
+
+def _check_options(options: ReplayOptions) -> None:
+    """Refuse numbers that mean nothing."""
+
+    def demand(good: bool, name: str, rule: str) -> None:
+        if not good:
+            raise ConfigError(f"--{name.replace('_', '-')}: {getattr(options, name)} given; it must be {rule}")
+
+    demand(math.isfinite(options.cash) and options.cash > 0, "cash", "a number above 0")
+    for name in ("fee", "slippage", "spread", "borrow"):
+        demand(0 <= getattr(options, name) < 1, name, "a fraction from 0 to below 1")
+    demand(0 <= options.ruin < 1, "ruin", "a fraction of the cash from 0 to below 1")
+    if options.leverage is not None:
+        demand(math.isfinite(options.leverage) and options.leverage > 0, "leverage", "a number above 0")
+
+
+def _load(options: ReplayOptions) -> tuple[Bars, Decisions]:
+    wanted = () if options.symbol is None else (options.symbol,)
+    found = load_bars(options.bars, interval=options.interval, symbols=wanted, timezone=options.timezone)
+    if len(found) > 1:
+        names = ", ".join(b.symbol for b in found[:8]) + (", ..." if len(found) > 8 else "")
+        raise DataError(f"{options.bars}: bars of {len(found)} symbols ({names}); choose one with --symbol")
+    bars = found[0]
+    if len(bars.time) < 2:
+        raise DataError(f"{options.bars}: one bar; an order fills at the open of the next, so give 2 or more")
+    decisions = load_decisions(options.targets, len(bars.time))
+    cost = options.fee + options.slippage + options.spread / 2
+    if decisions.order == "target" and (np.abs(decisions.value) * cost >= 1).any():
+        largest = np.nanmax(np.abs(decisions.value))
+        raise DataError(f"{options.targets}: a target of {largest:g} costs more than the account; give a smaller one")
+    return bars, decisions
+
+
+def _orders(decisions: Decisions, n: int, dtype: Any) -> Orders:
+    """Decisions as one row a bar that can be filled; those of the last bar cannot."""
+    can = decisions.bar < n
+
+    def column(values: np.ndarray) -> jax.Array:
+        rows = np.full(n, np.nan)
+        rows[decisions.bar[can]] = values[can]
+        return jnp.asarray(rows, dtype)
+
+    return Orders(column(decisions.value), Levels(column(decisions.stop), column(decisions.take_profit)))
+
+
+@dataclass(frozen=True)
+class _Played:
+    """A replay on the host, and what was said about it."""
+
+    done: Replay
+    metrics: Metrics
+    intervals: Intervals
+    probabilistic_sharpe: float
+    buy_and_hold: float
+
+
+def _play(options: ReplayOptions, bars: Bars, decisions: Decisions) -> _Played:
+    with jax.enable_x64(options.x64):
+        dtype = jnp.float64 if options.x64 else jnp.float32
+
+        def number(x: Any) -> jax.Array:
+            return jnp.asarray(x, dtype)
+
+        n = len(bars.time) - 1
+        none = jnp.zeros(n, dtype)
+        open_, high, low, close = (number(x[1:]) for x in (bars.open, bars.high, bars.low, bars.close))
+        steps = MarketStep(open_, high, low, close, none, none)
+        costs = Costs(number(options.fee), number(options.slippage + options.spread / 2), number(options.borrow))
+        start, ruin = number(options.cash), number(options.ruin * options.cash)
+        rules = ReplayRules(decisions.order, options.take_profit_gap, options.leverage, options.close_at_end)
+        done = replay(_orders(decisions, n, dtype), steps, costs, start, ruin, rules)
+        per_year = number(bars_per_year(bars.time, bars.interval, bars.asset_class, bars.timezone))
+        metrics = replay_metrics(done, steps.close, start, per_year)
+        valid = jnp.ones(n, bool)
+        intervals = bootstrap(done.record.equity, start, valid, per_year, jax.random.key(0))
+        sharpe = probabilistic_sharpe(moments(done.record.net_return, valid))
+        hold = hold_return(steps.open, steps.close, costs)
+        done, metrics, intervals = jax.tree.map(np.asarray, (done, metrics, intervals))
+        return _Played(done, metrics, intervals, float(sharpe), float(hold))
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    # repr keeps every digit; that of a NumPy float names its type
+    writer.writerows([repr(float(v)) if isinstance(v, float) else v for v in row] for row in rows)
+    return text.getvalue()
+
+
+def _equity_csv(done: Replay, cash: float) -> str:
+    columns = (done.account.cash, done.account.units, done.record.equity)
+    rows = zip(*(x.astype(np.float64).tolist() for x in columns), strict=True)
+    numbered = ((bar, *row) for bar, row in enumerate(rows, start=1))
+    return _csv(("bar", "cash", "units", "equity"), [(0, cash, 0.0, cash), *numbered])
+
+
+def _trades_csv(trades: Sequence[Trade]) -> str:
+    # A trade's bars count fills from 0; row i of the record is bar i + 1.
+    plain = [{**asdict(t), "entry_bar": t.entry_bar + 1, "exit_bar": t.exit_bar + 1} for t in trades]
+    return _csv(TRADE_COLUMNS, ([t[c] for c in TRADE_COLUMNS] for t in plain))
+
+
+def _open_position(done: Replay, close: float) -> dict[str, Any] | None:
+    last = jax.tree.map(lambda x: float(x[-1]), done.account)
+    if last.units == 0:
+        return None
+    return {
+        "side": "long" if last.units > 0 else "short",
+        "units": last.units,
+        "average_price": last.average_cost,
+        "close": close,
+        # Net of its fees and borrow so far, and of what partial exits brought.
+        "pnl": last.trade_pnl + last.units * (close - last.average_cost),
+        "bars_held": int(last.bars_held),
+    }
+
+
+def _summary(
+    options: ReplayOptions, bars: Bars, decisions: Decisions, played: _Played, trades: list[Trade]
+) -> dict[str, Any]:
+    done, record = played.done, played.done.record
+    figures = {k: float(v) for k, v in played.metrics._asdict().items()}
+    held = np.sign(record.units)
+    counts = {
+        "decisions": len(decisions.bar),
+        "orders_filled": int((record.order_units != 0).sum()),
+        "stops": sum(t.reason == "stop" for t in trades),
+        "take_profits": sum(t.reason == "take_profit" for t in trades),
+        "unfilled": int((decisions.bar == len(bars.time) - 1).sum()),
+        "cut_orders": int(done.cut.sum()),
+        "dropped_after_ruin": int(done.dropped.sum()),
+    }
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items() if k != "out"}
+    return {
+        "settings": {**settings, "order": decisions.order},
+        "data": {"symbol": bars.symbol, "interval": format_interval(bars.interval), "bars": len(bars.time)},
+        "counts": counts,
+        "final_equity": float(record.equity[-1]),
+        "total_fees": float(record.fees.astype(np.float64).sum()),
+        "total_borrow": float(record.borrow.astype(np.float64).sum()),
+        "total_cost": float((record.cost.astype(np.float64) + record.borrow).sum()),
+        "ruined": bool(record.ruined.any()),
+        "metrics": {
+            **figures,
+            "sqn": system_quality(trades),
+            "probabilistic_sharpe": played.probabilistic_sharpe,
+            "long_share": float((held > 0).mean()),
+            "short_share": float((held < 0).mean()),
+            "flat_share": float((held == 0).mean()),
+        },
+        "intervals_90": {k: [float(v.low), float(v.high)] for k, v in played.intervals._asdict().items()},
+        "buy_and_hold_return": played.buy_and_hold,
+        "open_position": _open_position(done, float(bars.close[-1])),
+    }
+
+
+def replay_run(options: ReplayOptions) -> Path:
+    """Replay the decisions and write the folder; returns it.
+
+    Raises:
+      JaxppoError: options, bars or decisions that cannot be used, or a folder that holds something; nothing is written.
+    """
+    _check_options(options)
+    enable_compilation_cache()
+    bars, decisions = _load(options)
+    with whole_folder(options.out) as folder:
+        played = _play(options, bars, decisions)
+        trades = round_trips(played.done.record, options.fee)
+        summary = _summary(options, bars, decisions, played, trades)
+        (folder / EQUITY).write_text(_equity_csv(played.done, options.cash), encoding="utf-8")
+        (folder / TRADES).write_text(_trades_csv(trades), encoding="utf-8")
+        text = json.dumps(plain_json(summary), indent=2, allow_nan=False)
+        (folder / SUMMARY).write_text(text + "\n", encoding="utf-8")
+    if summary["counts"]["unfilled"]:
+        line = f"warning: {options.targets}: the decision on bar {decisions.bar[-1]}, the last, has no open to fill at"
+        print(line, file=sys.stderr)
+    figures = summary["metrics"]
+    print(
+        f"{bars.symbol}: equity {summary['final_equity']:.2f} from {options.cash:.2f} "
+        f"({figures['net_return']:+.2%}, buy and hold {played.buy_and_hold:+.2%}), Sharpe {figures['sharpe']:.2f}, "
+        f"max drawdown {figures['max_drawdown']:.2%}, {len(trades)} trades -> {options.out}"
+    )
+    return options.out
