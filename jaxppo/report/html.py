@@ -1,22 +1,15 @@
-"""The page: one self-contained HTML file, made from the files of a run directory alone."""
+"""The report of a run: one self-contained HTML file, made from the files of a run directory alone."""
 
 from __future__ import annotations
 
-import base64
-import os
-import tempfile
 from pathlib import Path
 
-from jaxppo.report import findings, plots, tables
-from jaxppo.report.findings import Card, Finding
+from jaxppo.report import findings, page, plots, tables
+from jaxppo.report.findings import Finding
+from jaxppo.report.page import DOT, replace_file
 from jaxppo.report.rundata import RunData, best_row, load_run, lookup, values
-from jaxppo.report.style import CSS
 from jaxppo.report.tables import esc
 from jaxppo.report.text import MISSING, moment, number, plain_value, plural
-
-# Nothing may be loaded from anywhere, whatever the data holds.
-CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-DOT = " \u00b7 "
 
 
 def write_report(run_dir: Path) -> Path:
@@ -33,12 +26,12 @@ def write_report(run_dir: Path) -> Path:
     for name in plots.PLOTS:
         path = folder / f"{name}.png"
         if name in images:
-            _replace(path, images[name])
+            replace_file(path, images[name])
         else:
             path.unlink(missing_ok=True)  # left by an earlier report of other data
-    page = run_dir / "report.html"
-    _replace(page, render(run, images).encode("utf-8"))
-    return page
+    target = run_dir / "report.html"
+    replace_file(target, render(run, images).encode("utf-8"))
+    return target
 
 
 def render(run: RunData, images: dict[str, bytes]) -> str:
@@ -54,17 +47,11 @@ def render(run: RunData, images: dict[str, bytes]) -> str:
         ("run", "Run", _run(run)),
         ("glossary", "Glossary", tables.glossary()),
     ]
-    body = "".join(_section(*section) for section in sections)
-    links = "".join(f'<a href="#{anchor}">{esc(heading)}</a>' for anchor, heading, _ in sections)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{esc(_heading(run))}</title><style>{CSS}</style></head>"
-        f"<body><main>{_header(run)}{_cards(findings.cards(run))}{_verdict(run)}<nav>{links}</nav>{body}"
-        f"<footer>jaxppo {esc(lookup(run.manifest, 'jaxppo', default=''))}{DOT}{esc(run.name)}</footer>"
-        "</main></body></html>\n"
+    return page.document(
+        _heading(run),
+        f"{_header(run)}{page.cards(findings.cards(run))}{_verdict(run)}",
+        sections,
+        f"jaxppo {lookup(run.manifest, 'jaxppo', default='')}{DOT}{run.name}",
     )
 
 
@@ -90,15 +77,6 @@ def _header(run: RunData) -> str:
     return f'<header><h1>{esc(_heading(run))}</h1><p class="lead">{esc(DOT.join(parts))}</p></header>'
 
 
-def _cards(cards: list[Card]) -> str:
-    boxes = "".join(
-        f'<div class="card"><div class="label">{esc(card.label)}</div>'
-        f'<div class="value {card.tone}">{esc(card.value)}</div><div class="note">{esc(card.note)}</div></div>'
-        for card in cards
-    )
-    return f'<div class="cards">{boxes}</div>' if cards else ""
-
-
 def _verdict(run: RunData) -> str:
     verdict = findings.verdict(run)
     doubt = f'<p class="muted">{esc(findings.caveat(run))}</p>' if run.shown else ""
@@ -106,10 +84,6 @@ def _verdict(run: RunData) -> str:
         f'<section class="verdict {verdict.tone}" id="verdict"><h2>{esc(verdict.title)}</h2>'
         f"<p>{esc(verdict.text)}</p>{doubt}</section>"
     )
-
-
-def _section(anchor: str, heading: str, body: str) -> str:
-    return f'<section id="{anchor}"><h2>{esc(heading)}</h2>{body}</section>'
 
 
 def _warnings(run: RunData) -> str:
@@ -122,16 +96,7 @@ def _warnings(run: RunData) -> str:
                 "Enough trades and bars, no action that is nearly always taken, no deep drawdown.",
             )
         ]
-    items = "".join(f'<li class="{f.tone}"><b>{esc(f.title)}.</b><span>{esc(f.text)}</span></li>' for f in found)
-    return f'<ul class="warnings">{items}</ul>'
-
-
-def _figure(images: dict[str, bytes], name: str, alt: str, caption: str, missing: str) -> str:
-    if name not in images:
-        return f'<p class="muted">{esc(missing)}</p>' if missing else ""
-    data = base64.b64encode(images[name]).decode("ascii")
-    picture = f'<img alt="{esc(alt)}" src="data:image/png;base64,{data}">'
-    return f"<figure>{picture}<figcaption>{esc(caption)}</figcaption></figure>"
+    return page.findings_list(found)
 
 
 def _equity(run: RunData, images: dict[str, bytes]) -> str:
@@ -140,9 +105,9 @@ def _equity(run: RunData, images: dict[str, bytes]) -> str:
     n = 0 if run.shown is None else len(plots.ranked_symbols(run.shown))
     some = "" if n <= plots.MAX_SYMBOLS else f" The {plots.MAX_SYMBOLS // 2} best and worst of {n} symbols are shown."
     return (
-        _figure(images, "equity", "Equity of the policy and of buy-and-hold", "Growth of 1.00." + same, missing)
-        + _figure(images, "drawdown", "Drawdown", "How far equity lies below its highest point so far.", "")
-        + _figure(
+        page.figure(images, "equity", "Equity of the policy and of buy-and-hold", "Growth of 1.00." + same, missing)
+        + page.figure(images, "drawdown", "Drawdown", "How far equity lies below its highest point so far.", "")
+        + page.figure(
             images,
             "symbols",
             "Equity of each symbol",
@@ -159,7 +124,7 @@ def _learning(run: RunData, images: dict[str, bytes]) -> str:
     chosen = f" The large point is the best validation, at update {update}." if update else ""
     return (
         "<h3>On the validation bars</h3>"
-        + _figure(
+        + page.figure(
             images,
             "validation",
             "Validation metrics over env steps",
@@ -167,7 +132,7 @@ def _learning(run: RunData, images: dict[str, bytes]) -> str:
             "No validation has been written yet.",
         )
         + "<h3>In training</h3>"
-        + _figure(
+        + page.figure(
             images,
             "training",
             "Training metrics over env steps",
@@ -186,7 +151,7 @@ def _trades(run: RunData, images: dict[str, bytes]) -> str:
         f"The latest trades, at most {plots.MAX_TRADES}, on {symbol}, the symbol with the most. Triangles are entries, "
         "points are exits; full green lines gained, dashed ones lost."
     )
-    chart = _figure(images, "trades", "Trades on the price", caption, "The policy closed no trade.")
+    chart = page.figure(images, "trades", "Trades on the price", caption, "The policy closed no trade.")
     return chart + (tables.trade_table(run.shown) if symbol else "")
 
 
@@ -195,7 +160,7 @@ def _actions(images: dict[str, bytes]) -> str:
         "Share of each action, one bar a validation, labelled by env steps. A single colour is a policy that has "
         "collapsed."
     )
-    return _figure(images, "actions", "Share of each action", caption, "No action shares have been logged yet.")
+    return page.figure(images, "actions", "Share of each action", caption, "No action shares have been logged yet.")
 
 
 def _rewards(images: dict[str, bytes]) -> str:
@@ -203,7 +168,7 @@ def _rewards(images: dict[str, bytes]) -> str:
         "What the policy was paid for in training. None of this is money: every figure of money on this page comes "
         "from the ledger of trades."
     )
-    return _figure(images, "rewards", "Reward components", caption, "No reward components have been logged yet.")
+    return page.figure(images, "rewards", "Reward components", caption, "No reward components have been logged yet.")
 
 
 def _symbols(run: RunData) -> str:
@@ -223,16 +188,3 @@ def _run(run: RunData) -> str:
         + f"<details><summary>All configuration values</summary>{tables.config_table(run)}</details>"
         + f"<details><summary>Features</summary><p><code>{esc(', '.join(names))}</code></p></details>"
     )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write `content` to a temporary file beside `path` and rename it over `path`."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
