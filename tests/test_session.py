@@ -145,6 +145,7 @@ def test_a_run_directory_is_complete(run):
     assert sorted(p.name for p in run.path.iterdir()) == [
         "checkpoints",
         "config.yaml",
+        "gate.json",
         "manifest.json",
         "metrics.csv",
         "plots",
