@@ -21,7 +21,7 @@ def buy_and_hold(open_: jax.Array, close: jax.Array, valid: jax.Array, costs: Co
       (N, S) equity from a start of 1; padded bars repeat the last.
     """
     units = 1.0 / (open_[0] * (1.0 + costs.impact) * (1.0 + costs.fee))
-    last = jnp.sum(valid.astype(jnp.int32), axis=0) - 1
+    last = jnp.sum(valid, axis=0, dtype=jnp.int32) - 1
     bar = jnp.arange(open_.shape[0], dtype=jnp.int32).reshape(-1, 1)
     held = jnp.expand_dims(units, 0) * close
     sold = held * jnp.expand_dims((1.0 - costs.impact) * (1.0 - costs.fee), 0)

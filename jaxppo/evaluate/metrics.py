@@ -77,7 +77,7 @@ def max_drawdown(equity: jax.Array, start: jax.Array) -> jax.Array:
 
 def consistency(log_returns: jax.Array, valid: jax.Array, blocks: int = CONSISTENCY_BLOCKS) -> jax.Array:
     """Share of equal time blocks with a positive net return; (..., T) to (...). Valid bars must come first."""
-    n = valid.astype(jnp.int32).sum(-1, keepdims=True)
+    n = valid.sum(-1, keepdims=True, dtype=jnp.int32)
     bar = jnp.arange(log_returns.shape[-1], dtype=jnp.int32)
     bar = bar.reshape((1,) * (log_returns.ndim - 1) + (-1,))
     block = bar * blocks // jnp.maximum(n, 1)
@@ -106,7 +106,7 @@ def tail_losses(returns: jax.Array, valid: jax.Array, share: float = 0.05) -> tu
     Of n valid bars the k = max(1, ceil(share n)) lowest count: VaR is the loss of the k-th, CVaR the mean of the k, so
     that CVaR >= VaR always. nan where no bar is valid.
     """
-    n = valid.astype(jnp.int32).sum(-1, keepdims=True)
+    n = valid.sum(-1, keepdims=True, dtype=jnp.int32)
     ordered = jnp.sort(jnp.where(valid, returns, jnp.inf), axis=-1)
     # 1e-4 below: .05 n of whole 20ths is a hair above in float32, and would count one bar more.
     k = jnp.maximum(jnp.ceil(share * n.astype(returns.dtype) - 1e-4), 1.0).astype(jnp.int32)

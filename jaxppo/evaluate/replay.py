@@ -19,7 +19,8 @@ from jaxppo.env.account import (
     units_for_exposure,
 )
 from jaxppo.evaluate.baselines import buy_and_hold
-from jaxppo.evaluate.metrics import Metrics, summarize
+from jaxppo.evaluate.metrics import Metrics, moments, summarize
+from jaxppo.evaluate.significance import Intervals, bootstrap, probabilistic_sharpe
 from jaxppo.evaluate.validate import bar_sums
 from jaxppo.market.tape import Costs, MarketStep
 
@@ -112,11 +113,22 @@ def replay(
     return jax.lax.scan(bar, start_state, (orders, bars, is_last))[1]
 
 
+class ReplayFigures(NamedTuple):
+    """What is said about one replay."""
+
+    metrics: Metrics  # (); money per unit of the start
+    intervals: Intervals  # ()
+    probabilistic_sharpe: jax.Array  # ()
+    buy_and_hold: jax.Array  # () net return of buying at the first open and selling at the last close, costs paid
+
+
 @jax.jit
-def replay_metrics(done: Replay, close: jax.Array, start: jax.Array, bars_per_year: jax.Array) -> Metrics:
-    """Figures of a replay; `close` is (N,), `start` and `bars_per_year` are (). Money is per unit of `start`."""
-    record = done.record
-    valid = jnp.ones(close.shape, bool)
+def replay_figures(
+    done: Replay, bars: MarketStep, costs: Costs, start: jax.Array, bars_per_year: jax.Array
+) -> ReplayFigures:
+    """Figures of a replay of (N,) bars; `costs`, `start` and `bars_per_year` are ()."""
+    record, n = done.record, bars.close.shape[0]
+    valid = jnp.ones(n, bool)
     before = jnp.concatenate([jnp.expand_dims(start, 0), record.equity[:-1]])
     unit = record._replace(
         equity=record.equity / start,
@@ -125,13 +137,16 @@ def replay_metrics(done: Replay, close: jax.Array, start: jax.Array, bars_per_ye
         gain=record.gain / start,
         loss=record.loss / start,
     )
-    sums = jax.tree.map(lambda x: x.sum(0), bar_sums(unit, before / start, close, valid))
-    sums = sums._replace(turnover=sums.turnover / close.shape[0], exposure=sums.exposure / close.shape[0])
-    return summarize(unit.equity, jnp.ones_like(start), valid, bars_per_year, sums)
-
-
-def hold_return(open_: jax.Array, close: jax.Array, costs: Costs) -> jax.Array:
-    """Net return () of buying at the first open (N,) and selling at the last close, at the same costs."""
+    sums = jax.tree.map(lambda x: x.sum(0, dtype=x.dtype), bar_sums(unit, before / start, bars.close, valid))
+    sums = sums._replace(turnover=sums.turnover / n, exposure=sums.exposure / n)
+    one = jnp.ones_like(start)
     column = partial(jnp.expand_dims, axis=-1)
-    equity = buy_and_hold(column(open_), column(close), jnp.ones((*open_.shape, 1), bool), jax.tree.map(column, costs))
-    return equity[-1, 0] - 1.0
+    hold = buy_and_hold(column(bars.open), column(bars.close), column(valid), jax.tree.map(column, costs))
+    owned = before > 0  # an account that lost everything returns nothing from there on
+    returns = jnp.where(owned, record.equity / jnp.where(owned, before, 1.0) - 1.0, 0.0)
+    return ReplayFigures(
+        metrics=summarize(unit.equity, one, valid, bars_per_year, sums),
+        intervals=bootstrap(unit.equity, one, valid, bars_per_year, jax.random.key(0)),
+        probabilistic_sharpe=probabilistic_sharpe(moments(returns, valid)),
+        buy_and_hold=hold[-1, 0] - 1.0,
+    )

@@ -91,7 +91,7 @@ def resampled_bars(key: jax.Array, n: jax.Array, length: int) -> jax.Array:
     bar = jnp.arange(length, dtype=jnp.int32)
     jump = (jax.random.uniform(for_jump, (length,)) < share) | (bar == 0)
     began = jax.lax.cummax(jnp.where(jump, bar, 0))
-    start = jax.random.randint(for_start, (length,), 0, n)
+    start = jax.random.randint(for_start, (length,), 0, n, jnp.int32)
     return (start[began] + bar - began) % n
 
 
@@ -114,7 +114,7 @@ def bootstrap(
     before = jnp.concatenate([jnp.expand_dims(start, 0), equity[:-1]])
     owned = valid & (before > 0)
     returns = jnp.where(owned, equity / jnp.where(owned, before, 1.0) - 1.0, 0.0)
-    n = valid.astype(jnp.int32).sum()
+    n = valid.sum(dtype=jnp.int32)
     one = jnp.ones((), equity.dtype)
 
     def draw(key: jax.Array) -> tuple[jax.Array, ...]:

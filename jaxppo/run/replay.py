@@ -20,9 +20,7 @@ import tyro
 from jaxppo.env.account import Levels
 from jaxppo.errors import ConfigError, DataError
 from jaxppo.evaluate.ledger import Trade, round_trips, system_quality
-from jaxppo.evaluate.metrics import Metrics, moments
-from jaxppo.evaluate.replay import Orders, Replay, ReplayRules, hold_return, replay, replay_metrics
-from jaxppo.evaluate.significance import Intervals, bootstrap, probabilistic_sharpe
+from jaxppo.evaluate.replay import Orders, Replay, ReplayFigures, ReplayRules, replay, replay_figures
 from jaxppo.market.bars import Bars, format_interval, load_bars
 from jaxppo.market.calendar import bars_per_year
 from jaxppo.market.decisions import Decisions, load_decisions
@@ -116,18 +114,8 @@ def _orders(decisions: Decisions, n: int, dtype: Any) -> Orders:
     return Orders(column(decisions.value), Levels(column(decisions.stop), column(decisions.take_profit)))
 
 
-@dataclass(frozen=True)
-class _Played:
-    """A replay on the host, and what was said about it."""
-
-    done: Replay
-    metrics: Metrics
-    intervals: Intervals
-    probabilistic_sharpe: float
-    buy_and_hold: float
-
-
-def _play(options: ReplayOptions, bars: Bars, decisions: Decisions) -> _Played:
+def _play(options: ReplayOptions, bars: Bars, decisions: Decisions) -> tuple[Replay, ReplayFigures]:
+    """The replay and its figures as host arrays."""
     with jax.enable_x64(options.x64):
         dtype = jnp.float64 if options.x64 else jnp.float32
 
@@ -143,13 +131,8 @@ def _play(options: ReplayOptions, bars: Bars, decisions: Decisions) -> _Played:
         rules = ReplayRules(decisions.order, options.take_profit_gap, options.leverage, options.close_at_end)
         done = replay(_orders(decisions, n, dtype), steps, costs, start, ruin, rules)
         per_year = number(bars_per_year(bars.time, bars.interval, bars.asset_class, bars.timezone))
-        metrics = replay_metrics(done, steps.close, start, per_year)
-        valid = jnp.ones(n, bool)
-        intervals = bootstrap(done.record.equity, start, valid, per_year, jax.random.key(0))
-        sharpe = probabilistic_sharpe(moments(done.record.net_return, valid))
-        hold = hold_return(steps.open, steps.close, costs)
-        done, metrics, intervals = jax.tree.map(np.asarray, (done, metrics, intervals))
-        return _Played(done, metrics, intervals, float(sharpe), float(hold))
+        figures = replay_figures(done, steps, costs, start, per_year)
+        return jax.tree.map(np.asarray, (done, figures))
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -190,10 +173,9 @@ def _open_position(done: Replay, close: float) -> dict[str, Any] | None:
 
 
 def _summary(
-    options: ReplayOptions, bars: Bars, decisions: Decisions, played: _Played, trades: list[Trade]
+    options: ReplayOptions, bars: Bars, decisions: Decisions, done: Replay, figures: ReplayFigures, trades: list[Trade]
 ) -> dict[str, Any]:
-    done, record = played.done, played.done.record
-    figures = {k: float(v) for k, v in played.metrics._asdict().items()}
+    record = done.record
     held = np.sign(record.units)
     counts = {
         "decisions": len(decisions.bar),
@@ -215,15 +197,15 @@ def _summary(
         "total_cost": float((record.cost.astype(np.float64) + record.borrow).sum()),
         "ruined": bool(record.ruined.any()),
         "metrics": {
-            **figures,
+            **{k: float(v) for k, v in figures.metrics._asdict().items()},
             "sqn": system_quality(trades),
-            "probabilistic_sharpe": played.probabilistic_sharpe,
+            "probabilistic_sharpe": float(figures.probabilistic_sharpe),
             "long_share": float((held > 0).mean()),
             "short_share": float((held < 0).mean()),
             "flat_share": float((held == 0).mean()),
         },
-        "intervals_90": {k: [float(v.low), float(v.high)] for k, v in played.intervals._asdict().items()},
-        "buy_and_hold_return": played.buy_and_hold,
+        "intervals_90": {k: [float(v.low), float(v.high)] for k, v in figures.intervals._asdict().items()},
+        "buy_and_hold_return": float(figures.buy_and_hold),
         "open_position": _open_position(done, float(bars.close[-1])),
     }
 
@@ -238,20 +220,20 @@ def replay_run(options: ReplayOptions) -> Path:
     enable_compilation_cache()
     bars, decisions = _load(options)
     with whole_folder(options.out) as folder:
-        played = _play(options, bars, decisions)
-        trades = round_trips(played.done.record, options.fee)
-        summary = _summary(options, bars, decisions, played, trades)
-        (folder / EQUITY).write_text(_equity_csv(played.done, options.cash), encoding="utf-8")
+        done, figures = _play(options, bars, decisions)
+        trades = round_trips(done.record, options.fee)
+        summary = _summary(options, bars, decisions, done, figures, trades)
+        (folder / EQUITY).write_text(_equity_csv(done, options.cash), encoding="utf-8")
         (folder / TRADES).write_text(_trades_csv(trades), encoding="utf-8")
         text = json.dumps(plain_json(summary), indent=2, allow_nan=False)
         (folder / SUMMARY).write_text(text + "\n", encoding="utf-8")
     if summary["counts"]["unfilled"]:
         line = f"warning: {options.targets}: the decision on bar {decisions.bar[-1]}, the last, has no open to fill at"
         print(line, file=sys.stderr)
-    figures = summary["metrics"]
+    metrics = figures.metrics
     print(
-        f"{bars.symbol}: equity {summary['final_equity']:.2f} from {options.cash:.2f} "
-        f"({figures['net_return']:+.2%}, buy and hold {played.buy_and_hold:+.2%}), Sharpe {figures['sharpe']:.2f}, "
-        f"max drawdown {figures['max_drawdown']:.2%}, {len(trades)} trades -> {options.out}"
+        f"{bars.symbol}: equity {summary['final_equity']:.2f} from {options.cash:.2f} ({metrics.net_return:+.2%}, "
+        f"buy and hold {figures.buy_and_hold:+.2%}), Sharpe {metrics.sharpe:.2f}, "
+        f"max drawdown {metrics.max_drawdown:.2%}, {len(trades)} trades -> {options.out}"
     )
     return options.out
