@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,12 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxppo.agent.policy import Agent, Params, distribution
-from jaxppo.env.account import AccountState, StepRecord, close_out, open_account
+from jaxppo.env.account import AccountState, StepRecord, advance, close_out, open_account, units_for_exposure
 from jaxppo.env.actions import action_mask
 from jaxppo.env.trading import ACCOUNT_FEATURES, EnvSpec, observe_account, step_account
 from jaxppo.evaluate.baselines import buy_and_hold
 from jaxppo.evaluate.metrics import Metrics, TradeSums, summarize
-from jaxppo.market.tape import Costs, Tape, consecutive_bars, take_steps
+from jaxppo.market.tape import Costs, MarketStep, Tape, consecutive_bars, take_steps
 
 EXPOSURE = ACCOUNT_FEATURES.index("exposure")
 
@@ -51,6 +52,7 @@ class Validation(NamedTuple):
 
 
 Chooser = Callable[[Any, jax.Array, jax.Array], jax.Array]
+Wisher = Callable[[Any, jax.Array], "Wish"]
 
 
 class _Carry(NamedTuple):
@@ -74,12 +76,56 @@ def _symbols(tape: Tape, t: jax.Array) -> jax.Array:
     return jnp.broadcast_to(jnp.arange(tape.n_symbols, dtype=jnp.int32), t.shape)
 
 
-_Decide = Callable[[_Carry, tuple], tuple[_Carry, tuple[StepRecord, jax.Array]]]
+class Wish(NamedTuple):
+    """What an account does on a bar, whatever its policy."""
+
+    target: jax.Array  # exposure ordered at the open; nan for no order
+    close: jax.Array  # bool: sell what is held at the close
 
 
-def _player(
-    choose: Chooser, inputs: Any, spec: EnvSpec, tape: Tape, n_bars: int, costs: Costs
-) -> tuple[_Decide, _Carry, tuple]:
+_Act = Callable[[Any, _Carry, MarketStep, jax.Array, jax.Array], tuple[AccountState, StepRecord, jax.Array]]
+_Scan = tuple[Callable[[_Carry, tuple], tuple[_Carry, tuple[StepRecord, jax.Array]]], _Carry, tuple]
+
+
+def _choosing(choose: Chooser, spec: EnvSpec, tape: Tape, costs: Costs) -> _Act:
+    """A policy's bar: the environment's own step."""
+    allow_short = jnp.expand_dims(tape.allow_short, -1)
+
+    def act(
+        given: Any, carry: _Carry, step: MarketStep, close: jax.Array, last: jax.Array
+    ) -> tuple[AccountState, StepRecord, jax.Array]:
+        vector = observe_account(carry.account, close, spec.config)
+        action = choose(given, vector, action_mask(spec.actions, vector[..., EXPOSURE], allow_short))
+        account, result = step_account(carry.account, action, step, costs, allow_short, spec, alive=~carry.ruined)
+        return *close_out(account, result.record, step.close, costs, last), action
+
+    return act
+
+
+def _wishing(wish: Wisher, spec: EnvSpec, costs: Costs) -> _Act:
+    """The bar of an account that is told its exposure; neither stops nor take-profit act on it, liquidation does."""
+    env = dataclasses.replace(spec.config, stop_loss=0.0, take_profit=0.0)
+    ruin = jnp.asarray(env.ruin_level, costs.fee.dtype)
+
+    def act(
+        given: Any, carry: _Carry, step: MarketStep, close: jax.Array, last: jax.Array
+    ) -> tuple[AccountState, StepRecord, jax.Array]:
+        account = carry.account
+        wanted = wish(given, account.units)
+        units = jnp.where(
+            jnp.isnan(wanted.target), account.units, units_for_exposure(account, wanted.target, step.open, costs)
+        )
+        # Gone at the open: what is held is about to be liquidated, and of less than nothing there is no share.
+        gone = account.cash + account.units * step.open <= ruin
+        units = jnp.where(carry.ruined, 0.0, jnp.where(gone, account.units, units))
+        after, record = advance(account, units, step, costs, ruin, env)
+        after, record = close_out(after, record, step.close, costs, wanted.close | last)
+        return after, record, jnp.zeros(account.units.shape, jnp.int32)
+
+    return act
+
+
+def _player(act: _Act, inputs: Any, tape: Tape, n_bars: int, costs: Costs) -> _Scan:
     """One decision and its bar as the body of a scan, the carry to begin with, and the rows to scan over.
 
     `costs` are (S, L): L accounts a symbol.
@@ -89,14 +135,10 @@ def _player(
     steps = jax.tree.map(lambda x: jnp.expand_dims(x, -1), take_steps(tape, symbol, t))
     closes = jnp.expand_dims(tape.close[symbol, t], -1)
     at_end = jnp.expand_dims(t == jnp.expand_dims(tape.length - 2, 0), -1)
-    allow_short = jnp.expand_dims(tape.allow_short, -1)
 
     def decide(carry: _Carry, x: tuple) -> tuple[_Carry, tuple[StepRecord, jax.Array]]:
         given, step, close, ok, last = x
-        vector = observe_account(carry.account, close, spec.config)
-        action = choose(given, vector, action_mask(spec.actions, vector[..., EXPOSURE], allow_short))
-        account, result = step_account(carry.account, action, step, costs, allow_short, spec, alive=~carry.ruined)
-        account, record = close_out(account, result.record, step.close, costs, last)
+        account, record, action = act(given, carry, step, close, last)
         idle = jax.tree.map(jnp.zeros_like, record)._replace(equity=carry.account.equity)
         record = jax.tree.map(lambda new, old: jnp.where(ok, new, old), record, idle)
         account = jax.tree.map(lambda new, old: jnp.where(ok, new, old), account, carry.account)
@@ -124,7 +166,7 @@ def play(
       record (N, S), action (N, S) int32, valid (N, S) bool.
     """
     costs = jax.tree.map(lambda c: jnp.expand_dims(c, -1), tape.costs)
-    decide, start, xs = _player(choose, inputs, spec, tape, n_bars, costs)
+    decide, start, xs = _player(_choosing(choose, spec, tape, costs), inputs, tape, n_bars, costs)
     _, (record, action) = jax.lax.scan(decide, start, xs)
     _, valid = decision_bars(tape, n_bars)
     return jax.tree.map(lambda x: x[..., 0], record), action[..., 0], valid
@@ -145,7 +187,18 @@ def play_lanes(
     Returns:
       equity (N, S, L), and the sums of the trades (S, L).
     """
-    decide, start, xs = _player(choose, inputs, spec, tape, n_bars, costs)
+    return _sum_lanes(_player(_choosing(choose, spec, tape, costs), inputs, tape, n_bars, costs), tape, costs)
+
+
+def play_wishes(
+    wish: Wisher, inputs: Any, spec: EnvSpec, tape: Tape, n_bars: int, costs: Costs
+) -> tuple[jax.Array, TradeSums]:
+    """`play_lanes` of accounts that are told their exposure, without stops: `wish` sees its inputs and units (S, L)."""
+    return _sum_lanes(_player(_wishing(wish, spec, costs), inputs, tape, n_bars, costs), tape, costs)
+
+
+def _sum_lanes(scan: _Scan, tape: Tape, costs: Costs) -> tuple[jax.Array, TradeSums]:
+    decide, start, xs = scan
 
     def step(carry: tuple[_Carry, TradeSums], x: tuple) -> tuple[tuple[_Carry, TradeSums], jax.Array]:
         (before, sums), (_, market, _, ok, _) = carry, x

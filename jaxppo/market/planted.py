@@ -94,15 +94,24 @@ def filtered_signal(close: np.ndarray, *, phi: float, edge: float, noise: float)
 
 @dataclass(frozen=True)
 class Oracle:
-    """The best policy on an AR(1) signal. `target` indexes `POSITIONS` by nearest grid point and current position."""
+    """The best policy on an AR(1) signal. `target` indexes `positions` by nearest grid point and current position."""
 
     grid: np.ndarray  # (N,) float64 signal values
-    target: np.ndarray  # (N, 3) int
+    target: np.ndarray  # (N, J) int
     profit: float  # expected net return per bar
+    positions: tuple[float, ...]  # J, 0 among them
 
 
-def dp_oracle(*, phi: float, edge: float, cost: float, noise: float = 0.0) -> Oracle:
-    """Policy of greatest expected net return per bar over positions -1, 0 and 1, by relative value iteration.
+def dp_oracle(
+    *,
+    phi: float,
+    edge: float,
+    cost: float,
+    noise: float = 0.0,
+    positions: tuple[float, ...] = POSITIONS,
+    reach: np.ndarray | None = None,
+) -> Oracle:
+    """Policy of greatest expected net return per bar over given positions, by relative value iteration.
 
     At close t, with position j, choosing position p earns p (exp(edge s_t) - 1) - cost |p - j| - p^2 noise^2 / 2 on bar
     t + 1. The AR(1) is discretised after Tauchen 1986, "Finite state Markov-chain approximations to univariate and
@@ -113,6 +122,8 @@ def dp_oracle(*, phi: float, edge: float, cost: float, noise: float = 0.0) -> Or
         edge: expected log return of the next bar per unit of signal.
         cost: per side, as a fraction of the notional.
         noise: deviation of the log return, for the greatest growth of log wealth; 0 for the greatest simple profit.
+        positions: J exposures, 0 among them.
+        reach: (J held, J chosen) bool: which position an action can lead to; None for any.
 
     Returns:
         The policy and its profit per bar.
@@ -121,17 +132,19 @@ def dp_oracle(*, phi: float, edge: float, cost: float, noise: float = 0.0) -> Or
         raise ValueError(f"phi must be in [0, 0.995], got {phi}")
     grid = np.linspace(-GRID_REACH, GRID_REACH, GRID_SIZE)
     chain = tauchen(grid, phi)
-    positions = np.asarray(POSITIONS)
-    earned = np.outer(np.expm1(edge * grid), positions) - 0.5 * noise**2 * positions**2  # (N, 3 chosen)
-    paid = cost * np.abs(positions[:, None] - positions)  # (3 held, 3 chosen)
-    value = np.zeros((GRID_SIZE, 3))  # of signal and position held
+    p, flat = np.asarray(positions), positions.index(0.0)
+    earned = np.outer(np.expm1(edge * grid), p) - 0.5 * noise**2 * p**2  # (N, J chosen)
+    paid = cost * np.abs(p[:, None] - p)  # (J held, J chosen)
+    if reach is not None:
+        paid = np.where(reach, paid, np.inf)
+    value = np.zeros((GRID_SIZE, len(p)))  # of signal and position held
     while True:
-        action_value = (earned + chain @ value)[:, None, :] - paid  # (N, held, chosen)
+        action_value = (earned + chain @ value)[:, None, :] - paid  # (N, J held, J chosen)
         new_value = action_value.max(axis=2)
         step = new_value - value
         if np.ptp(step) < 1e-12:
-            return Oracle(grid, action_value.argmax(axis=2), float(step.mean()))
-        value = new_value - new_value[GRID_SIZE // 2, 1]
+            return Oracle(grid, action_value.argmax(axis=2), float(step.mean()), positions)
+        value = new_value - new_value[GRID_SIZE // 2, flat]
 
 
 def tauchen(grid: np.ndarray, phi: float) -> np.ndarray:
@@ -152,7 +165,7 @@ def oracle_positions(signal: np.ndarray, oracle: Oracle) -> np.ndarray:
     spacing = oracle.grid[1] - oracle.grid[0]
     nearest = np.clip(np.rint((signal - oracle.grid[0]) / spacing).astype(int), 0, len(oracle.grid) - 1)
     chosen = np.empty(len(signal), int)
-    held = POSITIONS.index(0.0)
+    held = oracle.positions.index(0.0)
     for t, row in enumerate(oracle.target[nearest]):
         held = chosen[t] = row[held]
-    return np.asarray(POSITIONS)[chosen]
+    return np.asarray(oracle.positions)[chosen]
