@@ -262,7 +262,8 @@ _COLUMNS = {
 _SHOWN_SYMBOLS = 20
 
 
-def _table(title: str, corner: str, rows: Sequence[tuple[str, dict[str, Any]]]) -> Table:
+def figure_table(title: str, corner: str, rows: Sequence[tuple[str, dict[str, Any]]]) -> Table:
+    """A line of pooled figures for each name."""
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column(corner, no_wrap=True)
     for heading in _COLUMNS.values():
@@ -291,19 +292,21 @@ def show(console: Console, prepared: Prepared, done: Backtest) -> None:
     for warning in facts.warnings:
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
     beaten = beaten_share(done)
-    console.print(_table("Policy and baselines at the same costs", "", [(r["name"], r) for r in baseline_rows(done)]))
+    console.print(
+        figure_table("Policy and baselines at the same costs", "", [(r["name"], r) for r in baseline_rows(done)])
+    )
     console.print(
         f"the policy beats {100 * beaten:.0f}% of {facts.random_draws} draws of its own decisions at other"
         " times by net return;"
         " stops and take-profit act on all but buy-and-hold",
         highlight=False,
     )
-    console.print(_table("Cost sweep", "costs", [(f"{r['cost_multiple']:g}x", r) for r in cost_rows(done)]))
+    console.print(figure_table("Cost sweep", "costs", [(f"{r['cost_multiple']:g}x", r) for r in cost_rows(done)]))
     rows = symbol_rows(done.validation, prepared.split.symbols, facts.labels)[:-1]
     rows.sort(key=lambda r: -r["return"])
     half = _SHOWN_SYMBOLS // 2
     shown = rows if len(rows) <= _SHOWN_SYMBOLS else rows[:half] + rows[-half:]
-    console.print(_table(f"{len(shown)} of {len(rows)} symbols", "symbol", [(r["symbol"], r) for r in shown]))
+    console.print(figure_table(f"{len(shown)} of {len(rows)} symbols", "symbol", [(r["symbol"], r) for r in shown]))
 
 
 def backtest_run(options: BacktestOptions) -> Path:
