@@ -7,9 +7,8 @@ import pytest
 
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.account import close_out, open_account
-from jaxppo.env.actions import action_table
 from jaxppo.env.trading import env_spec, step_account
-from jaxppo.evaluate.baselines import buy_and_hold, circular_shifts, toward_exposure, trend_sign
+from jaxppo.evaluate.baselines import buy_and_hold, shifts_between_trades, trend_sign
 from jaxppo.market.tape import Costs, MarketStep
 
 
@@ -94,28 +93,34 @@ def test_trend_is_the_sign_of_the_last_bars_and_never_of_later_ones():
     np.testing.assert_array_equal(np.asarray(trend_sign(close, t, 2))[:, 0], [0, 1, -1, -1])
 
 
+# Long from bar 2 to the stop on bar 4, short from bar 6, turned over on bar 7, closed at the end of bar 9.
+ORDERS = (0, 0, 1, 0, 0, 0, -1, 2, 0, 0)
+UNITS = (0, 0, 1, 1, 0, 0, -1, 1, 1, 0)
+
+
 @pytest.mark.parametrize(
-    ("actions", "wanted", "held", "short", "label"),
+    ("share", "shift"),
     [
-        ("hold_buy_sell", 1.0, 0.0, True, "buy"),
-        ("hold_buy_sell", 1.0, 1.0, True, "hold"),
-        ("hold_buy_sell", -1.0, 1.0, True, "sell"),
-        ("hold_buy_sell", -1.0, 0.0, False, "hold"),  # no shorts: flat is wanted, and there already
-        ("hold_buy_sell", -1.0, 1.0, False, "sell"),
-        ("sized_close", 1.0, 0.5, True, "buy_50"),
-        ("sized_close", 0.0, 0.9, True, "close"),
+        (0.0, 1),  # 1 + 0: flat there
+        (0.23, 5),  # 1 + floor(.23 x 9) = 3, held: on to bar 5, since bar 4 began with the position
+        (0.6, 6),  # 1 + floor(5.4) = 6: entered there, from flat
+        (0.7, 7),  # turned over on bar 7: nothing is carried over
+        (0.8, 7),  # 1 + floor(7.2) = 8 is held, as is 9: none after, so the last before
     ],
 )
-def test_the_action_that_leads_nearest_to_an_exposure(actions, wanted, held, short, label):
-    table = action_table(EnvConfig(actions=actions))
-    row = [jnp.full(1, x, jnp.float32) for x in (wanted, held)]
-    got = toward_exposure(table, *row, jnp.asarray([short]), 1.0)
-    assert table.labels[int(got[0])] == label
+def test_a_shift_cuts_no_trade(share, shift):
+    got = shifts_between_trades(column(*UNITS), column(*ORDERS), jnp.ones((10, 1), bool), jnp.asarray([share]))
+    assert got.shape == (1, 1)
+    assert int(got[0, 0]) == shift
 
 
-def test_shifts_move_every_decision_and_stay_inside():
-    shifts = np.asarray(circular_shifts(jax.random.key(0), jnp.asarray([3, 50], jnp.int32), 200))
-    assert shifts.shape == (2, 200)
-    assert set(shifts[0]) == {1, 2}
-    assert shifts[1].min() == 1
-    assert shifts[1].max() == 49
+def test_shifts_stay_inside_each_symbols_history_and_a_single_trade_cannot_move():
+    units = jnp.stack([jnp.zeros(50), jnp.asarray([0.0] * 20 + [0.0] * 30), jnp.ones(50)], axis=1)
+    orders = jnp.zeros((50, 3)).at[0, 2].set(1.0)
+    valid = jnp.ones((50, 3), bool).at[20:, 1].set(False)
+    share = jnp.linspace(0, 0.999, 40)
+    shifts = np.asarray(shifts_between_trades(units, orders, valid, share))
+    assert shifts.shape == (3, 40)
+    assert (shifts[0].min(), shifts[0].max()) == (1, 49)
+    assert (shifts[1].min(), shifts[1].max()) == (1, 19)
+    assert set(shifts[2]) == {0}

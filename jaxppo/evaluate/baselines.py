@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxppo.env.actions import ActionTable, target_exposure
 from jaxppo.market.tape import Costs
 
 
@@ -44,30 +43,28 @@ def trend_sign(close: jax.Array, t: jax.Array, lookback: int) -> jax.Array:
     return jnp.sign(close[symbol, t] - close[symbol, jnp.maximum(t - lookback, 0)])
 
 
-def toward_exposure(
-    table: ActionTable, wanted: jax.Array, exposure: jax.Array, allow_short: jax.Array, max_exposure: float
-) -> jax.Array:
-    """The action that leads nearest to an exposure; of equals the first, which is `hold` where there is one.
+def shifts_between_trades(units: jax.Array, order_units: jax.Array, valid: jax.Array, share: jax.Array) -> jax.Array:
+    """Shifts in time that cut no trade in two: (S, D) int32 in [0, decisions of the symbol).
+
+    A draw shifts all symbols by the same share of their history, each on to the next bar on which no position is
+    carried over (to the last one before, where there is none after), so that what symbols did together stays together.
+    A position that was held from beginning to end leaves a shift of 0 alone.
 
     Args:
-      table: the action table.
-      wanted: target exposure, any shape; shorts become 0 where none are allowed.
-      exposure: current exposure, same shape.
-      allow_short: bool, broadcastable with `exposure`.
-      max_exposure: of the environment.
-
-    Returns:
-      int32 actions, shape of `exposure`.
+      units: (N, S) at the closes.
+      order_units: (N, S) filled at the opens.
+      valid: (N, S) bool, padded bars last.
+      share: (D,) in [0, 1).
     """
-    held, short = jnp.expand_dims(exposure, -1), jnp.expand_dims(allow_short, -1)
-    actions = jnp.arange(table.n_actions, dtype=jnp.int32).reshape((1,) * exposure.ndim + (-1,))
-    target, keep = target_exposure(table, actions, held, short, max_exposure)
-    wanted = jnp.expand_dims(jnp.where(allow_short, wanted, jnp.maximum(wanted, 0.0)), -1)
-    return jnp.argmin(jnp.abs(jnp.where(keep, held, target) - wanted), axis=-1).astype(jnp.int32)
-
-
-def circular_shifts(key: jax.Array, decisions: jax.Array, draws: int) -> jax.Array:
-    """Shifts in time by 1 to n - 1 of n decisions, one a symbol and draw: (S,) int32 to (S, draws) int32."""
-    shape = (decisions.shape[0], draws)
-    most = jnp.broadcast_to(jnp.expand_dims(jnp.maximum(decisions, 2), -1), shape)
-    return jax.random.randint(key, shape, 1, most)
+    n = valid.shape[0]
+    before = jnp.concatenate([jnp.zeros_like(units[:1]), units[:-1]])
+    free = valid & (before * (before + order_units) <= 0)
+    bar = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32).reshape(-1, 1), free.shape)
+    following = jax.lax.cummin(jnp.where(free, bar, n), axis=0, reverse=True)
+    earlier = jax.lax.cummax(jnp.where(free, bar, 0), axis=0)
+    decisions = jnp.expand_dims(valid.sum(0, dtype=jnp.int32), -1)  # (S, 1)
+    most = decisions - 1
+    at = 1 + jnp.floor(jnp.expand_dims(share, 0) * most.astype(share.dtype)).astype(jnp.int32)
+    at = jnp.clip(at, 0, jnp.maximum(most, 0)).T  # (D, S)
+    ahead = jnp.take_along_axis(following, at, axis=0)
+    return jnp.where(ahead < n, ahead, jnp.take_along_axis(earlier, at, axis=0)).T
