@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,9 +12,13 @@ import numpy as np
 
 from jaxppo.env.account import StepRecord
 from jaxppo.evaluate.baselines import buy_and_hold
-from jaxppo.evaluate.metrics import Metrics, TradeSums, summarize
+from jaxppo.evaluate.metrics import Metrics, TradeSums, moments, summarize
+from jaxppo.evaluate.significance import Intervals, bootstrap, deflated_sharpe, probabilistic_sharpe
 from jaxppo.evaluate.validate import decision_bars, decision_weight, trade_sums
+from jaxppo.market.dataset import SECONDS_PER_YEAR
 from jaxppo.market.tape import Tape
+
+_SUM_TYPES = TradeSums(np.float32, np.float32, np.int32, np.int32, np.float32, np.float32)
 
 
 class Pool(NamedTuple):
@@ -76,24 +81,79 @@ def join_curves(curves: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(out)
 
 
-def joined_metrics(equity: np.ndarray, folds: Metrics, sums: TradeSums, bars_per_year: float) -> Metrics:
-    """Figures of a joined curve (U,).
+def joined_bars_per_year(time: np.ndarray, own: np.ndarray) -> float:
+    """Bars a year of a joined calendar: a lone symbol's own, else the bars over the years that they span.
 
     Args:
-      equity: the joined curve.
-      folds: pooled test metrics of the folds, (K,); turnover and exposure are their means by bars.
-      sums: trades of all folds and symbols, (K, S), each in money per unit of equity at the start of its fold.
-      bars_per_year: of the joined calendar.
+      time: (U,) int64 UTC seconds.
+      own: (S,) bars a year of each symbol that is part of it.
     """
-    weight = folds.bars / folds.bars.sum()
+    span = float(time[-1] - time[0]) / SECONDS_PER_YEAR
+    return float(own[0]) if len(own) == 1 or span == 0 else (len(time) - 1) / span
+
+
+def joined_sums(sums: TradeSums, bars: np.ndarray, bars_per_year: np.ndarray, joined_bars_per_year: float) -> TradeSums:
+    """Sums of trades over parts of any number of accounts and folds, as `joined_metrics` takes them.
+
+    Args:
+      sums: (P,), money per unit of equity at the start of each part; turnover and exposure are means over its bars.
+      bars: (P,) decisions of each part, its weight in turnover and exposure.
+      bars_per_year: (P,) of each part.
+      joined_bars_per_year: of the joined calendar.
+    """
+    weight = bars / max(float(bars.sum()), 1.0)
+    turnover = float((sums.turnover * bars_per_year * weight).sum()) / joined_bars_per_year
     total = TradeSums(
         sums.gains.sum(),
         sums.losses.sum(),
         sums.trades.sum(),
         sums.wins.sum(),
-        (folds.turnover * weight).sum() / bars_per_year,
-        (folds.exposure * weight).sum(),
+        turnover,
+        (sums.exposure * weight).sum(),
     )
-    curve = jnp.asarray(equity, jnp.float32)
-    total = jax.tree.map(jnp.asarray, total)
-    return summarize(curve, jnp.ones(()), jnp.ones(curve.shape, bool), jnp.float32(bars_per_year), total)
+    return jax.tree.map(np.asarray, total, _SUM_TYPES)
+
+
+def held_sums(profit: np.ndarray, bars: np.ndarray) -> TradeSums:
+    """Sums of buy-and-hold (P,): one trade a part, all equity bought and sold once, always invested."""
+    ones = np.ones_like(profit)
+    return TradeSums(
+        np.maximum(profit, 0.0), np.minimum(profit, 0.0), ones, (profit > 0) * ones, 2.0 / np.maximum(bars, 1), ones
+    )
+
+
+@jax.jit
+def joined_metrics(equity: jax.Array, valid: jax.Array, bars_per_year: jax.Array, sums: TradeSums) -> Metrics:
+    """Figures of joined curves (P, U) that start at 1, with the trades of all their parts; the rest is (P,)."""
+    return summarize(equity, jnp.ones(equity.shape[0], equity.dtype), valid, bars_per_year, sums)
+
+
+@jax.jit
+def joined_significance(
+    equity: jax.Array, bars_per_year: jax.Array, trials: jax.Array, key: jax.Array
+) -> tuple[Intervals, jax.Array, jax.Array]:
+    """Bootstrap intervals, probabilistic and deflated Sharpe ratio of a joined curve (U,)."""
+    one, valid = jnp.ones((), equity.dtype), jnp.ones(equity.shape, bool)
+    returns = equity / jnp.concatenate([jnp.expand_dims(one, 0), equity[:-1]]) - 1.0
+    m = moments(returns, valid)
+    return bootstrap(equity, one, valid, bars_per_year, key), probabilistic_sharpe(m), deflated_sharpe(m, trials)
+
+
+class Gap(NamedTuple):
+    """How a figure differs out of sample: means over the folds where both sides are finite."""
+
+    in_sample: float
+    out_of_sample: float
+    gap: float  # out of sample less in sample
+    folds: int
+
+
+def metric_gaps(train: Metrics, test: Metrics) -> dict[str, Gap]:
+    """The gap of each figure between training and test, from pooled figures (K,) of the folds."""
+    gaps = {}
+    for name in Metrics._fields:
+        before, after = (np.asarray(getattr(m, name), np.float64) for m in (train, test))
+        both = np.isfinite(before) & np.isfinite(after)
+        one, two = (float(x[both].mean()) if both.any() else math.nan for x in (before, after))
+        gaps[name] = Gap(one, two, two - one, int(both.sum()))
+    return gaps

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import jax
 import numpy as np
 
-from jaxppo.errors import ConfigError
+from jaxppo.errors import ConfigError, DataError
+from jaxppo.market.dataset import MIN_DECISIONS, Split
+from jaxppo.market.quality import format_time
 from jaxppo.market.splits import SplitRange
 
 Scheme = Literal["expanding", "rolling"]
@@ -19,6 +22,26 @@ class FoldDates(NamedTuple):
     train_begin: int
     test_begin: int  # training ends a purge gap before it
     test_end: int  # bars that begin before it are tested on
+
+
+class FoldPlan(NamedTuple):
+    """One fold: its dates, and where each of S symbols decides. Decisions go from `first` to `length` - 2."""
+
+    dates: FoldDates
+    train_first: np.ndarray  # (S,) int32
+    train_length: np.ndarray  # (S,) int32; symbols that do not train have length - 1 == first
+    test_first: np.ndarray  # (S,) int32
+    test_length: np.ndarray  # (S,) int32
+
+    @property
+    def train_decisions(self) -> np.ndarray:
+        """(S,) decisions of the training part."""
+        return self.train_length - 1 - self.train_first
+
+    @property
+    def test_decisions(self) -> np.ndarray:
+        """(S,) decisions of the test part."""
+        return self.test_length - 1 - self.test_first
 
 
 def fold_dates(times: Sequence[np.ndarray], folds: int, scheme: Scheme, first_train_fraction: float) -> list[FoldDates]:
@@ -65,7 +88,7 @@ def fold_ranges(time: np.ndarray, dates: FoldDates, receptive_field: int, gap: i
     end = max(begin, one - 1 - gap)
     return (
         SplitRange(begin, end, min(begin + context, end)),
-        SplitRange(min(max(end, 0), two), two, min(max(one - 1, context), two)),
+        SplitRange(min(end, two), two, min(max(one - 1, context), two)),
     )
 
 
@@ -79,3 +102,65 @@ def pad_ranges(ranges: Sequence[SplitRange], needed: int, receptive_field: int) 
     pairs = [(r.first, r.end) if r.decisions >= needed else (nowhere, nowhere + 1) for r in ranges]
     first, length = np.asarray(pairs, np.int32).T
     return first, length
+
+
+def plan_folds(
+    times: Sequence[np.ndarray],
+    folds: int,
+    scheme: Scheme,
+    first_train_fraction: float,
+    receptive_field: int,
+    gap: int,
+    needed: int,
+) -> list[FoldPlan]:
+    """Every fold of a walk-forward.
+
+    A symbol is tested wherever it has a bar to decide on: one whose history ends within a period counts until then.
+
+    Args:
+      times, folds, scheme, first_train_fraction: as of `fold_dates`.
+      receptive_field: bars that a decision sees.
+      gap: bars between the last training bar and the first test decision.
+      needed: fewest decisions of a symbol that trains.
+
+    Raises:
+      ConfigError: as of `fold_dates`, or a gap under 0.
+      DataError: a fold in which no symbol can be trained on, or none has MIN_DECISIONS to test.
+    """
+    plans = []
+    for number, dates in enumerate(fold_dates(times, folds, scheme, first_train_fraction), start=1):
+        train, test = zip(*(fold_ranges(t, dates, receptive_field, gap) for t in times), strict=True)
+        plan = FoldPlan(dates, *pad_ranges(train, needed, receptive_field), *pad_ranges(test, 1, receptive_field))
+        most_train, most_test = max(r.decisions for r in train), max(r.decisions for r in test)
+        if most_train < needed:
+            span = f"{format_time(dates.train_begin)} to {format_time(dates.test_begin)}"
+            raise DataError(
+                f"fold {number} of {folds} cannot be trained: from {span}, less a gap of {gap} bars and"
+                f" {receptive_field - 1} bars of history, no symbol has more than {most_train} bars to decide on and"
+                f" {needed} are needed; raise --first-train-fraction, or give more bars"
+            )
+        if most_test < MIN_DECISIONS:
+            span = f"{format_time(dates.test_begin)} to {format_time(dates.test_end - 1)}"
+            raise DataError(
+                f"fold {number} of {folds} cannot be tested: from {span} no symbol has more than {most_test} bars to"
+                f" decide on and {MIN_DECISIONS} are needed; use fewer folds, or give more bars"
+            )
+        plans.append(plan)
+    return plans
+
+
+def fold_split(history: Split, first: np.ndarray, length: np.ndarray) -> tuple[Split, np.ndarray]:
+    """The symbols that decide in a fold's range as a split of their own, without features, as host arrays.
+
+    Args:
+      history: the whole market.
+      first, length: (S,) of the range.
+
+    Returns:
+      The split, and the rows (S',) of its symbols in `history`.
+    """
+    rows = np.flatnonzero(length - 1 > first)
+    bare = history.tape._replace(features=history.tape.features[:, :0])
+    tape = jax.tree.map(lambda x: np.asarray(x)[rows], bare)._replace(first=first[rows], length=length[rows])
+    symbols = tuple(history.symbols[i] for i in rows)
+    return Split(tape, symbols, tuple(history.times[i][: length[i]] for i in rows)), rows

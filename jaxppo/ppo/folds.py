@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxppo.agent.policy import Params
 from jaxppo.config.schema import Config
 from jaxppo.env.account import StepRecord
 from jaxppo.evaluate.validate import play_policy
 from jaxppo.evaluate.walkforward import Figures, Pool, fold_figures
+from jaxppo.market.dataset import Split, joint_calendar
+from jaxppo.market.folds import FoldPlan, fold_split
 from jaxppo.market.tape import Tape
 from jaxppo.ppo.loss import Hyper
 from jaxppo.ppo.program import TapeSpec, make_train
-from jaxppo.ppo.update import update
+from jaxppo.ppo.update import TrainSpec, TrainState, update
 
 
 class FoldRange(NamedTuple):
@@ -35,9 +39,8 @@ class Fold(NamedTuple):
 
 
 class FoldOutput(NamedTuple):
-    """What a fold leaves: its policy, its figures, and the recorded test decisions."""
+    """What a fold leaves: its figures, and the recorded test decisions."""
 
-    params: Params
     train: Figures
     test: Figures
     record: StepRecord  # (N, S)
@@ -45,13 +48,25 @@ class FoldOutput(NamedTuple):
     valid: jax.Array  # (N, S) bool
 
 
-class FoldProgram(NamedTuple):
-    """Pure functions of one fold.
+class FoldSizes(NamedTuple):
+    """Static sizes that hold for every fold."""
 
-    train(fold, hyper, tape) -> Params; evaluate(params, fold, tape) -> FoldOutput
+    n_features: int
+    n_train: int  # decisions of any symbol in any training part, at most
+    n_test: int  # the same of the test parts
+
+
+class FoldProgram(NamedTuple):
+    """Pure functions of one fold; `side_by_side` makes them functions of many.
+
+    init(fold, hyper, tape) -> TrainState
+    advance(state, fold, hyper, tape, n_updates) -> (TrainState, means of the updates' metrics)
+    evaluate(params, fold, tape) -> FoldOutput
     """
 
-    train: Callable[[Fold, Hyper, Tape], Params]
+    spec: TrainSpec
+    init: Callable[[Fold, Hyper, Tape], TrainState]
+    advance: Callable[[TrainState, Fold, Hyper, Tape, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
     evaluate: Callable[[Params, Fold, Tape], FoldOutput]
 
 
@@ -60,21 +75,28 @@ def part(tape: Tape, of: FoldRange) -> Tape:
     return tape._replace(first=of.first, length=of.length)
 
 
-def make_folds(config: Config, n_features: int, n_train: int, n_test: int) -> FoldProgram:
-    """Functions that train a fold and test its last policy.
-
-    Args:
-      config: a checked configuration.
-      n_features: of the Tape.
-      n_train, n_test: static bounds on the decisions of any symbol in any fold's range.
-    """
-    program = make_train(config, TapeSpec(n_features, n_test))
+def make_folds(config: Config, sizes: FoldSizes) -> FoldProgram:
+    """Functions that train a fold and test a policy on it."""
+    program = make_train(config, TapeSpec(sizes.n_features, sizes.n_test))
     spec = program.spec
 
-    def train(fold: Fold, hyper: Hyper, tape: Tape) -> Params:
+    def init(fold: Fold, hyper: Hyper, tape: Tape) -> TrainState:
+        return program.init(fold.key, hyper, part(tape, fold.train))
+
+    def advance(
+        state: TrainState, fold: Fold, hyper: Hyper, tape: Tape, n_updates: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
         own = part(tape, fold.train)
-        state = program.init(fold.key, hyper, own)
-        return jax.lax.fori_loop(0, config.budget.n_updates, lambda _, s: update(s, own, spec, hyper)[0], state).params
+        shapes = jax.eval_shape(lambda s: update(s, own, spec, hyper)[1], state)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+        def one(_: jax.Array, carry: tuple) -> tuple:
+            state, sums = carry
+            state, metrics = update(state, own, spec, hyper)
+            return state, jax.tree.map(jnp.add, sums, metrics)
+
+        state, sums = jax.lax.fori_loop(0, n_updates, one, (state, zeros))
+        return state, jax.tree.map(lambda x: x / jnp.maximum(n_updates, 1).astype(x.dtype), sums)
 
     def played(params: Params, of: FoldRange, tape: Tape, n: int) -> tuple[Figures, StepRecord, jax.Array, jax.Array]:
         own = part(tape, of)
@@ -82,13 +104,52 @@ def make_folds(config: Config, n_features: int, n_train: int, n_test: int) -> Fo
         return fold_figures(own, of.pool, record, valid), record, action, valid
 
     def evaluate(params: Params, fold: Fold, tape: Tape) -> FoldOutput:
-        before, *_ = played(params, fold.train, tape, n_train)
-        after, record, action, valid = played(params, fold.test, tape, n_test)
-        return FoldOutput(params, before, after, record, action, valid)
+        before, *_ = played(params, fold.train, tape, sizes.n_train)
+        after, record, action, valid = played(params, fold.test, tape, sizes.n_test)
+        return FoldOutput(before, after, record, action, valid)
 
-    return FoldProgram(train, evaluate)
+    return FoldProgram(spec, init, advance, evaluate)
 
 
-def run_folds(program: FoldProgram, folds: Fold, hyper: Hyper, tape: Tape, at_once: int) -> FoldOutput:
-    """Train and test all folds (leading axis K), `at_once` of them side by side; the Tape is shared."""
-    return jax.lax.map(lambda f: program.evaluate(program.train(f, hyper, tape), f, tape), folds, batch_size=at_once)
+def side_by_side(program: FoldProgram) -> FoldProgram:
+    """The same functions of many folds at once: folds, states and outputs have a leading axis; the Tape is shared."""
+    return FoldProgram(
+        program.spec,
+        jax.vmap(program.init, (0, None, None)),
+        jax.vmap(program.advance, (0, 0, None, None, None)),
+        jax.vmap(program.evaluate, (0, 0, None)),
+    )
+
+
+def stack_folds(history: Split, plans: Sequence[FoldPlan], key: jax.Array) -> tuple[Fold, FoldSizes]:
+    """The folds as arrays with a leading axis K, padded to common sizes.
+
+    Fold i draws from `fold_in(key, i)`, so it does not depend on how many folds there are.
+    """
+    train = _stack_ranges(history, [(p.train_first, p.train_length) for p in plans])
+    test = _stack_ranges(history, [(p.test_first, p.test_length) for p in plans])
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(plans), dtype=jnp.uint32))
+    n_train, n_test = (
+        max(int(d.max()) for d in ds)
+        for ds in zip(*((p.train_decisions, p.test_decisions) for p in plans), strict=True)
+    )
+    return Fold(keys, train, test), FoldSizes(history.tape.n_features, n_train, n_test)
+
+
+def _stack_ranges(history: Split, ranges: Sequence[tuple[np.ndarray, np.ndarray]]) -> FoldRange:
+    pools = [_pool(history, first, length) for first, length in ranges]
+    size = max(index.shape[1] for index, _ in pools)
+    behind = np.stack([np.pad(index, ((0, 0), (0, size - index.shape[1])), mode="edge") for index, _ in pools])
+    valid = np.stack([np.arange(size) < index.shape[1] for index, _ in pools])
+    first, length = (jnp.asarray(np.stack(x)) for x in zip(*ranges, strict=True))
+    per_year = jnp.asarray([year for _, year in pools], jnp.float32)
+    return FoldRange(first, length, Pool(jnp.asarray(behind), jnp.asarray(valid), per_year))
+
+
+def _pool(history: Split, first: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, float]:
+    """Decisions behind each symbol (S, U) on the joint calendar of a range, and its bars a year."""
+    split, rows = fold_split(history, first, length)
+    joint, index, per_year = joint_calendar(split)
+    behind = np.zeros((len(first), len(joint)), np.int32)
+    behind[rows] = index
+    return behind, per_year
