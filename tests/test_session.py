@@ -322,11 +322,11 @@ def test_printed_values_say_where_they_came_from(run, bars):
 def test_values_come_from_presets_devices_and_the_command_line():
     device = DeviceInfo("gpu", "NVIDIA A100-SXM4-40GB", 1, 40 * 2**30)
     lines = [line.split() for line in describe(resolve("auto", {"reward": "v33", "seed": 3}, device))]
-    found = {line[0]: (line[2], " ".join(line[4:])) for line in lines}
-    assert found["seed"] == ("3", "command line")
-    assert found["gamma"] == ("0.991", "reward preset v33")
-    assert found["n_envs"] == ("131072", "device tier accelerator of 40 GiB")
-    assert found["env_steps"][1] == "preset auto"
+    found = {line[0]: (line[2], " ".join(line[3:])) for line in lines}
+    assert found["seed"] == ("3", "from command line")
+    assert found["gamma"] == ("0.991", "from reward preset v33")
+    assert found["n_envs"] == ("131072", "from device tier accelerator of 40 GiB")
+    assert found["env_steps"][1] == "from preset auto"
     assert found["n_updates"] == ("477", "derived from env_steps")
 
 

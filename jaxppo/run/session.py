@@ -78,7 +78,8 @@ def describe(resolved: Resolved) -> list[str]:
     """The non-default values of a configuration and where each came from, a line each."""
     flat = flat_fields(resolved.config)
     width = max((len(k) for k in resolved.sources), default=0)
-    return [f"  {k:<{width}} = {flat[k]!s:<24} from {source}" for k, source in sorted(resolved.sources.items())]
+    told = {k: s if s.startswith("derived") else f"from {s}" for k, s in resolved.sources.items()}
+    return [f"  {k:<{width}} = {flat[k]!s:<24} {source}" for k, source in sorted(told.items())]
 
 
 def describe_market(market: Market, source: str) -> list[str]:
