@@ -83,8 +83,13 @@ class Wish(NamedTuple):
     close: jax.Array  # bool: sell what is held at the close
 
 
-_Act = Callable[[Any, _Carry, MarketStep, jax.Array, jax.Array], tuple[AccountState, StepRecord, jax.Array]]
-_Scan = tuple[Callable[[_Carry, tuple], tuple[_Carry, tuple[StepRecord, jax.Array]]], _Carry, tuple]
+class _Decision(NamedTuple):
+    action: jax.Array  # (S, L) int32
+    vector: jax.Array  # (S, L, A): the account vector that it was taken on
+
+
+_Act = Callable[[Any, _Carry, MarketStep, jax.Array, jax.Array], tuple[AccountState, StepRecord, _Decision | None]]
+_Scan = tuple[Callable[[_Carry, tuple], tuple[_Carry, tuple[StepRecord, _Decision | None]]], _Carry, tuple]
 
 
 def _choosing(choose: Chooser, spec: EnvSpec, tape: Tape, costs: Costs) -> _Act:
@@ -93,11 +98,11 @@ def _choosing(choose: Chooser, spec: EnvSpec, tape: Tape, costs: Costs) -> _Act:
 
     def act(
         given: Any, carry: _Carry, step: MarketStep, close: jax.Array, last: jax.Array
-    ) -> tuple[AccountState, StepRecord, jax.Array]:
+    ) -> tuple[AccountState, StepRecord, _Decision]:
         vector = observe_account(carry.account, close, spec.config)
         action = choose(given, vector, action_mask(spec.actions, vector[..., EXPOSURE], allow_short))
         account, result = step_account(carry.account, action, step, costs, allow_short, spec, alive=~carry.ruined)
-        return *close_out(account, result.record, step.close, costs, last), action
+        return *close_out(account, result.record, step.close, costs, last), _Decision(action, vector)
 
     return act
 
@@ -109,7 +114,7 @@ def _wishing(wish: Wisher, spec: EnvSpec, costs: Costs) -> _Act:
 
     def act(
         given: Any, carry: _Carry, step: MarketStep, close: jax.Array, last: jax.Array
-    ) -> tuple[AccountState, StepRecord, jax.Array]:
+    ) -> tuple[AccountState, StepRecord, None]:
         account = carry.account
         wanted = wish(given, account.units)
         units = jnp.where(
@@ -120,7 +125,7 @@ def _wishing(wish: Wisher, spec: EnvSpec, costs: Costs) -> _Act:
         units = jnp.where(carry.ruined, 0.0, jnp.where(gone, account.units, units))
         after, record = advance(account, units, step, costs, ruin, env)
         after, record = close_out(after, record, step.close, costs, wanted.close | last)
-        return after, record, jnp.zeros(account.units.shape, jnp.int32)
+        return after, record, None
 
     return act
 
@@ -136,13 +141,13 @@ def _player(act: _Act, inputs: Any, tape: Tape, n_bars: int, costs: Costs) -> _S
     closes = jnp.expand_dims(tape.close[symbol, t], -1)
     at_end = jnp.expand_dims(t == jnp.expand_dims(tape.length - 2, 0), -1)
 
-    def decide(carry: _Carry, x: tuple) -> tuple[_Carry, tuple[StepRecord, jax.Array]]:
+    def decide(carry: _Carry, x: tuple) -> tuple[_Carry, tuple[StepRecord, _Decision | None]]:
         given, step, close, ok, last = x
-        account, record, action = act(given, carry, step, close, last)
+        account, record, decision = act(given, carry, step, close, last)
         idle = jax.tree.map(jnp.zeros_like, record)._replace(equity=carry.account.equity)
         record = jax.tree.map(lambda new, old: jnp.where(ok, new, old), record, idle)
         account = jax.tree.map(lambda new, old: jnp.where(ok, new, old), account, carry.account)
-        return _Carry(account, carry.ruined | record.ruined), (record, action)
+        return _Carry(account, carry.ruined | record.ruined), (record, decision)
 
     start = open_account(jnp.ones(costs.fee.shape, tape.close.dtype))
     xs = (inputs, steps, closes, jnp.expand_dims(valid, -1), at_end)
@@ -165,11 +170,19 @@ def play(
     Returns:
       record (N, S), action (N, S) int32, valid (N, S) bool.
     """
+    record, action, valid, _ = play_observed(choose, inputs, spec, tape, n_bars)
+    return record, action, valid
+
+
+def play_observed(
+    choose: Chooser, inputs: Any, spec: EnvSpec, tape: Tape, n_bars: int
+) -> tuple[StepRecord, jax.Array, jax.Array, jax.Array]:
+    """`play`, and the account vectors (N, S, A) that the decisions were taken on; XLA drops them where unused."""
     costs = jax.tree.map(lambda c: jnp.expand_dims(c, -1), tape.costs)
     decide, start, xs = _player(_choosing(choose, spec, tape, costs), inputs, tape, n_bars, costs)
-    _, (record, action) = jax.lax.scan(decide, start, xs)
+    _, (record, decision) = jax.lax.scan(decide, start, xs)
     _, valid = decision_bars(tape, n_bars)
-    return jax.tree.map(lambda x: x[..., 0], record), action[..., 0], valid
+    return jax.tree.map(lambda x: x[..., 0], record), decision.action[..., 0], valid, decision.vector[..., 0, :]
 
 
 def play_lanes(
