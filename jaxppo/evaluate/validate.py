@@ -88,8 +88,9 @@ class _Decision(NamedTuple):
     vector: jax.Array  # (S, L, A): the account vector that it was taken on
 
 
-_Act = Callable[[Any, _Carry, MarketStep, jax.Array, jax.Array], tuple[AccountState, StepRecord, _Decision | None]]
-_Scan = tuple[Callable[[_Carry, tuple], tuple[_Carry, tuple[StepRecord, _Decision | None]]], _Carry, tuple]
+# The last of each is a `_Decision`, or None where nothing was chosen.
+_Act = Callable[[Any, _Carry, MarketStep, jax.Array, jax.Array], tuple[AccountState, StepRecord, Any]]
+_Scan = tuple[Callable[[_Carry, tuple], tuple[_Carry, tuple[StepRecord, Any]]], _Carry, tuple]
 
 
 def _choosing(choose: Chooser, spec: EnvSpec, tape: Tape, costs: Costs) -> _Act:
@@ -141,7 +142,7 @@ def _player(act: _Act, inputs: Any, tape: Tape, n_bars: int, costs: Costs) -> _S
     closes = jnp.expand_dims(tape.close[symbol, t], -1)
     at_end = jnp.expand_dims(t == jnp.expand_dims(tape.length - 2, 0), -1)
 
-    def decide(carry: _Carry, x: tuple) -> tuple[_Carry, tuple[StepRecord, _Decision | None]]:
+    def decide(carry: _Carry, x: tuple) -> tuple[_Carry, tuple[StepRecord, Any]]:
         given, step, close, ok, last = x
         account, record, decision = act(given, carry, step, close, last)
         idle = jax.tree.map(jnp.zeros_like, record)._replace(equity=carry.account.equity)
