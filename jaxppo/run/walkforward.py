@@ -262,7 +262,7 @@ def walkforward_run(options: WalkforwardOptions, preset: str | None, given: Mapp
         console.print("no --data given: walking forward on the embedded synthetic market, which is made up")
     out = options.out or Path("runs") / f"walkforward-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     with whole_folder(out) as folder:
-        result = _compute(folder, options, prepared, resolved, device, source, console)
+        result = _compute(folder, options, prepared, resolved, device, source, console, out.name)
     show(console, result)
     console.print(f"files: {out}; report: {out / 'report.html'}")
     return out
@@ -276,6 +276,7 @@ def _compute(
     device: DeviceInfo,
     source: str,
     console: Console,
+    name: str,
 ) -> Result:
     """Everything between the claim of the folder and its name."""
     config, hyper = prepared.config, hyper_from(prepared.config)
@@ -312,5 +313,5 @@ def _compute(
     save_policies(folder, prepared, states, program, result)
     from jaxppo.report.walkforward import write_report  # matplotlib takes a second to import
 
-    write_report(folder)
+    write_report(folder, name)
     return result

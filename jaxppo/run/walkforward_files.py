@@ -100,7 +100,13 @@ def _tested(history: Split, number: int, plan: FoldPlan, output: FoldOutput) -> 
     return _Tested(number, plan, split, rows, time, Ledger(record, action, valid, benchmark, *curves))
 
 
-def _fold_row(tested: _Tested, output: FoldOutput, labels: Sequence[str]) -> dict[str, Any]:
+def last_training_bar(history: Split, plan: FoldPlan) -> int:
+    """Start of the last bar that any symbol trains on, UTC seconds."""
+    rows = np.flatnonzero(plan.train_decisions > 0)
+    return max(int(history.times[s][plan.train_length[s] - 1]) for s in rows)
+
+
+def _fold_row(tested: _Tested, output: FoldOutput, history: Split, labels: Sequence[str]) -> dict[str, Any]:
     plan, ledger = tested.plan, tested.ledger
     before, after = figures(output.train.pooled), figures(output.test.pooled)
     hold = float(ledger.pooled_benchmark[-1]) - 1.0
@@ -108,8 +114,10 @@ def _fold_row(tested: _Tested, output: FoldOutput, labels: Sequence[str]) -> dic
     return {
         "fold": tested.number,
         "train_begin": iso(plan.dates.train_begin),
+        "train_end": iso(last_training_bar(history, plan)),
         "test_begin": iso(plan.dates.test_begin),
         "test_end": iso(plan.dates.test_end),
+        "last_test": iso(int(tested.time[-1])),
         "train_symbols": int((plan.train_decisions > 0).sum()),
         "test_symbols": len(tested.rows),
         "train_decisions": int(plan.train_decisions.sum()),
@@ -235,7 +243,7 @@ def collect(
       seed: of the bootstrap.
     """
     tested = [_tested(history, k + 1, plan, at(outputs, k)) for k, plan in enumerate(plans)]
-    folds = pl.DataFrame([_fold_row(t, at(outputs, k), labels) for k, t in enumerate(tested)])
+    folds = pl.DataFrame([_fold_row(t, at(outputs, k), history, labels) for k, t in enumerate(tested)])
     rows = [row for k, t in enumerate(tested) for row in _fold_symbol_rows(t, at(outputs, k), history)]
     equity, joined, per_year = _joined(history, tested, outputs)
     curve = jnp.asarray(equity["equity"].to_numpy(), jnp.float32)
@@ -306,15 +314,13 @@ def show(console: Console, result: Result) -> None:
     console.print(
         _plain_table(
             "Folds: the last policy of each, in sample and out of sample",
-            ("fold", "test from", "Sharpe in", "out", "CAGR in", "out", "return", "hold", "maxDD", "PF", "trades"),
+            ("fold", "test from", "Sharpe in", "out", "return", "hold", "maxDD", "PF", "trades"),
             [
                 (
                     str(r["fold"]),
                     r["test_begin"][:10],
                     _two(r["in_sharpe"]),
                     _two(r["out_sharpe"]),
-                    percent(r["in_cagr"]),
-                    percent(r["out_cagr"]),
                     percent(r["out_return"]),
                     percent(r["out_buy_and_hold_return"]),
                     f"{100 * r['out_max_drawdown']:.1f}%",
@@ -334,9 +340,10 @@ def show(console: Console, result: Result) -> None:
         )
     )
     low, high = s["intervals_90"]["sharpe"]
+    trials = f"{s['trials']} trial{'' if s['trials'] == 1 else 's'}"
     console.print(
         f"{100 * s['positive_folds']:.0f}% of {s['folds']} folds made money, {100 * s['folds_above_buy_and_hold']:.0f}%"
         f" made more than buy-and-hold; Sharpe {s['joined']['policy']['sharpe']:.2f}, 90% interval {low:.2f} to"
-        f" {high:.2f}; P(Sharpe > 0) {_two(s['probabilistic_sharpe'])}, deflated by {s['trials']} trials"
+        f" {high:.2f}; P(Sharpe > 0) {_two(s['probabilistic_sharpe'])}, deflated by {trials}"
         f" {_two(s['deflated_sharpe'])}"
     )
