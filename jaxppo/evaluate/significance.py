@@ -79,6 +79,14 @@ def deflated_sharpe(m: Moments, trials: jax.Array | float) -> jax.Array:
     return probabilistic_sharpe(m, expected_max_sharpe(trials, std).astype(m.n.dtype))
 
 
+def curve_moments(equity: np.ndarray | jax.Array) -> Moments:
+    """Moments of the returns a bar of a curve (U,) that starts at 1; a ruined account returns nothing from there on."""
+    path = np.concatenate([np.ones(1), np.asarray(equity, np.float64)])
+    owned = path[:-1] > 0
+    returns = np.where(owned, path[1:] / np.where(owned, path[:-1], 1.0) - 1.0, 0.0)
+    return moments(jnp.asarray(returns, jnp.float32), jnp.ones(len(returns), bool))
+
+
 def resampled_bars(key: jax.Array, n: jax.Array, length: int) -> jax.Array:
     """Bars of one stationary bootstrap draw (Politis and Romano 1994): (length,) int32 in [0, n).
 

@@ -129,15 +129,18 @@ def lookup(mapping: dict[str, Any], *keys: str, default: Any = None) -> Any:
     return default if found is None else found
 
 
+def load_evaluation(equity: Path, trades: Path, symbols: Path) -> Evaluation:
+    """What a policy did, from its three files; `RunDirectoryError` where one cannot be read."""
+    return Evaluation(
+        equity=_frame(equity, pl.read_parquet, EQUITY_COLUMNS),
+        trades=_frame(trades, pl.read_parquet, TRADE_COLUMNS),
+        symbols=_numbers(symbols, SYMBOL_COLUMNS, text=SYMBOL_COLUMNS),
+    )
+
+
 def _evaluation(folder: Path, which: str) -> Evaluation | None:
     paths = [folder / f"{which}_{part}" for part in ("equity.parquet", "trades.parquet", "symbols.csv")]
-    if not all(path.is_file() for path in paths):
-        return None
-    return Evaluation(
-        equity=_frame(paths[0], pl.read_parquet, EQUITY_COLUMNS),
-        trades=_frame(paths[1], pl.read_parquet, TRADE_COLUMNS),
-        symbols=_numbers(paths[2], SYMBOL_COLUMNS, text=SYMBOL_COLUMNS),
-    )
+    return load_evaluation(*paths) if all(path.is_file() for path in paths) else None
 
 
 def _numbers(path: Path, columns: tuple[str, ...], text: tuple[str, ...]) -> pl.DataFrame:

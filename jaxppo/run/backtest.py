@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import jax
 import numpy as np
-import polars as pl
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -28,16 +26,35 @@ from jaxppo.evaluate.validate import n_decisions
 from jaxppo.market.bars import Bars, load_bars
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.dataset import Market, Split, build_evaluation, decision_times
-from jaxppo.run.backtest_files import Facts, baseline_rows, beaten_share, cost_rows, whole_folder, write_backtest
+from jaxppo.run.backtest_facts import (
+    FOLDER,
+    SplitName,
+    data_warnings,
+    look_warnings,
+    read_cutoffs,
+    read_manifest,
+    seen_shares,
+    seen_warnings,
+    terms,
+    unfinished_warnings,
+    validation_record,
+)
+from jaxppo.run.backtest_files import (
+    Facts,
+    baseline_rows,
+    beaten_share,
+    cost_rows,
+    sharpe_probabilities,
+    whole_folder,
+    write_backtest,
+)
 from jaxppo.run.checkpoint import RestoredPolicy, Which, restore_policy
 from jaxppo.run.device import enable_compilation_cache
-from jaxppo.run.directory import MANIFEST, METRICS, iso
+from jaxppo.run.directory import iso
+from jaxppo.run.gate import Record, gate_line, judge_policy, write_gate
 from jaxppo.run.loop import evaluation_set
 from jaxppo.run.rows import percent, symbol_rows
 from jaxppo.run.session import load_market_bars
-
-FOLDER = "backtest"
-SplitName = Literal["validation", "test", "all"]
 
 
 @dataclass(frozen=True)
@@ -77,41 +94,6 @@ def parse_which(text: str) -> Which:
     raise ConfigError(f"which: unknown checkpoint {text!r}; give best, latest, final or the number of an update")
 
 
-def read_manifest(run_dir: Path) -> dict[str, Any]:
-    """The manifest of a run; `RunDirectoryError` where there is none to read."""
-    path = run_dir / MANIFEST
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        return {"data": raw["data"], "cutoffs": raw["data"]["cutoffs"], "hash": raw["data"]["hash"]}
-    except FileNotFoundError as error:
-        raise RunDirectoryError(f"{run_dir}: holds no run ({MANIFEST} is missing); give a run directory") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunDirectoryError(f"{path}: cannot be read as the manifest of a run ({error!r})") from error
-
-
-def read_cutoffs(manifest: dict[str, Any], run_dir: Path) -> tuple[int, int] | None:
-    """The run's cut-off dates in UTC seconds; None for a run split by symbol."""
-    if manifest["cutoffs"] is None:
-        return None
-    try:
-        one, two = (int(datetime.fromisoformat(c).timestamp()) for c in manifest["cutoffs"])
-    except (ValueError, TypeError) as error:
-        raise RunDirectoryError(f"{run_dir / MANIFEST}: data.cutoffs must be two ISO dates ({error})") from error
-    return one, two
-
-
-def looks(run_dir: Path, which: Which, update: int) -> int:
-    """Validations that the policy was chosen from: all of the run for the best, else those up to its update."""
-    path = run_dir / METRICS
-    try:
-        frame = pl.read_csv(path, columns=["update", "val_fitness"])
-    except FileNotFoundError:
-        return 1
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise RunDirectoryError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
-    return max(1, frame.height if which == "best" else frame.filter(pl.col("update") <= update).height)
-
-
 def load_backtest_bars(options: BacktestOptions, config: Config) -> tuple[list[Bars], str, Config]:
     """The bars to play over, what to call them, and the configuration with them as its data."""
     if options.data is None:
@@ -134,46 +116,6 @@ def load_backtest_bars(options: BacktestOptions, config: Config) -> tuple[list[B
     return bars, options.data, dataclasses.replace(config, data=data)
 
 
-def seen_shares(split: Split, cutoffs: tuple[int, int] | None) -> dict[str, float]:
-    """Shares of the decisions at times before the run's first cut-off date (`train`), between both, and after."""
-    if cutoffs is None:
-        return {}
-    at = np.concatenate(decision_times(split))
-    train, validation = float((at < cutoffs[0]).mean()), float(((at >= cutoffs[0]) & (at < cutoffs[1])).mean())
-    return {"train": train, "validation": validation, "test": 1.0 - train - validation}
-
-
-def seen_warnings(shares: dict[str, float], which: Which, split: SplitName) -> list[str]:
-    """What the policy had seen of the bars that it is judged on."""
-    found = []
-    if not shares:
-        found.append("the run was split by symbol, so the policy was trained on times that other symbols are tested on")
-        if split == "all":
-            found.append("most of these bars were trained on; the figures say little about bars to come")
-    if shares.get("train", 0) > 0:
-        share = 100 * shares["train"]
-        found.append(f"{share:.1f} % of the decisions are at times that the run trained on (in sample)")
-    if shares.get("validation", 0) > 0:
-        chosen = ", where this policy was chosen as the best" if which == "best" else ""
-        found.append(f"{100 * shares['validation']:.1f} % of the decisions lie in the validation period{chosen}")
-    return found
-
-
-def data_warnings(policy: RestoredPolicy, market: Market, manifest: dict[str, Any], own_data: bool) -> list[str]:
-    """What is different about the bars."""
-    found = list(market.warnings)
-    trained = manifest["data"].get("interval")
-    interval = format_interval(market.bars[0].interval)
-    if trained is not None and trained != interval:
-        found.append(f"the policy was trained on {trained} bars and is played on {interval} bars")
-    if own_data and policy.info.data_hash != market.data_hash:
-        found.append(
-            f"the run's data changed since it was trained (hash {policy.info.data_hash[:12]}, now"
-            f" {market.data_hash[:12]})"
-        )
-    return found
-
-
 @dataclass(frozen=True)
 class Prepared:
     """A policy, the bars that it is played over, and what is known about both."""
@@ -184,6 +126,7 @@ class Prepared:
     market: Market
     split: Split
     facts: Facts
+    record: Record
 
 
 def prepare(options: BacktestOptions) -> Prepared:
@@ -204,6 +147,7 @@ def prepare(options: BacktestOptions) -> Prepared:
         )
     restore_policy(run_dir, info.update, market)  # features of the data are those of the policy
     split = market.splits[options.split]
+    record = validation_record(run_dir, which, info)
     shares = seen_shares(split, cutoffs)
     at = decision_times(split)
     facts = Facts(
@@ -219,17 +163,21 @@ def prepare(options: BacktestOptions) -> Prepared:
         cutoffs=(iso(cutoffs[0]), iso(cutoffs[1])) if cutoffs else None,
         decisions=sum(len(t) for t in at),
         seen=shares,
-        looks=looks(run_dir, which, info.update),
+        looks=record.looks,
         validation_fitness=info.fitness,
         random_draws=options.random_draws,
         seed=options.seed,
         labels=info.actions.labels,
+        finished=manifest["finished"],
+        terms=terms(market, config),
         warnings=(
+            *unfinished_warnings(manifest, info),
             *seen_warnings(shares, which, options.split),
+            *look_warnings(run_dir, options.split),
             *data_warnings(policy, market, manifest, options.data is None),
         ),
     )
-    return Prepared(policy, env_spec(config.env, config.reward), config, market, split, facts)
+    return Prepared(policy, env_spec(config.env, config.reward), config, market, split, facts, record)
 
 
 def compute(prepared: Prepared) -> tuple[Backtest, float, float]:
@@ -281,6 +229,20 @@ def _cell(column: str, value: float) -> str:
     return "n/a" if np.isnan(value) else f"{value:,.0f}" if column == "trades" else f"{value:.2f}"
 
 
+def chance_lines(done: Backtest, looks: int) -> list[str]:
+    """How far chance could explain the figures."""
+    i = done.intervals
+    low, high = (percent(float(x)) for x in i.net_return)
+    chance = sharpe_probabilities(done, looks)
+    shown = {k: "n/a" if np.isnan(v) else f"{100 * v:.0f}%" for k, v in chance.items()}
+    return [
+        f"90% intervals: return {low} to {high}, Sharpe {i.sharpe.low:.2f} to {i.sharpe.high:.2f},"
+        f" maximum drawdown {100 * i.max_drawdown.low:.1f}% to {100 * i.max_drawdown.high:.1f}%",
+        f"P(true Sharpe > 0) {shown['probabilistic_sharpe']}; P(true Sharpe > best of {looks} skill-less looks)"
+        f" {shown['deflated_sharpe']}",
+    ]
+
+
 def show(console: Console, prepared: Prepared, done: Backtest) -> None:
     """What a trader asks first."""
     facts = prepared.facts
@@ -296,11 +258,12 @@ def show(console: Console, prepared: Prepared, done: Backtest) -> None:
         figure_table("Policy and baselines at the same costs", "", [(r["name"], r) for r in baseline_rows(done)])
     )
     console.print(
-        f"the policy beats {100 * beaten:.0f}% of {facts.random_draws} draws of its own decisions at other"
-        " times by net return;"
-        " stops and take-profit act on all but buy-and-hold",
+        f"random: the policy's own positions at other times; it beats {100 * beaten:.0f}% of"
+        f" {facts.random_draws} such draws by net return",
         highlight=False,
     )
+    for line in chance_lines(done, facts.looks):
+        console.print(line, highlight=False)
     console.print(figure_table("Cost sweep", "costs", [(f"{r['cost_multiple']:g}x", r) for r in cost_rows(done)]))
     rows = symbol_rows(done.validation, prepared.split.symbols, facts.labels)[:-1]
     rows.sort(key=lambda r: -r["return"])
@@ -317,7 +280,16 @@ def backtest_run(options: BacktestOptions) -> Path:
     console = Console()
     with whole_folder(out) as folder:
         done, compile_seconds, run_seconds = compute(prepared)
+        policy = prepared.policy
+        played = (done.validation, done.ledger)
+        gate = judge_policy(played, prepared.split, policy.info.actions, prepared.config.gate, prepared.record)
         write_backtest(folder, prepared.facts, done, prepared.split)
+        write_gate(folder, gate)
+        from jaxppo.report.backtest import write_backtest_report  # matplotlib takes a second to import
+
+        write_backtest_report(folder)
     show(console, prepared, done)
-    console.print(f"compiled in {compile_seconds:.1f} s, played in {run_seconds:.1f} s; files: {out}", highlight=False)
+    console.print(gate_line(gate), highlight=False)
+    console.print(f"compiled in {compile_seconds:.1f} s, played in {run_seconds:.1f} s", highlight=False)
+    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
     return out

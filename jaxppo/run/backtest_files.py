@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import polars as pl
 
 from jaxppo.errors import RunDirectoryError
 from jaxppo.evaluate.backtest import COST_MULTIPLES, Backtest
-from jaxppo.evaluate.metrics import Metrics, moments
-from jaxppo.evaluate.significance import deflated_sharpe, probabilistic_sharpe
+from jaxppo.evaluate.metrics import Metrics
+from jaxppo.evaluate.significance import curve_moments, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
 from jaxppo.market.dataset import Split, decision_times, joint_calendar
 from jaxppo.run.artifacts import equity_frame, trades_frame
 from jaxppo.run.rows import symbol_rows
@@ -48,6 +47,8 @@ class Facts:
     random_draws: int
     seed: int
     labels: tuple[str, ...]
+    finished: bool  # the run
+    terms: Mapping[str, Any]  # costs a side by class, stops, exposure
     warnings: tuple[str, ...]
 
 
@@ -88,6 +89,12 @@ def baseline_rows(done: Backtest) -> list[dict[str, Any]]:
     return [{"name": name, **_figures(metrics)} for name, metrics in named]
 
 
+def random_rows(done: Backtest) -> list[dict[str, Any]]:
+    """Pooled figures of every random draw."""
+    random = done.baselines.random
+    return [{"draw": i, **_figures(jax.tree.map(lambda x, i=i: x[i], random))} for i in range(len(random.net_return))]
+
+
 def cost_rows(done: Backtest) -> list[dict[str, Any]]:
     """Pooled figures of the policy at each multiple of the costs."""
     return [
@@ -103,13 +110,17 @@ def beaten_share(done: Backtest) -> float:
 
 def sharpe_probabilities(done: Backtest, looks: int) -> dict[str, float]:
     """Probabilities that the true Sharpe of the pool is above 0, and above the best of `looks` skill-less policies."""
-    equity = jnp.asarray(done.ledger.pooled_equity)
-    returns = equity / jnp.concatenate([jnp.ones_like(equity[:1]), equity[:-1]]) - 1.0
-    m = moments(returns, jnp.ones_like(equity, bool))
+    m = curve_moments(done.ledger.pooled_equity)
     return {
         "probabilistic_sharpe": float(probabilistic_sharpe(m)),
-        "deflated_sharpe": float(deflated_sharpe(m, jnp.float32(looks))),
+        "deflated_sharpe": float(deflated_sharpe(m, float(looks))),
     }
+
+
+def luck_sharpe(done: Backtest, looks: int, bars_per_year: float) -> float:
+    """Sharpe ratio a year that the best of `looks` skill-less policies is expected to show over as many bars."""
+    bars = max(len(done.ledger.pooled_equity) - 1, 1)
+    return float(expected_max_sharpe(float(looks), math.sqrt(bars_per_year / bars)))
 
 
 def plain_json(value: Any) -> Any:
@@ -131,6 +142,22 @@ def _curve(done: Backtest, split: Split) -> pl.DataFrame:
     equity = np.concatenate([[1.0], done.ledger.pooled_equity.astype(np.float64)])
     fall = 1.0 - equity / np.maximum.accumulate(equity)
     return pl.DataFrame({"Time": pl.Series(time).cast(pl.Datetime("us")), "Equity": equity, "DrawdownPct": fall})
+
+
+def _baseline_curves(done: Backtest, split: Split) -> pl.DataFrame:
+    """Pooled equity of momentum, and of the random draws the mean and the 5th and 95th percentile at every bar."""
+    joint, _, _ = joint_calendar(split)
+    random = np.asarray(done.baselines.random_equity, np.float64)
+    low, high = np.percentile(random, (5, 95), axis=0)
+    return pl.DataFrame(
+        {
+            "time": pl.Series(joint * 1_000_000).cast(pl.Datetime("us", "UTC")),
+            "momentum": np.asarray(done.baselines.momentum_equity, np.float64),
+            "random_mean": random.mean(0),
+            "random_p5": low,
+            "random_p95": high,
+        }
+    )
 
 
 def _backtesting_trades(trades: pl.DataFrame, curve: pl.DataFrame, n_symbols: int) -> pl.DataFrame:
@@ -162,6 +189,8 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> 
     first = pl.col("Equity").shift(1).fill_null(1.0)
     daily = days.select("date", **{"return": pl.col("Equity") / first - 1.0})
     frames = {
+        "random_draws": pl.DataFrame(random_rows(done)),
+        "baselines_equity": _baseline_curves(done, split),
         "symbols": pl.DataFrame(symbol_rows(done.validation, split.symbols, facts.labels)),
         "baselines": pl.DataFrame(baseline_rows(done)),
         "costs": pl.DataFrame(cost_rows(done)),
@@ -176,12 +205,15 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> 
         frame.write_csv(folder / f"{name}.csv")
     equity.write_parquet(folder / "equity.parquet")
     trades.write_parquet(folder / "trades.parquet")
+    per_year = joint_calendar(split)[2]
     shares = zip(facts.labels, done.validation.action_share.tolist(), strict=True)
     report = {
         **dataclasses.asdict(facts),
-        "bars_per_year": joint_calendar(split)[2],
+        "bars_per_year": per_year,
         "pooled": _figures(done.validation.pooled),
+        "intervals_90": {k: [float(v.low), float(v.high)] for k, v in done.intervals._asdict().items()},
         **sharpe_probabilities(done, facts.looks),
+        "luck_sharpe": luck_sharpe(done, facts.looks, per_year),
         "action_share": dict(shares),
         "baselines": {row.pop("name"): row for row in baseline_rows(done)},
         "random_beaten_share": beaten_share(done),

@@ -1,18 +1,17 @@
-"""gate.json: the gate's verdict on the best policy of a run, on the validation split."""
+"""gate.json: the gate's verdict on what a policy did on a split."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 
-from jaxppo.config.schema import Config
+from jaxppo.config.schema import GateConfig
 from jaxppo.env.actions import ActionTable
 from jaxppo.evaluate.gate import Gate, evidence, judge
-from jaxppo.evaluate.metrics import moments
-from jaxppo.evaluate.significance import deflated_sharpe
+from jaxppo.evaluate.significance import curve_moments, deflated_sharpe
 from jaxppo.evaluate.validate import Ledger, Validation
 from jaxppo.market.dataset import Split
 from jaxppo.run.directory import write_atomic
@@ -20,30 +19,34 @@ from jaxppo.run.directory import write_atomic
 GATE = "gate.json"
 
 
-def judge_validation(
-    best: tuple[Validation, Ledger],
-    final: Validation,
-    split: Split,
-    actions: ActionTable,
-    config: Config,
+@dataclass(frozen=True)
+class Record:
+    """What a run's validations say of a policy that was chosen from them."""
+
+    looks: int  # validations that it was chosen from, the untrained policy's included
+    peak_fitness: float  # of all validations
+    final_fitness: float  # of the last
+
+
+def judge_policy(
+    played: tuple[Validation, Ledger], split: Split, actions: ActionTable, config: GateConfig, record: Record
 ) -> Gate:
-    """Judge a run's best policy, whose fitness is the peak, deflated by the number of validations. Host arrays."""
-    validation, ledger = best
-    looks = 1 + len(config.segments)  # the untrained policy is looked at too
-    path = np.concatenate([np.ones(1), np.asarray(ledger.pooled_equity, np.float64)])
-    owned = path[:-1] > 0
-    returns = np.where(owned, path[1:] / np.where(owned, path[:-1], 1.0) - 1.0, 0.0)
-    m = moments(jnp.asarray(returns, jnp.float32), jnp.ones(len(returns), bool))
-    deflated = float(deflated_sharpe(m, float(looks)))
+    """Judge what a policy did on a split, with the Sharpe ratio deflated by the looks. Host arrays.
+
+    The overfit flag compares the run's last validation with its best, wherever the policy is played: on other bars a
+    fitness under the best of many validations is what chance alone leads to.
+    """
+    validation, ledger = played
+    deflated = float(deflated_sharpe(curve_moments(ledger.pooled_equity), float(record.looks)))
     allow_short = np.asarray(split.tape.allow_short)
-    valid, peak = np.asarray(ledger.valid), float(validation.pooled.fitness)
-    found = evidence(validation, ledger.record, valid, actions, deflated, peak, allow_short)
-    return judge(found._replace(final_fitness=float(final.pooled.fitness)), config.gate)
+    valid = np.asarray(ledger.valid)
+    found = evidence(validation, ledger.record, valid, actions, deflated, record.peak_fitness, allow_short)
+    return judge(found._replace(final_fitness=record.final_fitness), config)
 
 
-def write_gate(run_dir: Path, gate: Gate) -> None:
-    """Write RUN_DIR/gate.json."""
-    write_atomic(run_dir / GATE, json.dumps(gate.to_json(), indent=2, allow_nan=False))
+def write_gate(folder: Path, gate: Gate) -> None:
+    """Write FOLDER/gate.json."""
+    write_atomic(folder / GATE, json.dumps(gate.to_json(), indent=2, allow_nan=False))
 
 
 def gate_line(gate: Gate) -> str:

@@ -24,7 +24,7 @@ from jaxppo.ppo.update import TrainState, hyper_from
 from jaxppo.run.artifacts import write_validation
 from jaxppo.run.checkpoint import CheckpointInfo, CheckpointWriter, restore_policy
 from jaxppo.run.directory import MetricsCsv
-from jaxppo.run.gate import gate_line, judge_validation, write_gate
+from jaxppo.run.gate import Record, gate_line, judge_policy, write_gate
 from jaxppo.run.progress import Display
 from jaxppo.run.rows import metrics_columns, train_columns, train_means, validation_line, validation_row
 from jaxppo.run.tensorboard import EventWriter
@@ -205,7 +205,9 @@ class Trainer:
         if at.best_update != at.update:
             best = self._play(state, restore_policy(self._run_dir, at.best_update).params)
         write_validation(self._run_dir, "best", best[0], best[1], split, labels)
-        gate = judge_validation(best, final[0], split, self._actions, self._config)
+        looks = 1 + len(self._config.segments)  # the untrained policy is looked at too
+        record = Record(looks, float(best[0].pooled.fitness), float(final[0].pooled.fitness))
+        gate = judge_policy(best, split, self._actions, self._config.gate, record)
         write_gate(self._run_dir, gate)
         return gate
 
