@@ -24,7 +24,19 @@ from jaxppo.report.rundata import load_run
 from jaxppo.report.text import number, percent
 from tests.reference.run_directory import LABELS, Fake, write_run
 
-SECTIONS = ("verdict", "warnings", "equity", "learning", "trades", "actions", "rewards", "symbols", "run", "glossary")
+SECTIONS = (
+    "verdict",
+    "warnings",
+    "equity",
+    "learning",
+    "trades",
+    "actions",
+    "rewards",
+    "symbols",
+    "gate",
+    "run",
+    "glossary",
+)
 
 
 class Page(HTMLParser):
@@ -115,6 +127,20 @@ def test_shows_changed_values_with_their_source(page: Page) -> None:
     assert "Program: memory 3.0 MiB" in page.text
 
 
+def test_shows_the_gate_and_what_it_decided_on(page: Page) -> None:
+    assert "Gate: REVIEW: promising, but not yet worth money" in page.text
+    assert "profit factor 1.40 (at least 1.80), deflated Sharpe ratio \u2013 (at least 95\u00a0%)" in page.text
+    assert "Profit factor 1.40 \u2265 1.30, holds \u2265 1.80, fails" in page.text
+    assert "98\u00a0% of the bars in the market were short" in page.text
+
+
+def test_names_the_gate_that_cannot_be_read(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "gate.json").write_text("{}")
+    with pytest.raises(RunDirectoryError, match=r"gate\.json has no 'verdict'"):
+        load_run(run)
+
+
 def test_passes_on_the_warnings_of_the_data(page: Page) -> None:
     assert "AAPL: 3 bars repeat" in page.text
 
@@ -123,7 +149,7 @@ def test_is_the_same_when_made_again_and_leaves_no_temporary_file(run: Path, pag
     first = (run / "report.html").read_bytes()
     assert write_report(run).read_bytes() == first
     names = {path.name for path in run.iterdir()}
-    assert names == {"config.yaml", "manifest.json", "metrics.csv", "validation", "plots", "report.html"}
+    assert names == {"config.yaml", "manifest.json", "metrics.csv", "gate.json", "validation", "plots", "report.html"}
 
 
 def test_removes_charts_that_no_longer_have_data(tmp_path: Path) -> None:
@@ -141,6 +167,7 @@ def test_interrupted_before_the_first_validation(tmp_path: Path) -> None:
     assert page.images() == []
     assert "No validated policy yet" in page.text
     assert "it has no validation yet" in page.text
+    assert "The gate judges a run when it has finished." in page.text
 
 
 def test_first_validation_only(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from jaxppo.report.backtest_plots import make_plots
 from jaxppo.report.findings import Card, Finding
 from jaxppo.report.page import DOT, replace_file
 from jaxppo.report.plots import MAX_SYMBOLS, MAX_TRADES, busiest_symbol, ranked_symbols
-from jaxppo.report.rundata import Evaluation, load_evaluation, lookup
+from jaxppo.report.rundata import Evaluation, load_evaluation, load_gate, lookup
 from jaxppo.report.tables import esc
 from jaxppo.report.text import moment, number, percent, plain_value, plural
 
@@ -26,8 +26,8 @@ NAMES = {
     "flat": "Always flat",
     "momentum": "Momentum, 20 bars",
     "random_mean": "Random times, mean",
-    "random_p5": "Random times, 5th percentile",
-    "random_p95": "Random times, 95th percentile",
+    "random_p5": "Random times, 5 %",
+    "random_p95": "Random times, 95 %",
 }
 _INTERVALS = {
     "net_return": ("Net return", lambda x: percent(x, sign=True)),
@@ -59,7 +59,7 @@ def load_backtest(folder: Path) -> BacktestData:
     played = load_evaluation(folder / "equity.parquet", folder / "trades.parquet", folder / "symbols.csv")
     return BacktestData(
         facts=_numbers(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))),
-        gate=json.loads((folder / "gate.json").read_text(encoding="utf-8")),
+        gate=load_gate(folder / "gate.json"),
         played=played,
         curves=pl.read_csv(folder / "baselines_equity.csv"),
         draws=pl.read_csv(folder / "random_draws.csv"),
@@ -100,7 +100,7 @@ def render(data: BacktestData, images: dict[str, bytes]) -> str:
         ("costs", "If trading costs more", _costs(data, images)),
         ("trades", "Trades", _trades(data, images)),
         ("symbols", "Symbols", _symbols(data, images)),
-        ("gate", "Gate", _gate(data)),
+        ("gate", "Gate", gate.section(data.gate)),
         ("played", "What was played", tables.definitions(_facts(data))),
         ("glossary", "Glossary", tables.glossary()),
     ]
@@ -301,7 +301,12 @@ def _trades(data: BacktestData, images: dict[str, bytes]) -> str:
         f"The latest trades, at most {MAX_TRADES}, on {symbol}, the symbol with the most. Triangles are entries, "
         "points are exits; full green lines gained, dashed ones lost."
     )
-    return page.figure(images, "trades", "Trades on the price", caption, "") + tables.trade_table(data.played)
+    money = "Net profit and fees are in units of the equity that each symbol\u2019s account started with."
+    return (
+        page.figure(images, "trades", "Trades on the price", caption, "")
+        + tables.trade_table(data.played)
+        + f'<p class="muted">{esc(money)}</p>'
+    )
 
 
 def _symbols(data: BacktestData, images: dict[str, bytes]) -> str:
@@ -309,16 +314,6 @@ def _symbols(data: BacktestData, images: dict[str, bytes]) -> str:
     some = "" if n <= MAX_SYMBOLS else f" The {MAX_SYMBOLS // 2} best and worst of {n} symbols are shown."
     caption = f"Growth of 1.00 on each symbol: the policy in blue, buy-and-hold in grey.{some}"
     return page.figure(images, "symbols", "Equity of each symbol", caption, "") + tables.symbol_table(data.played)
-
-
-def _gate(data: BacktestData) -> str:
-    return (
-        f"<p>{esc(gate.verdict(data.gate).title)}.</p>"
-        + gate.table(data.gate)
-        + (page.findings_list(gate.flags(data.gate)) if data.gate["flags"] else "")
-        + '<p class="muted">Thresholds are those of the run\u2019s configuration (gate_*). A flag keeps a policy from '
-        "APPROVED. The same, for machines: gate.json.</p>"
-    )
 
 
 def _facts(data: BacktestData) -> list[tuple[str, str]]:

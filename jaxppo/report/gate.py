@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from jaxppo.report import tables
+from jaxppo.report import page, tables
 from jaxppo.report.findings import Finding
 from jaxppo.report.text import MISSING, number, percent
 
@@ -45,6 +45,20 @@ def _flag_text(name: str, value: float, threshold: float) -> tuple[str, str]:
     return name.replace("_", " "), f"{number(value)}, threshold {number(threshold)}."
 
 
+def section(gate: dict[str, Any] | None) -> str:
+    """The body of a page's section on the gate."""
+    if gate is None:
+        return '<p class="muted">The gate judges a run when it has finished.</p>'
+    found = verdict(gate)
+    return (
+        f"<p><b>{tables.esc(found.title)}.</b> {tables.esc(found.text)}</p>"
+        + table(gate)
+        + (page.findings_list(flags(gate)) if gate["flags"] else "")
+        + '<p class="muted">Thresholds are those of the run\u2019s configuration (gate_*). A flag keeps a policy from '
+        "APPROVED. The same, for machines: gate.json.</p>"
+    )
+
+
 def flags(gate: dict[str, Any]) -> list[Finding]:
     """Flagged habits as findings."""
     found = [_flag_text(f["name"], _value(f["value"]), _value(f["threshold"])) for f in gate["flags"]]
@@ -71,7 +85,7 @@ def _failed(gate: dict[str, Any], level: str) -> str:
         if reason["level"] == level and not reason["passed"]:
             name, show = _METRICS.get(reason["metric"], (reason["metric"], number))
             bound = "at most" if reason["metric"] in _AT_MOST else "at least"
-            parts.append(f"{name.lower()} {show(_value(reason['value']))} ({bound} {show(reason['threshold'])})")
+            parts.append(f"{name[:1].lower()}{name[1:]} {show(_value(reason['value']))} ({bound} {show(reason['threshold'])})")
     return ", ".join(parts)
 
 
@@ -91,4 +105,4 @@ def _threshold(reason: dict[str, Any] | None, show: Any) -> str:
     if reason is None:
         return MISSING
     sign = "\u2264" if reason["metric"] in _AT_MOST else "\u2265"
-    return f"{sign} {show(reason['threshold'])}  {'holds' if reason['passed'] else 'fails'}"
+    return f"{sign} {show(reason['threshold'])}, {'holds' if reason['passed'] else 'fails'}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxppo.report import findings, page, plots, tables
+from jaxppo.report import findings, gate, page, plots, tables
 from jaxppo.report.findings import Finding
 from jaxppo.report.page import DOT, replace_file
 from jaxppo.report.rundata import RunData, best_row, load_run, lookup, values
@@ -44,6 +44,7 @@ def render(run: RunData, images: dict[str, bytes]) -> str:
         ("actions", "Actions", _actions(images)),
         ("rewards", "Reward components", _rewards(images)),
         ("symbols", "Symbols", _symbols(run)),
+        ("gate", "Gate", gate.section(run.gate)),
         ("run", "Run", _run(run)),
         ("glossary", "Glossary", tables.glossary()),
     ]
@@ -80,6 +81,9 @@ def _header(run: RunData) -> str:
 def _verdict(run: RunData) -> str:
     verdict = findings.verdict(run)
     doubt = f'<p class="muted">{esc(findings.caveat(run))}</p>' if run.shown else ""
+    if run.gate is not None:
+        judged = gate.verdict(run.gate)
+        doubt = f"<p><b>Gate: {esc(judged.title)}.</b> {esc(judged.text)}</p>" + doubt
     return (
         f'<section class="verdict {verdict.tone}" id="verdict"><h2>{esc(verdict.title)}</h2>'
         f"<p>{esc(verdict.text)}</p>{doubt}</section>"

@@ -60,6 +60,8 @@ class RunData:
     """One row a validation, all columns float64; no rows before the first validation."""
     best: Evaluation | None
     final: Evaluation | None
+    gate: dict[str, Any] | None = None
+    """gate.json; None before the run has finished."""
 
     @property
     def shown(self) -> Evaluation | None:
@@ -87,6 +89,7 @@ def load_run(run_dir: Path) -> RunData:
         metrics=_numbers(metrics, METRIC_COLUMNS, text=()) if metrics.is_file() else pl.DataFrame(),
         best=_evaluation(run_dir / "validation", "best"),
         final=_evaluation(run_dir / "validation", "final"),
+        gate=load_gate(run_dir / "gate.json") if (run_dir / "gate.json").is_file() else None,
     )
 
 
@@ -127,6 +130,15 @@ def lookup(mapping: dict[str, Any], *keys: str, default: Any = None) -> Any:
             return default
         found = found[key]
     return default if found is None else found
+
+
+def load_gate(path: Path) -> dict[str, Any]:
+    """A gate.json; `RunDirectoryError` where it cannot be read."""
+    gate = _mapping(path, json.loads)
+    missing = [name for name in ("verdict", "reasons", "flags") if name not in gate]
+    if missing:
+        raise RunDirectoryError(f"{path} has no {missing[0]!r}")
+    return gate
 
 
 def load_evaluation(equity: Path, trades: Path, symbols: Path) -> Evaluation:

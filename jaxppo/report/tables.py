@@ -267,7 +267,7 @@ def _flat(config: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 GLOSSARY: tuple[tuple[str, str], ...] = (
-    ("Net return", "Change of equity over the validation bars after fees, spread, slippage and borrow cost."),
+    ("Net return", "Change of equity over the bars played after fees, spread, slippage and borrow cost."),
     ("Buy-and-hold", "The same capital bought at the first bar at the same costs and kept."),
     ("Sharpe", "Mean of the per-bar net returns over their standard deviation, times the root of the bars a year."),
     ("Sortino", "Like Sharpe, but over the deviation of the losing bars only."),

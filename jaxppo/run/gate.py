@@ -50,7 +50,15 @@ def write_gate(folder: Path, gate: Gate) -> None:
 
 
 def gate_line(gate: Gate) -> str:
-    """The verdict in one line, with what failed."""
-    failed = [f"{r.metric} {r.value:.3g} (for {r.level} {r.threshold:g})" for r in gate.reasons if not r.passed]
-    failed += [f"flag {f.name} {f.value:.3g}" for f in gate.flags]
-    return f"gate: {gate.verdict}" + (f"; {', '.join(failed)}" if failed else "")
+    """The verdict in one line: what a review or an approval lacks, each figure against the lowest bar it misses."""
+    lacks: dict[str, list[str]] = {"REVIEW": [], "APPROVED": []}
+    named: set[str] = set()
+    for level, found in lacks.items():
+        for r in gate.reasons:
+            if r.level == level and not r.passed and r.metric not in named:
+                named.add(r.metric)
+                found.append(f"{r.metric} {r.value:.3g} (needs {r.threshold:g})")
+    parts = [f"for {level}: {', '.join(found)}" for level, found in lacks.items() if found]
+    if gate.flags:
+        parts.append("flags: " + ", ".join(f"{f.name} {f.value:.3g}" for f in gate.flags))
+    return "; ".join([f"gate: {gate.verdict}", *parts])

@@ -233,6 +233,15 @@ def manifest_of(fake: Fake) -> dict[str, Any]:
     return manifest
 
 
+def gate_of() -> dict[str, Any]:
+    """A gate.json of a policy that falls short of approval in three ways."""
+    low = {"metric": "profit_factor", "value": 1.4, "level": "APPROVED", "threshold": 1.8, "passed": False}
+    unknown = {"metric": "deflated_sharpe", "value": None, "level": "APPROVED", "threshold": 0.95, "passed": False}
+    held = {"metric": "profit_factor", "value": 1.4, "level": "REVIEW", "threshold": 1.3, "passed": True}
+    flag = {"name": "one_sided", "value": 0.02, "threshold": 0.95}
+    return {"verdict": "REVIEW", "reasons": [low, unknown, held], "flags": [flag]}
+
+
 def write_run(run_dir: Path, fake: Fake = Fake(), evaluations: tuple[str, ...] = ("best", "final")) -> Path:
     """A run directory as the trainer leaves it."""
     rng = np.random.default_rng(5)
@@ -243,6 +252,8 @@ def write_run(run_dir: Path, fake: Fake = Fake(), evaluations: tuple[str, ...] =
     (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
     (run_dir / "manifest.json").write_text(json.dumps(manifest_of(fake)))
     metrics_frame(fake, rng).write_csv(run_dir / "metrics.csv")
+    if fake.finished:
+        (run_dir / "gate.json").write_text(json.dumps(gate_of()))
     for which in evaluations:
         write_evaluation(run_dir / "validation", which, fake, rng)
     return run_dir
