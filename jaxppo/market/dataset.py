@@ -95,7 +95,7 @@ def build_market(
     tables = tables or _tables(bars, config)
     min_bars = tables[0].min_bars
     cut = [_trim(b, t.values, min_bars) for b, t in zip(bars, tables, strict=True)]
-    purge = _purge(config, receptive_field)
+    purge = purge_gap(config, receptive_field)
     ranges, cutoffs, warnings = _ranges(cut, config, receptive_field, purge)
     needed = {
         "train": config.budget.n_steps + REWARD_HORIZON,
@@ -141,7 +141,7 @@ def build_evaluation(
     """
     tables = tables or _tables(bars, config)
     cut = [_trim(b, t.values, t.min_bars) for b, t in zip(bars, tables, strict=True)]
-    purge = _purge(config, receptive_field)
+    purge = purge_gap(config, receptive_field)
     ranges = []
     for s in cut:
         own = cutoffs or cutoff_times([s.time], config.data)
@@ -190,7 +190,8 @@ def _tables(bars: Sequence[Bars], config: Config) -> list[FeatureTable]:
     return [compute_features(b, config.features.features, config.features.scale_window) for b in bars]
 
 
-def _purge(config: Config, receptive_field: int) -> int:
+def purge_gap(config: Config, receptive_field: int) -> int:
+    """Bars between two splits that no decision uses."""
     return max(config.data.purge_bars, receptive_field + REWARD_HORIZON)
 
 
