@@ -125,16 +125,15 @@ def _scheduled(module: Module, computation: Computation) -> tuple[tuple[Kernel, 
     for instruction in computation.instructions:
         if instruction.opcode in _FREE:
             continue
-        called = {a: [module.computations[n] for n in names] for a, names in instruction.called.items()}
         if instruction.opcode == "while":
-            loops.append(_loop(module, instruction, called))
+            loops.append(_loop(module, instruction))
         elif instruction.opcode == "conditional":
-            branches = [_scheduled(module, c) for group in called.values() for c in group]
+            branches = [_scheduled(module, c) for c in _called(module, instruction)]
             most = max(branches, key=lambda b: sum(k.bytes for k in b[0]), default=((), ()))
             kernels += most[0]
             loops += most[1]
         elif instruction.opcode in ("call", "async-start"):
-            for inner in (c for group in called.values() for c in group):
+            for inner in _called(module, instruction):
                 more = _scheduled(module, inner)
                 kernels += more[0]
                 loops += more[1]
@@ -143,10 +142,14 @@ def _scheduled(module: Module, computation: Computation) -> tuple[tuple[Kernel, 
     return tuple(kernels), tuple(loops)
 
 
-def _loop(module: Module, instruction: Instruction, called: Mapping[str, list[Computation]]) -> Region:
-    kernels, loops = _scheduled(module, called["body"][0])
+def _called(module: Module, instruction: Instruction) -> list[Computation]:
+    return [module.computations[name] for names in instruction.called.values() for name in names]
+
+
+def _loop(module: Module, instruction: Instruction) -> Region:
+    kernels, loops = _scheduled(module, module.computations[instruction.called["body"][0]])
     if instruction.trips is None:  # with a known count the condition is never evaluated
-        condition, _ = _scheduled(module, called["condition"][0])
+        condition, _ = _scheduled(module, module.computations[instruction.called["condition"][0]])
         kernels += condition
     return Region(_label(module, instruction), instruction.trips, kernels, loops)
 
@@ -196,9 +199,8 @@ def _inside(module: Module, fused: Computation) -> Iterator[tuple[Computation, I
     for instruction in fused.instructions:
         yield fused, instruction
         if instruction.opcode in ("fusion", "call"):
-            for names in instruction.called.values():
-                for name in names:
-                    yield from _inside(module, module.computations[name])
+            for inner in _called(module, instruction):
+                yield from _inside(module, inner)
 
 
 def _to_host(instruction: Instruction) -> bool:

@@ -9,7 +9,7 @@ from jaxppo.planning.result import Counts, Fit, GpuPlan, LocalPlan, Point, Run, 
 from jaxppo.planning.roofline import Row
 
 MIB = 2**20
-_TYPES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32 as TF32", "f32_highest": "float32 in full"}
+_TYPES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32", "f32_highest": "float32, full precision"}
 
 
 def run_line(run: Run) -> str:
@@ -81,9 +81,11 @@ def memory_lines(points: Sequence[Point]) -> list[str]:
 
 def _verdict(plan: GpuPlan) -> list[str]:
     limit, needed = plan.limit_bytes, plan.point.needed
-    have = f"{limit / MIB:,.0f} MiB, the {MEMORY_SHARE:.0%} of {plan.gpu.title} that JAX takes"
     fits = "fits" if plan.fits else "DOES NOT FIT"
-    out = [f"  {fits}: {needed / limit:.1%} of {have}"]
+    out = [
+        f"  {fits}: {needed / MIB:,.0f} of {limit / MIB:,.0f} MiB ({needed / limit:.1%}), the {MEMORY_SHARE:.0%} of"
+        f" {plan.gpu.title} that JAX takes"
+    ]
     return out + (_fit_lines(plan.fit) if plan.fit else [])
 
 
@@ -133,7 +135,7 @@ def _roofline_lines(plan: GpuPlan) -> list[str]:
     out = [f"seconds for the whole run on {gpu.title}, at its peaks ({gpu.source})"]
     for dtype, flops in flops_by_type(work).items():
         rate = gpu.matmul_peak.get(dtype, gpu.matmul_peak["f32_highest"])
-        name = f"matmuls, {_TYPES.get(dtype, dtype)}"
+        name = f"matmuls, {_TYPES.get(dtype, dtype)}{' as TF32' if dtype == 'f32' else ''}"
         out.append(f"  {name:<33}{flops / rate:>9,.2f}   {flops / 1e12:,.1f} TFLOP at {rate / 1e12:g} TFLOP/s")
     vector, peak = work.vector_ops, gpu.vector_peak
     out += [

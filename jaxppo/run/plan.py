@@ -101,8 +101,8 @@ def plan_absent(options: PlanOptions, preset: str | None, given: Mapping[str, An
 def find_largest(config: Config, point: Point, limit: int, compile_at: Callable[[int], Point]) -> Fit:
     """Two compilations for a line through memory over envs, one more where it reaches the limit.
 
-    Memory is the larger of what an update and what a validation holds at once, so the line is drawn well above the
-    smallest of env counts, and again from where the first one came out wrong.
+    Memory is the larger of what an update and what a validation holds at once: where that is the validation's, the line
+    comes out too flat, and is drawn again through the last two points.
     """
     n_envs = config.budget.n_envs
     step = config.budget.lanes * config.ppo.minibatches
@@ -116,7 +116,7 @@ def find_largest(config: Config, point: Point, limit: int, compile_at: Callable[
         off = points[-1].needed / line.at(largest) - 1.0
         if abs(off) < 0.02 and points[-1].needed <= limit:
             break
-        line = _line(points[0], points[-1])
+        line = _line(points[-2], points[-1])
     fitting = [p.n_envs for p in points if p.needed <= limit]
     return Fit(line, max(fitting, default=0), tuple(sorted(points, key=lambda p: p.n_envs)))
 
