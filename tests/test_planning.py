@@ -169,6 +169,24 @@ def test_a_copy_reads_and_writes(program):
     assert (program.kernels[0].bytes_read, program.kernels[0].bytes_written) == (128, 128)
 
 
+def test_what_is_started_asynchronously_is_counted_where_it_starts():
+    text = """\
+%taken (p.1: f32[100,4], p.2: s32[]) -> f32[1,4] {
+  %p.1 = f32[100,4]{1,0} parameter(0)
+  %p.2 = s32[] parameter(1)
+  ROOT %slice = f32[1,4]{1,0} dynamic-slice(%p.1, %p.2, %p.2), dynamic_slice_sizes={1,4}
+}
+ENTRY %main (x: f32[100,4], i: s32[]) -> f32[1,4] {
+  %x = f32[100,4]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %fusion-start = ((f32[100,4]{1,0}, s32[]), f32[1,4]{1,0}, u32[]) fusion-start(%x, %i), kind=kLoop, calls=%taken
+  ROOT %fusion-done = f32[1,4]{1,0} fusion-done(%fusion-start)
+}
+"""
+    (kernel,) = count_module(parse_module(text)).kernels
+    assert (kernel.bytes_read, kernel.bytes_written) == (16 + 4, 16)
+
+
 def test_work_outside_matmuls():
     reduce, sort = kernels_of(
         "%x = f32[3,8]{1,0} parameter(0)",

@@ -23,45 +23,11 @@ from dataclasses import dataclass
 
 from jaxppo.planning.hlo import Computation, Instruction, Module
 
-_FREE = frozenset(
-    {
-        "parameter",
-        "constant",
-        "tuple",
-        "get-tuple-element",
-        "bitcast",
-        "after-all",
-        "opt-barrier",
-        "optimization-barrier",
-        "partition-id",
-        "replica-id",
-        "domain",
-        "add-dependency",
-        "copy-done",
-        "async-done",
-        "async-update",
-    }
-)
+_NAMES = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id", "domain")
+_FREE = frozenset((*_NAMES, "after-all", "opt-barrier", "optimization-barrier", "add-dependency"))
 # Inside a fusion these move elements; they compute none.
-_MOVES = frozenset(
-    {
-        "bitcast-convert",
-        "reshape",
-        "broadcast",
-        "iota",
-        "copy",
-        "transpose",
-        "slice",
-        "dynamic-slice",
-        "dynamic-update-slice",
-        "concatenate",
-        "gather",
-        "pad",
-        "reverse",
-        "fusion",
-        "call",
-    }
-)
+_RESHAPES = ("bitcast-convert", "reshape", "broadcast", "iota", "copy", "transpose", "concatenate", "pad", "reverse")
+_MOVES = frozenset((*_RESHAPES, "slice", "dynamic-slice", "dynamic-update-slice", "gather", "fusion", "call"))
 _PARTS = ("dynamic-slice", "slice", "gather")
 _HOST_OPCODES = ("infeed", "outfeed", "send", "recv", "send-done", "recv-done")
 _TRAITS = ("copy", "transpose", "gather", "scatter", "sort", "dot", "reduce", "dynamic-update-slice", "concatenate")
@@ -123,8 +89,8 @@ def _scheduled(module: Module, computation: Computation) -> tuple[tuple[Kernel, 
     kernels: list[Kernel] = []
     loops: list[Region] = []
     for instruction in computation.instructions:
-        if instruction.opcode in _FREE:
-            continue
+        if instruction.opcode in _FREE or instruction.opcode.endswith(("-done", "-update")):
+            continue  # what was started asynchronously is counted where it starts
         if instruction.opcode == "while":
             loops.append(_loop(module, instruction))
         elif instruction.opcode == "conditional":
@@ -167,7 +133,7 @@ def _label(module: Module, instruction: Instruction) -> str:
 
 def _kernel(module: Module, computation: Computation, instruction: Instruction) -> Kernel:
     flops: dict[str, float] = {}
-    if instruction.opcode == "fusion":
+    if instruction.opcode in ("fusion", "fusion-start"):
         fused = module.computations[instruction.called["calls"][0]]
         inside = list(_inside(module, fused))
         read = sum(_parameter_bytes(fused, i) for i in fused.instructions if i.opcode == "parameter")
@@ -246,6 +212,8 @@ def _written(computation: Computation, root: Instruction) -> float:
         return sum(_written(computation, computation.by_name[n]) for n in root.operands if n in computation.by_name)
     if root.opcode == "parameter":
         return 0.0  # handed through
+    if root.opcode.endswith("-start"):  # its result, its operands again, and a handle
+        return root.arrays[0].bytes if root.arrays else 0.0
     updates = {"dynamic-update-slice": 1, "scatter": 2}.get(root.opcode)
     if updates is not None and len(root.operands) > updates:
         update = computation.by_name.get(root.operands[updates])
@@ -277,7 +245,7 @@ def _matmul(computation: Computation, instruction: Instruction) -> dict[str, flo
 
 def _vector_ops(computation: Computation, instruction: Instruction) -> float:
     opcode = instruction.opcode
-    if opcode in _MOVES or opcode in _FREE or opcode in ("dot", "custom-call"):
+    if opcode in _MOVES or opcode in _FREE or opcode in ("dot", "custom-call", "fusion-start", "copy-start"):
         return 0.0
     operands = [computation.by_name[n] for n in instruction.operands if n in computation.by_name]
     if opcode == "reduce" and operands:
