@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from jaxppo.planning.counts import Region, host_transfers, unknown_loops
+from jaxppo.planning.counts import Kernel, Region, host_transfers, unknown_loops
 from jaxppo.planning.gpus import LAUNCH_SECONDS
 from jaxppo.planning.roofline import Row
 
 # Turns of one loop beyond which its launches are a matter of seconds.
 LONG_LOOP = 1_000
+# Share of the run's launches above which it is worth knowing what they are.
+MANY = 0.05
+# What a kernel is told by, the first that it holds.
+_KINDS = {
+    "dot": "matmul",
+    "sort": "sort",
+    "scatter": "scatter",
+    "dynamic-update-slice": "update in place",
+    "reduce": "reduction",
+    "gather": "gather",
+    "concatenate": "concatenation",
+    "transpose": "transpose",
+}
 
 
 def find_findings(program: Region, rows: Sequence[Row]) -> list[str]:
@@ -23,11 +36,19 @@ def find_findings(program: Region, rows: Sequence[Row]) -> list[str]:
         " fewer, larger kernels would help them, and a faster GPU would not"
     ]
     for region, row in zip(program.walk(), rows, strict=True):
+        if row.total.launches > MANY * launches:
+            kinds = ", ".join(
+                f"{n} {kind}" for kind, n in Counter(kernel_kind(k) for k in region.kernels).most_common()
+            )
+            out.append(
+                f"{region.label} is {row.total.launches / launches:.0%} of them; its {row.turn.launches:.0f} kernels a"
+                f" turn, {row.turn.small:.0f} of them that small, by what they hold: {kinds}"
+            )
         if region.trips is not None and region.trips >= LONG_LOOP:
             low, high = row.total.launches * cheap, row.total.launches * dear
             out.append(
-                f"{region.label} takes {region.trips:,} turns one after another, {row.turn.launches:.0f} kernels each,"
-                f" {row.turns // region.trips} times: {low:.1f} to {high:.1f} s of launches in the run"
+                f"{region.label} takes {region.trips:,} turns one after another, {row.turns // region.trips} times:"
+                f" {low:.1f} to {high:.1f} s of launches in the run"
             )
     out += _moved(program, rows)
     out += _serial(program)
@@ -41,6 +62,13 @@ def find_findings(program: Region, rows: Sequence[Row]) -> list[str]:
     if moved:
         out.append(f"{len(moved)} instructions move data to or from the host: {', '.join(k.name for k in moved[:5])}")
     return out
+
+
+def kernel_kind(kernel: Kernel) -> str:
+    """What a kernel is for, in a word or two."""
+    if kernel.opcode in ("copy", "copy-start"):
+        return "copy"
+    return next((word for opcode, word in _KINDS.items() if opcode in kernel.holds), "elementwise")
 
 
 def _moved(program: Region, rows: Sequence[Row]) -> list[str]:
