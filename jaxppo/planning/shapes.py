@@ -27,7 +27,7 @@ class MarketShapes:
     data: EvaluationSet
     n_decisions: int  # of the longest symbol of the validation split
     beside_bytes: int  # on the device during a run, but no argument of the program: the test split
-    words: str
+    words: tuple[str, str]  # what market, and how much of it lies on the device
 
 
 def tree_bytes(tree: Any) -> int:
@@ -74,7 +74,9 @@ def shapes_of_sizes(config: Config, n_symbols: int, n_bars: int) -> MarketShapes
     decisions = ranges["validation"].decisions
     index = jax.ShapeDtypeStruct((n_symbols, decisions), jnp.dtype("int32"))
     data = EvaluationSet(tapes["validation"], index, jax.ShapeDtypeStruct((), jnp.dtype("float32")))  # type: ignore[arg-type]
-    words = f"{n_symbols} symbols, {n_bars:,} bars in all (--n-symbols, --n-bars; --data takes those of real files)"
+    words = (
+        f"{n_symbols} symbols, {n_bars:,} bars in all (--n-symbols, --n-bars; --data takes the shapes of real files)"
+    )
     beside = tree_bytes(tapes["test"]) if ranges["test"].decisions >= MIN_DECISIONS else 0
     return MarketShapes(tapes["train"], data, decisions, beside, _words(words, tapes["train"], tapes["validation"]))
 
@@ -88,8 +90,8 @@ def _ranges(config: Config, n_bars: int) -> dict[str, SplitRange]:
     return split_ranges(time, cutoff_times([time], config.data), reach, purge_gap(config, reach))
 
 
-def _words(start: str, train: Tape, validation: Tape) -> str:
-    return (
-        f"{start}, {train.n_features} features; on the device {train.n_symbols} x {train.n_bars:,} bars to train on,"
+def _words(start: str, train: Tape, validation: Tape) -> tuple[str, str]:
+    return start, (
+        f"{train.n_features} features; {train.n_symbols} x {train.n_bars:,} bars to train on,"
         f" {validation.n_symbols} x {validation.n_bars:,} to validate on"
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 from jaxppo.planning.gpus import LAUNCH_SECONDS, MEMORY_SHARE
 from jaxppo.planning.result import Counts, Fit, GpuPlan, LocalPlan, Point, Run, flops_by_type
 from jaxppo.planning.roofline import Row
 
 MIB = 2**20
+WIDTH = 110
 _TYPES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32", "f32_highest": "float32, full precision"}
 
 
@@ -38,7 +40,7 @@ def gpu_lines(plan: GpuPlan) -> list[str]:
         *_heavy_lines(plan),
         "",
         "what stands out",
-        *(f"  - {finding}" for finding in plan.findings),
+        *(line for f in plan.findings for line in wrap(f, WIDTH, initial_indent="  - ", subsequent_indent="    ")),
     ]
 
 

@@ -85,7 +85,8 @@ def plan_absent(options: PlanOptions, preset: str | None, given: Mapping[str, An
     config = resolve(preset or "quick_test", given, DeviceInfo("gpu", gpu.title, 1, limit)).config
     train_spec(config, 1)  # actions, reward and network are checked before anything is read
     shapes = _absent_shapes(options, config)
-    say(f"market: {shapes.words}")
+    say(f"market: {shapes.words[0]}")
+    say(f"on the device: {shapes.words[1]}")
     sharding = gpu_sharding(gpu)
 
     def compile_at(n_envs: int) -> tuple[Point, CompiledSegment]:
@@ -95,7 +96,7 @@ def plan_absent(options: PlanOptions, preset: str | None, given: Mapping[str, An
 
     point, compiled = compile_at(config.budget.n_envs)
     fit = find_largest(config, point, limit, lambda n: compile_at(n)[0]) if options.largest else None
-    return gpu_plan(config, gpu, shapes.words, limit, point, compiled.region, fit)
+    return gpu_plan(config, gpu, "; ".join(shapes.words), limit, point, compiled.region, fit)
 
 
 def find_largest(config: Config, point: Point, limit: int, compile_at: Callable[[int], Point]) -> Fit:
@@ -203,13 +204,14 @@ def plan_local(options: PlanOptions, preset: str | None, given: Mapping[str, Any
     market, source = _local_market(options, config)
     data = evaluation_set(market.splits["validation"])
     shapes = shapes_of_market(market, data, source)
-    say(f"market: {shapes.words}")
+    say(f"market: {shapes.words[0]}")
+    say(f"on the device: {shapes.words[1]}")
     say(f"compiling for {config.budget.n_envs:,} envs on {device.kind}")
     compiled = compile_segment(config, shapes)
     say(f"running {options.measure_updates} updates and 2 validations")
     timing = time_segments(config, compiled, market, data, options.measure_updates)
     point = _point(config.budget.n_envs, compiled, shapes)
-    return local_plan(config, device, shapes.words, point, compiled.region, timing)
+    return local_plan(config, device, "; ".join(shapes.words), point, compiled.region, timing)
 
 
 def _local_market(options: PlanOptions, config: Config) -> tuple[Market, str]:
