@@ -19,12 +19,14 @@ from jaxppo.planning.findings import find_findings
 from jaxppo.planning.gpus import GPUS, find_gpu
 from jaxppo.planning.hlo import Array, parse_arrays, parse_module
 from jaxppo.planning.memory import Line, Memory, line_through
+from jaxppo.planning.options import PlanOptions
 from jaxppo.planning.packages import is_noise, is_ready, prepared
-from jaxppo.planning.result import Point, count_work, plain_work
+from jaxppo.planning.result import Point, count_work, gpu_plan, plain_work
 from jaxppo.planning.roofline import kernel_seconds, kernel_work, run_rows, sum_work
 from jaxppo.planning.shapes import abstract, shapes_of_market, shapes_of_sizes
+from jaxppo.planning.text import MIB
 from jaxppo.run.loop import evaluation_set
-from jaxppo.run.plan import find_largest
+from jaxppo.run.plan import find_largest, plan_run
 
 # A loop of 5 turns around a matmul, in a loop of unknown length; a slice, an update in place, a copy, a gather, a sort.
 PROGRAM = """\
@@ -348,10 +350,19 @@ def test_the_largest_env_count_is_compiled_and_fits():
     fit = find_largest(config, compile_at(256), 10_000_000, compile_at)
     step = config.budget.lanes * config.ppo.minibatches
     assert fit.largest % step == 0
-    assert 9_900_000 <= 1_000 * fit.largest <= 10_000_000
+    assert 9_500_000 <= 1_000 * fit.largest <= 10_000_000
     assert fit.largest in asked
     assert len(asked) <= 5
     assert [p.n_envs for p in fit.points] == sorted(asked)
+
+
+def test_the_largest_env_count_is_one_that_a_configuration_may_have():
+    # 4 steps an env and 4 gradient steps an update: 2^34 / 16 envs are the bound of a configuration, 1,073,741,824.
+    def compile_at(n_envs: int) -> Point:
+        return Point(n_envs, Memory(0, 0, 0, 0, 0, 0, n_envs), 0, 0.0)
+
+    fit = find_largest(tiny_config(), compile_at(16), 10**12, compile_at)
+    assert fit.largest == 2**30 - 8
 
 
 def test_nothing_fits_where_the_market_alone_is_too_large():
@@ -359,6 +370,24 @@ def test_nothing_fits_where_the_market_alone_is_too_large():
         return Point(n_envs, Memory(0, 0, 0, 5_000, 0, 0, n_envs), 0, 0.0)
 
     assert find_largest(tiny_config(), compile_at(16), 4_000, compile_at).largest == 0
+
+
+def test_a_run_that_does_not_fit_says_so_and_fails(program, monkeypatch, capsys):
+    # 20 MiB needed of 10; 3 updates and 3 validations of TINY, on the program above.
+    point = Point(16, Memory(0, 0, 0, 5 * MIB, 0, 0, 14 * MIB), 1 * MIB, 0.0)
+    plan = gpu_plan(tiny_config(), A100, "made up", 10 * MIB, point, program, None)
+    assert not plan.fits
+    # 2 kernels a validation; an update turns once: a condition, and 5 matmuls.
+    assert plan.run_work.launches == 3 * 2 + 3 * (1 + 5)
+    assert plan.run_work.flops == 3 * 5 * 1024
+    monkeypatch.setattr("jaxppo.run.plan.plan_absent", lambda *_: plan)
+    assert plan_run(PlanOptions(), None, {}) == 1
+    said = capsys.readouterr().out
+    assert "DOES NOT FIT: 20 of 10 MiB (200.0%)" in said
+    assert "6 an update, 2 a validation; host transfers: 0" in said
+    roomy = gpu_plan(tiny_config(), A100, "made up", 30 * MIB, point, program, None)
+    monkeypatch.setattr("jaxppo.run.plan.plan_absent", lambda *_: roomy)
+    assert plan_run(PlanOptions(), None, {}) == 0
 
 
 def test_shapes_from_sizes_are_those_of_a_market_of_that_size():

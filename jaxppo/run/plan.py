@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,8 +40,10 @@ from jaxppo.run.loop import evaluation_set
 from jaxppo.run.session import load_market_bars
 
 Say = Callable[[str], None]
-# Aimed at, of the memory there is: what is compiled there was within 0.02 % of the line.
+# Share of the memory there is to aim at, and how near the line the last compilation must come. Production for an A100
+# came within 0.1 % in float32 and 4.4 % in bfloat16, where its slope falls a little above a million envs.
 AIM = 0.999
+NEAR = 0.05
 
 
 @dataclass(frozen=True)
@@ -111,15 +114,17 @@ def find_largest(config: Config, point: Point, limit: int, compile_at: Callable[
     line = _line(points[0], points[1])
     for _ in range(3):
         largest = _valid_below(config, line.reach(AIM * limit, step), step)
-        if not largest or any(p.n_envs == largest for p in points):
+        if largest <= _fitting(points, limit):
             break
         points.append(compile_at(largest))
-        off = points[-1].needed / line.at(largest) - 1.0
-        if abs(off) < 0.02 and points[-1].needed <= limit:
+        if points[-1].needed <= limit and abs(points[-1].needed / line.at(largest) - 1.0) < NEAR:
             break
         line = _line(points[-2], points[-1])
-    fitting = [p.n_envs for p in points if p.needed <= limit]
-    return Fit(line, max(fitting, default=0), tuple(sorted(points, key=lambda p: p.n_envs)))
+    return Fit(line, _fitting(points, limit), tuple(sorted(points, key=lambda p: p.n_envs)))
+
+
+def _fitting(points: Sequence[Point], limit: int) -> int:
+    return max((p.n_envs for p in points if p.needed <= limit), default=0)
 
 
 def _line(one: Point, two: Point) -> Line:
@@ -135,10 +140,9 @@ def _valid(config: Config, n_envs: int) -> bool:
 
 
 def _valid_below(config: Config, n_envs: int, step: int) -> int:
-    """The largest multiple of `step` up to `n_envs` that a configuration may have."""
-    while n_envs > 0 and not _valid(config, n_envs):
-        n_envs = n_envs // 2 // step * step
-    return n_envs
+    """The largest multiple of `step` up to `n_envs` that a configuration may have; 0 where there is none."""
+    counts = range(step, n_envs + 1, step)
+    return counts[n - 1] if (n := bisect_left(counts, True, key=lambda c: not _valid(config, c))) else 0
 
 
 def gpu_sharding(gpu: Gpu) -> NamedSharding:
