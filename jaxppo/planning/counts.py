@@ -29,7 +29,7 @@ _FREE = frozenset((*_NAMES, "after-all", "opt-barrier", "optimization-barrier", 
 _RESHAPES = ("bitcast-convert", "reshape", "broadcast", "iota", "copy", "transpose", "concatenate", "pad", "reverse")
 _MOVES = frozenset((*_RESHAPES, "slice", "dynamic-slice", "dynamic-update-slice", "gather", "fusion", "call"))
 _PARTS = ("dynamic-slice", "slice", "gather")
-_HOST_OPCODES = ("infeed", "outfeed", "send", "recv", "send-done", "recv-done")
+_HOST_OPCODES = ("infeed", "outfeed", "send", "recv")
 _TRAITS = ("copy", "transpose", "gather", "scatter", "sort", "dot", "reduce", "dynamic-update-slice", "concatenate")
 
 

@@ -23,7 +23,7 @@ BYTES = {
 _ARRAY = re.compile(r"([a-z][a-z0-9]*)\[([0-9,]*)\](?:\{([^}]*)\})?")
 _HEAD = re.compile(r"^\s*(ROOT\s+)?%?([^\s=]+) = ")
 _OPCODE = re.compile(r"\s*([a-z][a-z0-9-]*)\(")
-_COMPUTATION = re.compile(r"^(ENTRY\s+)?%?([^\s(]+) (?:\([^{]*)?.*\{\s*$")
+_COMPUTATION = re.compile(r"^(ENTRY\s+)?%?([^\s(]+)")
 _CALLED = re.compile(
     r"\b(condition|body|calls|to_apply|true_computation|false_computation|branch_computations)="
     r"(?:\{([^}]*)\}|%?([\w.-]+))"
