@@ -108,7 +108,7 @@ def last_training_bar(history: Split, plan: FoldPlan) -> int:
 
 def _fold_row(tested: _Tested, output: FoldOutput, history: Split, labels: Sequence[str]) -> dict[str, Any]:
     plan, ledger = tested.plan, tested.ledger
-    before, after = figures(output.train.pooled), figures(output.test.pooled)
+    before, after = figures(output.train), figures(output.test.pooled)
     hold = float(ledger.pooled_benchmark[-1]) - 1.0
     taken = ledger.action[ledger.valid]
     return {
@@ -253,7 +253,7 @@ def collect(
     )
     returns = np.asarray(outputs.test.pooled.net_return)
     holds = np.asarray([t.ledger.pooled_benchmark[-1] - 1.0 for t in tested])
-    gaps = metric_gaps(outputs.train.pooled, outputs.test.pooled)
+    gaps = metric_gaps(outputs.train, outputs.test.pooled)
     summary = {
         **facts,
         "first_test": iso(plans[0].dates.test_begin),
