@@ -15,6 +15,7 @@ from jaxppo.env.account import (
     StepRecord,
     advance,
     close_out,
+    equity_at,
     open_account,
     units_for_exposure,
 )
@@ -101,13 +102,14 @@ def replay(
         wanted = _wanted_units(account, row.value, market.open, costs, rules.order)
         wanted, cut = _within_leverage(account, wanted, market.open, costs, rules.leverage)
         # Gone at the open: what is held is about to be liquidated, and of less than nothing there is no share.
-        gone = ruined | (account.cash + account.units * market.open <= ruin)
+        gone = ruined | (equity_at(account, market.open) <= ruin)
         wanted = jnp.where(gone, jnp.where(ruined, 0.0, account.units), wanted)
         after, record = advance(account, wanted, market, costs, ruin, env, row.levels)
+        record = record._replace(ruined=record.ruined | ruined)
         if rules.close_at_end:
             after, record = close_out(after, record, market.close, costs, last)
         done = Replay(after, record, cut & ~gone, gone & ~jnp.isnan(row.value))
-        return (after, ruined | record.ruined), done
+        return (after, record.ruined), done
 
     start_state = (open_account(start), jnp.zeros((), bool))
     return jax.lax.scan(bar, start_state, (orders, bars, is_last))[1]
