@@ -216,7 +216,7 @@ def check_reward(tape: Tape, config: Config, seed: int = 0) -> Check:
     return Check(
         "reward",
         not own["hackable"],
-        f"oracle - {own['best']} = {own['margin']:+.4f} ({own['error']:.4f})",
+        f"oracle - {own['best']} {own['margin']:+.4f}",
         "> 0",
         said,
         {

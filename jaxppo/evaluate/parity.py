@@ -150,8 +150,8 @@ def check_parity(
     return Check(
         "parity",
         not problems,
-        f"{len(problems)} differences" if problems else f"0 bits; encoder {largest:.1e}",
-        f"0 bits; encoder {ENCODED_TOLERANCE:g}",
+        f"{len(problems)} differences" if problems else f"0 bits, encoder {largest:.0e}",
+        f"0, {ENCODED_TOLERANCE:.0e}",
         f"{said} Compared: {decisions} decisions of {len(bars)} symbols; the encoded market differs by at most"
         f" {largest:.1e}, from matmuls of other shapes.",
         {"problems": problems, "decisions": decisions, "largest_encoded_difference": largest, "varied": moved},

@@ -299,8 +299,8 @@ def check_placebo(probe: Probe, seed: int = 0, market: Draw | None = None) -> Ch
     return Check(
         "placebo",
         passed,
-        f"gross {gross.deviations:+.1f}, net + costs {excess.deviations:+.1f} errors",
-        f"within {STANDARD_ERRORS:g}",
+        f"gross {gross.deviations:+.1f}, net {excess.deviations:+.1f} s.e.",
+        f"{STANDARD_ERRORS:g} s.e.",
         f"{said} Basis points a bar on {probe.sizes.fresh_symbols} fresh symbols of {probe.sizes.fresh_bars:,} bars;"
         f" {'; '.join(lines)}.",
         {
