@@ -91,7 +91,7 @@ def reference_account(env: EnvConfig, costs, allow_short) -> ReferenceAccount:
 
 
 EXACT = ("reason", "ruined", "closed", "won", "trades", "wins", "bars_held", "holding")
-# Rounding decides a float field only as far as these sums reach; (got, want) differ by tolerance x scale at most.
+# Compared to a tolerance, each times a scale of its own.
 MONEY = (
     "equity",
     "cash",
