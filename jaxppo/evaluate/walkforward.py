@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jaxppo.evaluate.validate import decision_bars, decision_weight, trade_sums
 from jaxppo.market.dataset import SECONDS_PER_YEAR
 from jaxppo.market.tape import Tape
 
-_SUM_TYPES = TradeSums(np.float32, np.float32, np.int32, np.int32, np.float32, np.float32)
+_SUM_TYPES = (np.float32, np.float32, np.int32, np.int32, np.float32, np.float32)
 
 
 class Pool(NamedTuple):
@@ -117,23 +117,17 @@ def joined_sums(sums: TradeSums, bars: np.ndarray, bars_per_year: np.ndarray, jo
     """
     weight = bars / max(float(bars.sum()), 1.0)
     turnover = float((sums.turnover * bars_per_year * weight).sum()) / joined_bars_per_year
-    total = TradeSums(
-        sums.gains.sum(),
-        sums.losses.sum(),
-        sums.trades.sum(),
-        sums.wins.sum(),
-        turnover,
-        (sums.exposure * weight).sum(),
-    )
-    return jax.tree.map(np.asarray, total, _SUM_TYPES)
+    exposure = (sums.exposure * weight).sum()
+    total = (sums.gains.sum(), sums.losses.sum(), sums.trades.sum(), sums.wins.sum(), turnover, exposure)
+    typed: Any = [np.asarray(x, kind) for x, kind in zip(total, _SUM_TYPES, strict=True)]
+    return TradeSums(*typed)
 
 
 def held_sums(profit: np.ndarray, bars: np.ndarray) -> TradeSums:
     """Sums of buy-and-hold (P,): one trade a part, all equity bought and sold once, always invested."""
-    ones = np.ones_like(profit)
-    return TradeSums(
-        np.maximum(profit, 0.0), np.minimum(profit, 0.0), ones, (profit > 0) * ones, 2.0 / np.maximum(bars, 1), ones
-    )
+    ones, gain = np.ones_like(profit), profit > 0
+    sums: Any = (np.maximum(profit, 0.0), np.minimum(profit, 0.0), ones, gain * ones, 2.0 / np.maximum(bars, 1), ones)
+    return TradeSums(*sums)
 
 
 @jax.jit

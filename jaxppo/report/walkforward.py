@@ -62,10 +62,10 @@ def _float(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def load_walkforward(folder: Path) -> WalkforwardData:
-    """Read what `jaxppo.walkforward` has written."""
+def load_walkforward(folder: Path, name: str) -> WalkforwardData:
+    """Read what `jaxppo.walkforward` has written in `folder`, which will be called `name`."""
     return WalkforwardData(
-        name=folder.resolve().name,
+        name=name,
         summary=json.loads((folder / "summary.json").read_text(encoding="utf-8")),
         manifest=json.loads((folder / "manifest.json").read_text(encoding="utf-8")),
         config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
@@ -78,13 +78,13 @@ def load_walkforward(folder: Path) -> WalkforwardData:
 
 def write_report(folder: Path, name: str) -> Path:
     """Write plots/*.png and report.html in `folder`, whose page is called `name`; returns the page's path."""
-    data = load_walkforward(folder)
+    data = load_walkforward(folder, name)
     images = {key: canvas.png(figure) for key, figure in make_figures(data).items()}
     (folder / "plots").mkdir(exist_ok=True)
     for key, image in images.items():
         replace_file(folder / "plots" / f"{key}.png", image)
     target = folder / "report.html"
-    replace_file(target, render(data, images, name).encode("utf-8"))
+    replace_file(target, render(data, images).encode("utf-8"))
     return target
 
 
@@ -276,19 +276,23 @@ def findings(data: WalkforwardData) -> list[Finding]:
     if low <= 0 <= high:
         text = f"The 90 % interval of the Sharpe ratio, {number(low)} to {number(high)}, holds 0."
         found.append(Finding("caution", "Not told apart from luck", text))
+    idle = [str(f) for f, n in zip(data.folds["fold"], values(data.folds, "out_trades"), strict=True) if n == 0]
+    if idle:
+        text = f"The policy of fold {', '.join(idle)} closed no trade out of sample."
+        found.append(Finding("caution", "Folds without a trade", text))
     ruined = int(data.folds["ruined"].sum())
     if ruined:
         found.append(
             Finding("bad", "Ruined accounts", f"{plural(ruined, 'account')} lost nearly everything in a fold.")
         )
-    found += [Finding("caution", "Symbols", f"{text}.") for text in s["warnings"]]
+    found += [Finding("caution", "Symbols", f"{text[0].upper()}{text[1:]}.") for text in s["warnings"]]
     return found or [Finding("good", "None of the usual ones", "Enough trades, and as good after training as on it.")]
 
 
 # The page
 
 
-def render(data: WalkforwardData, images: dict[str, bytes], name: str) -> str:
+def render(data: WalkforwardData, images: dict[str, bytes]) -> str:
     """The page as text; `images` are PNG files by the names of `make_figures`."""
     heading = f"Walk-forward on {lookup(data.manifest, 'data', 'source', default='data')}"
     return page.document(
@@ -304,7 +308,7 @@ def render(data: WalkforwardData, images: dict[str, bytes], name: str) -> str:
             ("run", "Run", _run(data)),
             ("glossary", "Glossary", tables.glossary()),
         ],
-        f"jaxppo {lookup(data.manifest, 'jaxppo', default='')}{DOT}{name}",
+        f"jaxppo {lookup(data.manifest, 'jaxppo', default='')}{DOT}{data.name}",
     )
 
 
