@@ -11,6 +11,7 @@ from scipy import stats
 from jaxppo.evaluate.metrics import Moments, moments
 from jaxppo.evaluate.significance import (
     bootstrap,
+    curve_moments,
     deflated_sharpe,
     expected_max_sharpe,
     probabilistic_sharpe,
@@ -58,6 +59,15 @@ def test_deflation_by_one_trial_is_none():
 
 def test_undefined_without_moves():
     assert np.isnan(float(probabilistic_sharpe(moments(jnp.zeros(10), jnp.ones(10, bool)))))
+
+
+def test_a_ruined_curve_has_a_sharpe_ratio_and_returns_nothing_after_it():
+    # Returns 10 %, -100 %, then none: a mean of -.9 / 4.
+    m = curve_moments(np.array([1.1, 0.0, 0.0, 0.0]))
+    assert float(m.mean) == pytest.approx(-0.225)
+    assert float(m.n) == 4
+    assert 0 < float(probabilistic_sharpe(m)) < 0.5
+    assert float(deflated_sharpe(m, 5.0)) < float(probabilistic_sharpe(m))
 
 
 def test_resampled_bars_are_blocks_of_the_cube_root():
