@@ -11,7 +11,6 @@ from jaxppo.config.presets import resolve
 from jaxppo.market.features import FeatureTable
 from jaxppo.market.planted import POSITIONS, dp_oracle
 from jaxppo.ppo.probe import (
-    NOISE,
     Estimate,
     Kind,
     Probe,
@@ -21,7 +20,7 @@ from jaxppo.ppo.probe import (
     check_planted,
     log_growth,
     planted_draw,
-    planted_edge,
+    planted_sizes,
     side_cost,
 )
 
@@ -72,11 +71,14 @@ def test_an_estimate_is_over_blocks_of_every_symbol():
     assert Estimate(0.1, 0.0).deviations == np.inf
 
 
-def test_the_edge_grows_with_the_costs():
-    assert planted_edge(config(), KIND) == 0.002
+def test_the_edge_is_worth_its_costs_and_the_noise_stays_off_the_stops():
+    # The market of benchmarks/learning.py: 4 deviations to the stop of 2 %, 8 to the take-profit of 4 %.
+    assert planted_sizes(config(), KIND) == (pytest.approx(0.002), pytest.approx(0.005))
+    assert planted_sizes(config(stop_loss=0.004), KIND) == (pytest.approx(0.0004), pytest.approx(0.001))
+    assert planted_sizes(config(stop_loss=0.0, take_profit=0.02), KIND)[1] == pytest.approx(0.0025)
+    assert planted_sizes(config(stop_loss=0.0, take_profit=0.0, fee={"equity": 0.02}), KIND)[0] == pytest.approx(0.004)
     expensive = config(fee={"crypto": 0.005}, spread=0.002, slippage=0.001)
     assert side_cost(expensive, Kind("crypto", 3600)) == pytest.approx(0.005 + 0.001 + 0.001)
-    assert planted_edge(expensive, Kind("crypto", 3600)) == pytest.approx(0.014)
 
 
 def test_made_up_bars_are_of_the_user_s_kind():
@@ -119,10 +121,10 @@ def test_a_policy_that_learnt_nothing_fails():
 
 def test_the_oracle_earns_what_the_dynamic_program_says_without_stops():
     own = Probe(config(actions="targets", stop_loss=0.0, take_profit=0.0), last_return, KIND, SMALL)
-    edge = 0.002
-    fresh = own.draw(planted_draw(edge, NOISE * edge, KIND), 0, fresh=True)
-    got = log_growth(own.follow(own.oracle(fresh, edge, NOISE * edge), fresh))
-    profit = 1e4 * dp_oracle(phi=0.95, edge=edge, cost=0.001, noise=NOISE * edge).profit
+    edge, noise = planted_sizes(own.config, KIND)
+    fresh = own.draw(planted_draw(edge, noise, KIND), 0, fresh=True)
+    got = log_growth(own.follow(own.oracle(fresh, edge, noise), fresh))
+    profit = 1e4 * dp_oracle(phi=0.95, edge=edge, cost=0.001, noise=noise).profit
     assert got.mean() == pytest.approx(profit, abs=4 * got.std(ddof=1) / np.sqrt(len(got)))
 
 
@@ -140,8 +142,7 @@ def test_without_drift_nothing_is_earned_and_costs_are_lost(probe):
 
 
 def test_a_market_with_drift_is_no_placebo(probe):
-    edge = planted_edge(probe.config, KIND)
-    check = check_placebo(probe, market=planted_draw(edge, NOISE * edge, KIND))
+    check = check_placebo(probe, market=planted_draw(*planted_sizes(probe.config, KIND), KIND))
     assert not check.passed
     assert "Something is earned where nothing is" in check.explanation
 

@@ -33,8 +33,11 @@ Draw = Callable[[int, int, int], tuple[list[Bars], np.ndarray]]
 
 SIGNAL = "planted_signal"
 PHI = 0.95
-EDGE = 0.002  # Expected log return of the next bar per unit of signal, at least; twice the costs a side if more.
-NOISE = 2.5  # Deviation of a bar, as a multiple of the edge: the market of benchmarks/learning.py.
+NOISE = 0.005  # Deviation of a bar; less where stops are nearer, which it must not reach by itself within a few bars.
+STOP_NOISE, TAKE_PROFIT_NOISE = 4.0, 8.0  # Deviations of a bar to the stop and to the take-profit, at least.
+EDGE_SHARE = 0.4  # Expected log return of the next bar per unit of signal, as a share of the noise.
+# A signal of 1 is worth edge / (1 - PHI) = 20 edges until it fades: four costs a side, at least.
+COST_SHARE = 0.2
 FRESH_SEED = 10_000
 BLOCKS = 10
 STANDARD_ERRORS = 4.0
@@ -113,9 +116,12 @@ def side_cost(config: Config, kind: Kind) -> float:
     return symbol_fees(config.env)[kind.asset_class] + config.env.spread / 2 + config.env.slippage
 
 
-def planted_edge(config: Config, kind: Kind) -> float:
-    """An edge that is worth trading at the configured costs."""
-    return max(EDGE, 2.0 * side_cost(config, kind))
+def planted_sizes(config: Config, kind: Kind) -> tuple[float, float]:
+    """Edge and noise of a signal that is worth trading at the configured costs, stops and take-profit."""
+    env = config.env
+    near = [d / n for d, n in ((env.stop_loss, STOP_NOISE), (env.take_profit, TAKE_PROFIT_NOISE)) if d > 0]
+    noise = min([NOISE, *near])
+    return max(EDGE_SHARE * noise, COST_SHARE * side_cost(config, kind)), noise
 
 
 def planted_draw(edge: float, noise: float, kind: Kind) -> Draw:
@@ -268,8 +274,7 @@ def check_placebo(probe: Probe, seed: int = 0, market: Draw | None = None) -> Ch
       seed: of training, bars and random exposures.
       market: another market than the driftless one, to see the check fail.
     """
-    edge = planted_edge(probe.config, probe.kind)
-    draw = market or planted_draw(0.0, NOISE * edge, probe.kind)
+    draw = market or planted_draw(0.0, planted_sizes(probe.config, probe.kind)[1], probe.kind)
     train, fresh = probe.draw(draw, seed, fresh=False), probe.draw(draw, seed, fresh=True)
     cost = side_cost(probe.config, probe.kind)
     largest = probe.config.env.max_exposure
@@ -296,6 +301,8 @@ def check_placebo(probe: Probe, seed: int = 0, market: Draw | None = None) -> Ch
         said = f"What is lost is not what trading should have cost ({worst_excess})."
     else:
         said = "Without drift nothing is earned before costs, and the costs are lost."
+        idle = [name for name, f in figures.items() if f.trades == 0]
+        said += f" Without a trade, and so not tested: {', '.join(idle)}." if idle else ""
     return Check(
         "placebo",
         passed,
@@ -328,12 +335,12 @@ def check_planted(probe: Probe, seed: int = 0, share: float = PLANTED_SHARE) -> 
       seed: of training and bars.
       share: of the oracle's growth that passes.
     """
-    edge = planted_edge(probe.config, probe.kind)
-    draw = planted_draw(edge, NOISE * edge, probe.kind)
+    edge, noise = planted_sizes(probe.config, probe.kind)
+    draw = planted_draw(edge, noise, probe.kind)
     train, fresh = probe.draw(draw, seed, fresh=False), probe.draw(draw, seed, fresh=True)
     record = probe.play(probe.train(train, seed), fresh)
     own = log_growth(record)
-    best = log_growth(probe.follow(probe.oracle(fresh, edge, NOISE * edge), fresh))
+    best = log_growth(probe.follow(probe.oracle(fresh, edge, noise), fresh))
     error = float(own.std(ddof=1) / np.sqrt(len(own)))
     reached = float(own.mean() / best.mean()) if best.mean() > 0 else float("nan")
     passed = reached >= share
@@ -348,7 +355,7 @@ def check_planted(probe: Probe, seed: int = 0, share: float = PLANTED_SHARE) -> 
     return Check(
         "planted",
         passed,
-        f"{100 * reached:.0f} % of the oracle",
+        f"{100 * reached:.0f} % of the oracle" if best.mean() > 0 else "the oracle earns nothing",
         f"{100 * share:.0f} %",
         f"{said} Net {own.mean():.2f} basis points a bar (error {error:.2f}) on fresh bars, the oracle"
         f" {best.mean():.2f}; {trades:,} trades; trained {probe.steps:,} steps on {probe.sizes.n_symbols} symbols of"
@@ -360,7 +367,7 @@ def check_planted(probe: Probe, seed: int = 0, share: float = PLANTED_SHARE) -> 
             "oracle_bp": float(best.mean()),
             "trades": trades,
             "edge": edge,
-            "noise": NOISE * edge,
+            "noise": noise,
             "phi": PHI,
             "train_steps": probe.steps,
         },
