@@ -21,7 +21,7 @@ from jaxppo.env.trading import env_spec
 from jaxppo.evaluate.validate import Wish, play_wishes
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.tape import Costs, zero_tape
-from jaxppo.report.backtest import break_even
+from jaxppo.report.backtest import break_even, write_backtest_report
 from jaxppo.report.backtest_plots import PLOTS
 from jaxppo.run.backtest_facts import look_warnings
 from jaxppo.train import main as train
@@ -153,6 +153,25 @@ def test_a_test_split_played_before_is_no_test(tmp_path):
     (tmp_path / "backtest" / "test-2").mkdir()
     assert "played 2 times before" in look_warnings(tmp_path, "test")[0]
     assert look_warnings(tmp_path, "validation") == []
+
+
+def test_a_policy_that_never_trades_has_a_report(folder, tmp_path):
+    for path in folder.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    facts = json.loads((folder / "metrics.json").read_text())
+    none = {"profit_factor": None, "win_rate": None, "expectancy": None, "payoff": None, "calmar": None, "trades": 0.0}
+    facts["pooled"] |= none
+    facts["baselines"]["policy"] |= none
+    facts["costs"] = [row | none | {"skew": None} for row in facts["costs"]]
+    facts |= {"probabilistic_sharpe": None, "deflated_sharpe": None}
+    (tmp_path / "metrics.json").write_text(json.dumps(facts))
+    trades = pl.read_parquet(folder / "trades.parquet")
+    trades.clear().write_parquet(tmp_path / "trades.parquet")
+    text = write_backtest_report(tmp_path).read_text()
+    assert "The policy closed no trade" in text
+    assert "Equity never moved" in text
+    assert not re.search(r">(nan|inf|None)<", text)
 
 
 def rows_at(*returns):
