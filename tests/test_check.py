@@ -24,6 +24,7 @@ from jaxppo.market.features import FEATURE_GROUPS, FeatureTable, compute_feature
 from jaxppo.market.quality import Origin, check_bars
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.ppo.program import agent_spec, train_spec
+from jaxppo.train import main as train
 
 
 @pytest.fixture(scope="module")
@@ -306,6 +307,24 @@ def test_bad_input_is_exit_status_2_and_one_line(arguments, message, capsys):
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.slow  # it trains, and draws the run's report
+def test_a_run_s_own_policy_is_checked(data, tmp_path, capsys):
+    run = ["--run-dir", str(tmp_path / "run")]
+    assert train([*run, *data]) == 0
+    policy = ["--policy", str(tmp_path / "run")]
+    assert main(["parity", *policy]) == 0
+    # What the policy was built for cannot be another.
+    for flags, message in (
+        (["--actions", "sized"], "actions"),
+        (["--features", "calendar"], "trained with feature"),
+        (["--window", "4"], "window: --policy has a configuration of its own"),
+        (["--preset", "standard"], "preset: --policy has"),
+    ):
+        capsys.readouterr()
+        assert main(["parity", *policy, *flags]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_an_unknown_check_names_those_there_are(capsys):

@@ -17,8 +17,9 @@ from rich.table import Table
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import init_params
+from jaxppo.config.check import check_config
 from jaxppo.config.presets import replace_fields, resolve
-from jaxppo.config.schema import Config, to_dict
+from jaxppo.config.schema import FIELD_GROUP, Config, to_dict
 from jaxppo.errors import ConfigError, RunDirectoryError
 from jaxppo.evaluate.breakeven import CONFIGURED, LANES, check_reward
 from jaxppo.evaluate.checks import Check, Player, slice_bars
@@ -30,7 +31,7 @@ from jaxppo.market.features import FeatureTable, compute_features
 from jaxppo.ppo.probe import Kind, Probe, ProbeSizes, check_placebo, check_planted
 from jaxppo.ppo.program import agent_spec, train_spec
 from jaxppo.run.backtest_files import plain_json
-from jaxppo.run.checkpoint import restore_policy
+from jaxppo.run.checkpoint import require_match, restore_policy
 from jaxppo.run.device import detect_device, enable_compilation_cache
 from jaxppo.run.directory import write_atomic
 from jaxppo.run.session import load_market_bars
@@ -86,6 +87,7 @@ class Checker:
             market = build_market(self.few, self.config, receptive_field(self.config.agent))
             restored = restore_policy(self.options.policy, "best", market)
             spec = train_spec(self.config, len(market.feature_names))
+            require_match(restored.info, market.feature_names, spec.env.actions)
             return Player(self.config, restored.agent, restored.params, spec.env)
         n_features = len(self.compute(self.few[0]).names)
         spec = train_spec(self.config, n_features)
@@ -126,7 +128,12 @@ def resolve_check(options: CheckOptions, preset: str | None, given: Mapping[str,
         raise RunDirectoryError(f"{options.out}: there is no folder {options.out.parent}; create it first")
     if options.policy is None:
         return resolve(preset or "quick_test", given, detect_device()).config
-    return replace_fields(restore_policy(options.policy).info.config, given)
+    fixed = [name for name in given if FIELD_GROUP.get(name) == "agent"] + (["preset"] if preset else [])
+    if fixed:
+        raise ConfigError(
+            f"{fixed[0]}: --policy has a configuration of its own; leave --{fixed[0].replace('_', '-')} out"
+        )
+    return check_config(replace_fields(restore_policy(options.policy).info.config, given))
 
 
 def show_check(console: Console, check: Check) -> None:
