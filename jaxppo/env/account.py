@@ -309,7 +309,7 @@ def advance(
     closed = order.closed.astype(jnp.int32) + out.closed.astype(jnp.int32)
     wins = (order.pnl > 0).astype(jnp.int32) + (out.pnl > 0).astype(jnp.int32)
     marked = marked._replace(
-        mark=bar.close,
+        mark=jnp.broadcast_to(bar.close, equity.shape),
         peak=jnp.maximum(account.peak, equity),
         trade_pnl=exited.trade_pnl - borrow,
         bars_held=exited.bars_held + (exited.units != 0).astype(jnp.int32),
