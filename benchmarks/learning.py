@@ -20,13 +20,14 @@ import numpy as np
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.presets import replace_fields, resolve
 from jaxppo.config.schema import Config
-from jaxppo.env.account import StepRecord
-from jaxppo.evaluate.validate import n_decisions, play_actions, play_policy
+from jaxppo.evaluate.validate import n_decisions, play_policy
 from jaxppo.market.bars import Bars
 from jaxppo.market.dataset import build_market
 from jaxppo.market.features import FeatureTable
 from jaxppo.market.planted import ar1_market, dp_oracle, driftless_market, filtered_signal, oracle_positions
-from jaxppo.run.loop import compile_run, evaluation_set, first_state
+from jaxppo.market.tape import Tape
+from jaxppo.ppo.probe import FRESH_SEED, decided, log_growth, play_exposures, whole_tape
+from jaxppo.run.loop import compile_run, first_state
 
 PHI, EDGE, NOISE, COST = 0.95, 0.002, 0.005, 0.001
 TARGETS = (-1.0, 0.0, 1.0)
@@ -82,17 +83,16 @@ def draw(task: Task, seed: int, n_symbols: int, n_bars: int) -> tuple[list[Bars]
     return bars, signal, tables
 
 
-def oracle_actions(task: Task, bars: Sequence[Bars], signal: np.ndarray, first: int, n: int) -> np.ndarray:
-    """(N, S) action indices of the best policy that sees what the policy sees."""
-    columns = []
+def oracle_exposures(task: Task, bars: Sequence[Bars], signal: np.ndarray) -> np.ndarray:
+    """(S, T) positions of the best policy that sees what the policy sees."""
+    rows = []
     for row, b in zip(signal, bars, strict=True):
         edge = task.edge
         if not task.observed and edge > 0:
             row, share = filtered_signal(b.close, phi=task.phi, edge=edge, noise=NOISE)
             edge *= share
-        oracle = dp_oracle(phi=task.phi, edge=edge, cost=task.cost, noise=NOISE)
-        columns.append(oracle_positions(row[first : first + n], oracle))
-    return (np.stack(columns, 1) + 1).astype(np.int32)
+        rows.append(oracle_positions(row, dp_oracle(phi=task.phi, edge=edge, cost=task.cost, noise=NOISE)))
+    return np.stack(rows)
 
 
 @dataclass(frozen=True)
@@ -111,21 +111,13 @@ class Score:
         return self.policy / self.oracle if self.oracle > 0 else float("nan")
 
 
-def _growth(record: StepRecord) -> np.ndarray:
-    """(S,) log growth a bar in basis points."""
-    equity = np.asarray(record.equity, np.float64)
-    return 1e4 * np.log(equity[-1]) / len(equity)
-
-
-def fresh_set(task: Task, config: Config, seed: int, n_symbols: int = 16, n_bars: int = 4000):
-    """A market of another seed, all of it to evaluate on, and the oracle's actions there."""
-    bars, signal, tables = draw(task, 10_000 + seed, n_symbols, n_bars)
-    whole = replace_fields(config, {"train_fraction": 0.03, "validation_fraction": 0.97})
-    market = build_market(bars, whole, receptive_field(config.agent), tables)
-    split = market.splits["validation"]
-    data = evaluation_set(split)
-    begin = n_bars - int(split.tape.length[0]) + int(split.tape.first[0])
-    return data, oracle_actions(task, bars, signal, begin, n_decisions(data.tape))
+def fresh_market(
+    task: Task, config: Config, seed: int, n_symbols: int = 16, n_bars: int = 4000
+) -> tuple[Tape, np.ndarray]:
+    """A market of another seed, all of it to evaluate on, and the oracle's exposures there (N, S)."""
+    bars, signal, tables = draw(task, FRESH_SEED + seed, n_symbols, n_bars)
+    tape = whole_tape(bars, config, tables)
+    return tape, decided(tape, oracle_exposures(task, bars, signal))
 
 
 def run(task: Task, seed: int, n_bars: int = 20_000, n_symbols: int = 8, verbose: bool = False, **changes) -> Score:
@@ -136,13 +128,13 @@ def run(task: Task, seed: int, n_bars: int = 20_000, n_symbols: int = 8, verbose
     compiled = compile_run(config, build_market(bars, config, receptive_field(config.agent), tables))
     state = first_state(compiled, seed)
     spec = compiled.program.spec
-    data, oracle = fresh_set(task, config, seed)
-    n = n_decisions(data.tape)
+    fresh, oracle = fresh_market(task, config, seed)
+    n = n_decisions(fresh)
     test = jax.jit(lambda p, tape: play_policy(spec.agent, spec.env, p, tape, n, spec.receptive_field)[0])
     for length in config.segments:
         state, out = compiled.segment(state, compiled.hyper, compiled.tape, compiled.data, jnp.int32(length))
         if verbose:
-            g = _growth(test(state.params, data.tape))
+            g = log_growth(test(state.params, fresh))
             rows = jax.device_get(out.updates)
             print(
                 f"  update {int(state.update):4d} fresh {g.mean():7.3f} bp  entropy {rows['entropy'][length - 1]:.3f}"
@@ -150,12 +142,12 @@ def run(task: Task, seed: int, n_bars: int = 20_000, n_symbols: int = 8, verbose
             )
     jax.block_until_ready(state)
     seconds = time.perf_counter() - began
-    record = test(state.params, data.tape)
-    growth = _growth(record)
-    best = jax.jit(lambda a, tape: play_actions(a, spec.env, tape, n)[0])(jnp.asarray(oracle), data.tape)
+    record = test(state.params, fresh)
+    growth = log_growth(record)
+    best = jax.jit(lambda wanted, tape: play_exposures(wanted, spec.env, tape))(jnp.float32(oracle), fresh)
     error = float(growth.std(ddof=1) / np.sqrt(len(growth)))
     steps = config.budget.n_updates * config.batch_steps
-    return Score(float(growth.mean()), error, float(_growth(best).mean()), int(record.closed.sum()), steps, seconds)
+    return Score(float(growth.mean()), error, float(log_growth(best).mean()), int(record.closed.sum()), steps, seconds)
 
 
 def main() -> None:

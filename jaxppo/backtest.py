@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from jaxppo.cli import parse_options, run_command
+from jaxppo.cli import leave, parse_options, run_command
 from jaxppo.run.backtest import BacktestOptions, backtest_run
 
 PROGRAM = "python -m jaxppo.backtest"
@@ -23,4 +23,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
 from jaxppo.config.presets import flat_fields, resolve
 from jaxppo.config.schema import FIELD_GROUP, Config
 from jaxppo.errors import Interrupted, JaxppoError
+
+INTERRUPTED = 130  # what shells report of a command that SIGINT ended
 
 T = TypeVar("T")
 
@@ -78,11 +81,24 @@ def run_command(command: Callable[[], object]) -> int:
         status = command()
     except Interrupted as interrupted:
         print(f"interrupted: {interrupted}", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except KeyboardInterrupt:
         print("interrupted; nothing was left half-written", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except JaxppoError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return status if isinstance(status, int) else 0
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with `status`.
+
+    After an interrupt at once: an executable whose compilation was cut short crashes when the interpreter tears it down
+    (jaxlib 0.10.2, on the CPU), which would turn status 130 into a segmentation fault.
+    """
+    if status == INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from jaxppo.cli import parse_options, run_command
+from jaxppo.cli import leave, parse_options, run_command
 from jaxppo.run.replay import ReplayOptions, replay_run
 
 PROGRAM = "python -m jaxppo.replay"
@@ -24,4 +24,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

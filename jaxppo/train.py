@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jaxppo.cli import parse_with_config, run_command
+from jaxppo.cli import leave, parse_with_config, run_command
 from jaxppo.run.session import RunOptions, train_run
 
 PROGRAM = "python -m jaxppo.train"
@@ -25,4 +25,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

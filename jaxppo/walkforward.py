@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from jaxppo.cli import parse_with_config, run_command
+from jaxppo.cli import leave, parse_with_config, run_command
 from jaxppo.run.walkforward import WalkforwardOptions, walkforward_run
 
 PROGRAM = "python -m jaxppo.walkforward"
@@ -22,4 +22,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -317,3 +317,23 @@ def test_selling_what_was_bought_on_flat_bars_leaves_nothing(price):
     assert float(account.units) == 0
     assert int(account.trades) == 1
     assert math.isclose(float(account.equity), 1 - 2 * 0.0007 * 0.25, rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("label", "stop", "take"), [(1, 0.98, 1.04), (2, 1.02, 0.96)])
+def test_a_touch_that_is_exact_in_decimals_fires_in_either_precision(dtype, label, stop, take):
+    # Entries at 3.00, 3.50 ... 500.00 have levels in whole cents, none of which binary fractions write exactly:
+    # 100.5 * .98 is 98.49 or a bit beside it. A cent away nothing fires.
+    entry = np.arange(6, 1001) / 2
+    spec = env_spec(EnvConfig(), RewardConfig())
+    with jax.enable_x64(dtype == "float64"):
+        cast = functools.partial(jnp.asarray, dtype=dtype)
+        step = jax.jit(lambda a, m, c: step_account(a, jnp.full(len(entry), label), m, c, jnp.bool_(True), spec)[1])
+        costs = Costs(*(cast(0.0) for _ in range(3)))
+        for level, reason in ((stop, REASON_STOP), (take, REASON_TAKE_PROFIT)):
+            touch = np.round(entry * level, 2)
+            inside = np.round(touch + 0.01 * np.sign(entry - touch), 2)
+            for price, want in ((touch, reason), (inside, REASON_NONE)):
+                bar = (entry, np.maximum(entry, price), np.minimum(entry, price), entry, 0 * entry, 0 * entry)
+                record = step(open_account(cast(np.ones(len(entry)))), MarketStep(*map(cast, bar)), costs).record
+                np.testing.assert_array_equal(record.reason, want)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import backtesting._stats as peer
 import empyrical
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -13,7 +16,14 @@ import pytest
 from helpers import TINY
 
 from jaxppo.backtest import main
+from jaxppo.config.schema import EnvConfig, RewardConfig
+from jaxppo.env.trading import env_spec
+from jaxppo.evaluate.validate import Wish, play_wishes
 from jaxppo.market.synthetic import synthetic_market
+from jaxppo.market.tape import Costs, zero_tape
+from jaxppo.report.backtest import break_even, write_backtest_report
+from jaxppo.report.backtest_plots import PLOTS
+from jaxppo.run.backtest_facts import look_warnings
 from jaxppo.train import main as train
 
 
@@ -91,6 +101,117 @@ def test_costs_are_swept_and_the_run_is_the_middle(folder):
     pooled = json.loads((folder / "metrics.json").read_text())["pooled"]
     assert costs["return"][1] == pytest.approx(pooled["return"], rel=1e-6)
     assert costs["return"][0] > costs["return"][1]
+
+
+def test_random_draws_trade_exactly_as_often_as_the_policy_and_turn_over_as_much(folder):
+    facts = json.loads((folder / "metrics.json").read_text())
+    draws, pooled = pl.read_csv(folder / "random_draws.csv"), facts["pooled"]
+    assert draws.height == 3
+    assert draws["trades"].to_list() == [pooled["trades"]] * 3
+    # Stops close in the bar and a draw at its close, so the money that changes hands differs by the bar's move.
+    np.testing.assert_allclose(draws["turnover"], pooled["turnover"], rtol=0.01)
+    assert draws["return"].n_unique() == 3
+
+
+def test_intervals_hold_the_figure_and_are_in_order(folder):
+    facts = json.loads((folder / "metrics.json").read_text())
+    for figure, (low, high) in facts["intervals_90"].items():
+        assert low < high
+        if figure != "max_drawdown":  # resampled in blocks, a drawdown is not centred on the one that happened
+            assert low < facts["pooled"]["return" if figure == "net_return" else figure] < high
+
+
+def test_gate_is_the_runs_on_its_own_validation(run, folder):
+    ours = json.loads((folder / "gate.json").read_text())
+    assert ours["verdict"] in ("APPROVED", "REVIEW", "DROP")
+    figures = {r["metric"]: r["value"] for r in ours["reasons"]}
+    pooled = json.loads((folder / "metrics.json").read_text())["pooled"]
+    assert figures["fitness"] == pytest.approx(pooled["fitness"])
+    assert figures["trades"] == pooled["trades"]
+    theirs = json.loads((run / "gate.json").read_text())
+    best, final = ((run / "validation" / f"{w}_symbols.csv").read_bytes() for w in ("best", "final"))
+    if best == final:
+        assert ours == theirs
+    assert [r["threshold"] for r in ours["reasons"]] == [r["threshold"] for r in theirs["reasons"]]
+
+
+def test_report_is_one_file_with_every_chart_and_says_what_chance_would_do(folder):
+    text = (folder / "report.html").read_text()
+    charts = sorted((folder / "plots").iterdir())
+    assert [c.stem for c in charts] == sorted(PLOTS)
+    assert text.count("data:image/png;base64,") == len(PLOTS)
+    assert not re.search(r"//|url\(|@import|<script", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text))
+    assert "picked from 4 looks" in text
+    assert not re.search(r">(nan|inf|None)<", text)
+
+
+def test_a_test_split_played_before_is_no_test(tmp_path):
+    (tmp_path / "backtest" / "validation-1").mkdir(parents=True)
+    assert look_warnings(tmp_path, "test") == []
+    (tmp_path / "backtest" / "test-1").mkdir()
+    assert "played once before" in look_warnings(tmp_path, "test")[0]
+    (tmp_path / "backtest" / "test-2").mkdir()
+    assert "played 2 times before" in look_warnings(tmp_path, "test")[0]
+    assert look_warnings(tmp_path, "validation") == []
+
+
+def test_a_policy_that_never_trades_has_a_report(folder, tmp_path):
+    for path in folder.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    facts = json.loads((folder / "metrics.json").read_text())
+    none = {"profit_factor": None, "win_rate": None, "expectancy": None, "payoff": None, "calmar": None, "trades": 0.0}
+    facts["pooled"] |= none
+    facts["baselines"]["policy"] |= none
+    facts["costs"] = [row | none | {"skew": None} for row in facts["costs"]]
+    facts |= {"probabilistic_sharpe": None, "deflated_sharpe": None}
+    (tmp_path / "metrics.json").write_text(json.dumps(facts))
+    trades = pl.read_parquet(folder / "trades.parquet")
+    trades.clear().write_parquet(tmp_path / "trades.parquet")
+    text = write_backtest_report(tmp_path).read_text()
+    assert "The policy closed no trade" in text
+    assert "Equity never moved" in text
+    assert not re.search(r">(nan|inf|None)<", text)
+
+
+def rows_at(*returns):
+    return [{"cost_multiple": float(m), "return": r} for m, r in enumerate(returns)]
+
+
+def test_costs_at_which_the_profit_is_gone():
+    assert break_even(rows_at(0.04, 0.02, -0.02)) == pytest.approx(1.5)  # half way from 1 to 2
+    assert break_even(rows_at(0.03, -0.01, -0.05)) == pytest.approx(0.75)  # three quarters of the way from 0 to 1
+    assert np.isnan(break_even(rows_at(0.04, 0.03, 0.02)))
+    assert np.isnan(break_even(rows_at(-0.01, -0.02, -0.03)))
+
+
+def test_told_exposure_by_hand():
+    # Opens 100, 110, 120, 120; closes 110, 120, 120, 90; fee 1 %. Bought with all of 1: 1 / 1.01 of stock.
+    # Marked .990099 x 1.1 = 1.089109 and x 1.2 = 1.188119; sold at that close: x .99 = 1.176238. Flat after that.
+    tape = zero_tape(1, 5, 1)
+    row = {k: [100.0, *v] for k, v in {"open": [100, 110, 120, 120], "close": [110, 120, 120, 90]}.items()}
+    high, low = np.maximum(row["open"], row["close"]), np.minimum(row["open"], row["close"])
+    tape = tape._replace(
+        **{k: jnp.asarray([v], jnp.float32) for k, v in {**row, "high": high, "low": low}.items()},
+        first=jnp.zeros(1, jnp.int32),
+        length=jnp.full(1, 5, jnp.int32),
+        costs=Costs(jnp.full(1, 0.01), jnp.zeros(1), jnp.zeros(1)),
+        bars_per_year=jnp.full(1, 100.0),
+    )
+    spec = env_spec(EnvConfig(stop_loss=0.02, take_profit=0.02), RewardConfig())  # neither acts on what is told
+    target = jnp.asarray([[1.0], [jnp.nan], [jnp.nan], [jnp.nan]])
+    close = jnp.asarray([[False], [True], [False], [False]])
+
+    def wish(given, units):
+        return Wish(jnp.expand_dims(given[0], 0), jnp.expand_dims(given[1], 0))
+
+    costs = jax.tree.map(lambda c: jnp.expand_dims(c, 0), tape.costs)
+    equity, sums = jax.jit(lambda: play_wishes(wish, (target, close), spec, tape, 4, costs))()
+    assert equity.shape == (4, 1, 1)
+    np.testing.assert_allclose(equity[:, 0, 0], [1.089109, 1.176238, 1.176238, 1.176238], rtol=1e-5)
+    assert int(sums.trades[0, 0]) == 1
+    # In the market at one close of four, with all of the equity.
+    assert float(sums.exposure[0, 0]) == pytest.approx(0.25, rel=1e-4)
 
 
 @pytest.mark.parametrize(

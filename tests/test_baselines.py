@@ -120,7 +120,7 @@ def test_shifts_stay_inside_each_symbols_history_and_a_single_trade_cannot_move(
     valid = jnp.ones((50, 3), bool).at[20:, 1].set(False)
     share = jnp.linspace(0, 0.999, 40)
     shifts = np.asarray(shifts_between_trades(units, orders, valid, share))
-    assert shifts.shape == (3, 40)
-    assert (shifts[0].min(), shifts[0].max()) == (1, 49)
-    assert (shifts[1].min(), shifts[1].max()) == (1, 19)
-    assert set(shifts[2]) == {0}
+    assert shifts.shape == (40, 3)
+    assert (shifts[:, 0].min(), shifts[:, 0].max()) == (1, 49)
+    assert (shifts[:, 1].min(), shifts[:, 1].max()) == (1, 19)
+    assert set(shifts[:, 2]) == {0}

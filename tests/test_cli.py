@@ -327,3 +327,13 @@ def test_the_process_exits_with_2_and_one_line(tmp_path, line, wanted):
     assert wanted in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []  # nor a runs/ folder where it was started
+
+
+def test_an_interrupt_ends_the_process_with_130_and_all_that_was_printed():
+    # At once: what would crash while the interpreter is torn down never gets the chance.
+    late = "import atexit, os; atexit.register(os._exit, 11); from jaxppo.cli import leave; print('said', end=''); "
+    done = subprocess.run([sys.executable, "-c", late + "leave(130)"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "said")
+    # Any other status leaves by the door, and what is registered there runs.
+    done = subprocess.run([sys.executable, "-c", late + "leave(2)"], capture_output=True, text=True, check=False)
+    assert done.returncode == 11

@@ -3,10 +3,16 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
-from jaxppo.config.schema import GateConfig
-from jaxppo.evaluate.gate import Evidence, judge
+from jaxppo.config.schema import EnvConfig, GateConfig
+from jaxppo.env.account import StepRecord
+from jaxppo.env.actions import action_table
+from jaxppo.evaluate.gate import Evidence, evidence, judge
+from jaxppo.evaluate.metrics import Metrics
+from jaxppo.evaluate.validate import Validation
+from jaxppo.run.gate import gate_line
 
 GOOD = Evidence(0.9, 2.0, 0.9, 0.05, 150.0, 0.99, 0.9, 0.4, 0.2, 0.5)
 
@@ -73,3 +79,32 @@ def test_json_has_no_nan_and_no_infinity():
     values = {r["metric"]: r["value"] for r in raw["reasons"]}
     assert values["fitness"] is None
     assert values["profit_factor"] == "inf"
+
+
+def test_the_line_names_each_figure_against_the_lowest_bar_it_misses():
+    line = gate_line(judge(GOOD._replace(consistency=0.6, trades=50.0, hold_share=0.8), GateConfig()))
+    assert line == (
+        "gate: DROP; for REVIEW: consistency 0.6 (needs 0.65); for APPROVED: trades 50 (needs 100);"
+        " flags: always_hold 0.8"
+    )
+    assert gate_line(judge(GOOD, GateConfig())) == "gate: APPROVED"
+
+
+def test_evidence_of_two_symbols_by_hand():
+    # Symbol A: long on one and short on one of 4 bars; B may not be short and is long on 1 of 2. 2 orders on 6 bars.
+    exposure = np.array([[0.0, 1.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])
+    orders = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    valid = np.array([[True, True], [True, True], [True, False], [True, False]])
+    record = StepRecord(*([np.zeros((4, 2))] * len(StepRecord._fields)))._replace(exposure=exposure, order_units=orders)
+    pooled = Metrics(*(np.float32(0),) * len(Metrics._fields))._replace(fitness=np.float32(0.5))
+    none = np.zeros(2)
+    validation = Validation(pooled, pooled, none, np.array([0.7, 0.2, 0.1]), none, none, none)
+    table = action_table(EnvConfig())
+    found = evidence(validation, record, valid, table, 0.9, 0.6, np.array([True, False]))
+    assert found.fitness == 0.5
+    assert found.hold_share == pytest.approx(0.7)  # the share of `hold`
+    assert found.order_share == pytest.approx(2 / 6)
+    assert found.long_share == pytest.approx(1 / 2)  # of A alone: long once, short once
+    # A table without an action that keeps: bars flat after the order, 3 of 6.
+    targets = action_table(EnvConfig(actions="targets", targets=(-1.0, 0.0, 1.0)))
+    assert evidence(validation, record, valid, targets, 0.9, 0.6).hold_share == pytest.approx(3 / 6)

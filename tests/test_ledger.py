@@ -10,7 +10,7 @@ import pytest
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.account import advance, close_out, open_account
 from jaxppo.env.trading import env_spec, step_account
-from jaxppo.evaluate.ledger import round_trips
+from jaxppo.evaluate.ledger import Trade, round_trips, system_quality
 from jaxppo.market.tape import Costs, MarketStep
 
 FEE = 0.01
@@ -272,3 +272,13 @@ def test_selling_what_was_bought_at_an_unchanged_price_leaves_nothing():
         closed += result.record.closed
     np.testing.assert_array_equal(account.units, 0.0)
     np.testing.assert_array_equal(closed, 1)
+
+
+def made(pnl):
+    return [Trade("long", 0, 1, 1.0, 100.0, 100.0 + x, 0.0, 0.0, x, x / 100, "order") for x in pnl]
+
+
+def test_system_quality():
+    # Mean 2, deviation sqrt((1 + 1 + 4) / 2) = sqrt 3: sqrt 3 * 2 / sqrt 3.
+    assert system_quality(made([1.0, 1.0, 4.0])) == pytest.approx(2.0)
+    assert np.isnan([system_quality(made(x)) for x in ([], [5.0], [5.0, 5.0])]).all()

@@ -1,5 +1,6 @@
 """Every reported figure against hand arithmetic, SciPy and plain NumPy in float64."""
 
+import empyrical
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,6 +139,21 @@ def test_curve_figures_agree_with_numpy(seed):
     assert got.consistency == pytest.approx(np.mean([b.sum() > 0 for b in blocks]))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_curve_figures_agree_with_empyrical(seed):
+    path = np.append(1.0, random_curve(seed))
+    returns = path[1:] / path[:-1] - 1
+    got = figures(path[1:], bars_per_year=252.0)
+    assert got.sharpe == pytest.approx(empyrical.sharpe_ratio(returns), rel=1e-3)
+    assert got.sortino == pytest.approx(empyrical.sortino_ratio(returns), rel=1e-3)
+    assert got.max_drawdown == pytest.approx(-empyrical.max_drawdown(returns), rel=1e-4)
+    assert got.cagr == pytest.approx(empyrical.annual_return(returns), rel=1e-3)
+    assert got.calmar == pytest.approx(empyrical.calmar_ratio(returns), rel=1e-3)
+    # Its cut-off counts as many bars as ours where 5 % of them is a whole number, as of 120.
+    assert got.cvar_5 == pytest.approx(-empyrical.conditional_value_at_risk(returns), rel=1e-4)
+    assert got.var_5 == pytest.approx(-np.sort(returns)[5], rel=1e-4)
+
+
 def test_consistency_by_hand():
     # 20 bars are 10 blocks of 2: six of them +2 % - 1 %, three -2 % + 1 %, one does not move.
     # An unchanged block is no gain: 6 / 10.
@@ -198,6 +214,25 @@ def test_a_curve_that_does_not_move():
     assert (metrics.net_return, metrics.cagr, metrics.max_drawdown, metrics.consistency) == (0, 0, 0, 0)
     assert np.isnan(metrics.calmar)
     assert np.isnan(metrics.skew)
+
+
+@pytest.mark.parametrize("n_bars", [1, 30])
+def test_flat_accounts_never_read_minus_zero(n_bars):
+    metrics = figures([1.0] * n_bars)
+    assert not np.signbit([metrics.var_5, metrics.cvar_5, metrics.net_return, metrics.max_drawdown]).any()
+
+
+def test_a_trade_that_breaks_even_is_no_win_and_no_loss():
+    metrics = figures((1.0, 1.0), sums=trade_sums(trades=1))
+    assert (metrics.win_rate, metrics.expectancy, metrics.trades) == (0, 0, 1)
+    assert np.isnan([metrics.profit_factor, metrics.payoff]).all()
+
+
+def test_only_losses():
+    metrics = figures((0.9, 0.8), sums=trade_sums(losses=-0.2, trades=2))
+    assert (metrics.profit_factor, metrics.win_rate, metrics.consistency) == (0, 0, 0)
+    assert metrics.expectancy == pytest.approx(-0.1)
+    assert np.isnan(metrics.payoff)
 
 
 def test_a_curve_that_only_rises_has_infinite_sortino_and_no_calmar():

@@ -266,6 +266,24 @@ def test_a_decision_on_the_last_bar_is_counted_and_warned_of(run, capsys):
     assert "bar 2" in capsys.readouterr().err
 
 
+def test_what_the_figures_are_read_next_to(run):
+    # 10 from 100 to 110 with a fee of 1 %: 100 gained at no cost, 21 of fees, 42 at twice the cost. All the cash held
+    # from 100 to 121, bought at 101 and sold at 119.79, gains 18.6 %.
+    bars = FLAT + [(100, 100, 100, 100), (110, 110, 110, 110), (121, 121, 121, 121)]
+    done = run(bars, "bar,units\n0,10\n1,0\n", "--fee", 0.01, "--trials", 5).summary
+    assert [row["cost_multiple"] for row in done["costs"]] == [0, 1, 2]
+    assert [row["net_return"] for row in done["costs"]] == pytest.approx([0.01, 0.0079, 0.0058], rel=1e-9)
+    assert done["buy_and_hold_return"] == pytest.approx(121 * 0.99 / 101 - 1, rel=1e-9)
+    # An order row later, 10 from 110 to 121 with 11 + 12.10 of fees; wrapped around, it is 0 units at the
+    # first open and 10 at the last, 121, marked there.
+    later, around = (110 - 23.1) / 10000, (0 - 12.1) / 10000
+    moved = done["same_orders_at_random_times"]
+    assert moved["draws"] == 20
+    assert [moved["net_return"][k] for k in ("low", "high")] == pytest.approx([around, later], rel=1e-9)
+    assert moved["beaten_share"] == pytest.approx((later - moved["net_return"]["mean"]) / (later - around), rel=1e-6)
+    assert done["metrics"]["deflated_sharpe"] < done["metrics"]["probabilistic_sharpe"]
+
+
 def test_no_decisions_leave_the_cash(run):
     done = run(FLAT * 3, "bar,target\n")
     assert [r["equity"] for r in done.equity] == [10000] * 3
@@ -303,6 +321,9 @@ def test_as_a_user_runs_it_on_parquet(tmp_path):
         ("bar,target\n0,long\n", (), "line 2: target is not a number: 'long'"),
         ("bar,target,stop\n0,1,-5\n", (), "line 2: stop is -5; give a price above 0"),
         ("bar,target\n0,1,2\n", (), "line 2: 3 cells where the header has 2"),
+        ("bar,target\n0,1_0\n", (), "line 2: target is not a number: '1_0'"),
+        ("bar,units\n0,1e39\n", (), "the equity at bar 1 is no number; an order, a target or a price is too large for"),
+        ("bar,target\n", ("--trials", "0"), "--trials: 0 given"),
         ("", (), "has no order column"),
         ("bar,target\n0,2000\n", ("--fee", "0.001"), "a target of 2000 costs more than the account"),
         ("bar,target\n", ("--cash", "0"), "--cash: 0.0 given"),

@@ -11,6 +11,7 @@ from scipy import stats
 from jaxppo.evaluate.metrics import Moments, moments
 from jaxppo.evaluate.significance import (
     bootstrap,
+    curve_moments,
     deflated_sharpe,
     expected_max_sharpe,
     probabilistic_sharpe,
@@ -60,6 +61,15 @@ def test_undefined_without_moves():
     assert np.isnan(float(probabilistic_sharpe(moments(jnp.zeros(10), jnp.ones(10, bool)))))
 
 
+def test_a_ruined_curve_has_a_sharpe_ratio_and_returns_nothing_after_it():
+    # Returns 10 %, -100 %, then none: a mean of -.9 / 4.
+    m = curve_moments(np.array([1.1, 0.0, 0.0, 0.0]))
+    assert float(m.mean) == pytest.approx(-0.225)
+    assert float(m.n) == 4
+    assert 0 < float(probabilistic_sharpe(m)) < 0.5
+    assert float(deflated_sharpe(m, 5.0)) < float(probabilistic_sharpe(m))
+
+
 def test_resampled_bars_are_blocks_of_the_cube_root():
     bars = np.asarray(resampled_bars(jax.random.key(0), jnp.int32(1000), 1000))
     assert ((bars >= 0) & (bars < 1000)).all()
@@ -75,3 +85,36 @@ def test_bootstrap_of_a_steady_curve_has_no_width():
     assert float(got.net_return.low) == pytest.approx(1.01**40 - 1, rel=1e-3)
     assert float(got.net_return.high) == pytest.approx(1.01**40 - 1, rel=1e-3)
     assert float(got.max_drawdown.high) == 0
+
+
+@pytest.mark.parametrize(
+    ("curve", "low", "high"),
+    [
+        ([1.0], 0.0, 0.0),
+        ([1.0] * 30, 0.0, 0.0),
+        ([0.1] * 30, -1.0, 0.0),  # the bar of -90 % is drawn some times and not at others
+        ([0.0] * 30, -1.0, 0.0),
+        ([-0.5] * 30, -1.0, 0.0),  # less than nothing is lost but once
+    ],
+)
+def test_bootstrap_of_curves_without_moves_and_of_ruined_ones(curve, low, high):
+    n = len(curve)
+    got = jax.jit(bootstrap, static_argnames="draws")(
+        jnp.asarray(curve, jnp.float32),
+        jnp.float32(1),
+        jnp.ones(n, bool),
+        jnp.float32(252),
+        jax.random.key(0),
+        draws=50,
+    )
+    assert np.isfinite(got).all()
+    assert low <= float(got.net_return.low) <= float(got.net_return.high) <= high
+    assert 0 <= float(got.max_drawdown.low) <= float(got.max_drawdown.high) <= 1
+
+
+def test_probabilistic_sharpe_of_a_ruin_on_the_first_bar():
+    m = moments(jnp.asarray([-0.9] + [0.0] * 29, jnp.float32), jnp.ones(30, bool))
+    # Skew and kurtosis of one outlier of 30 are far from normal, which leaves the verdict open: .5 is no evidence.
+    assert float(probabilistic_sharpe(m)) == pytest.approx(closed_form(np.array([-0.9] + [0.0] * 29)), abs=1e-4)
+    assert float(probabilistic_sharpe(m)) < 0.5
+    assert np.isnan(float(probabilistic_sharpe(moments(jnp.asarray([0.1]), jnp.ones(1, bool)))))

@@ -271,9 +271,9 @@ def test_account_vector_by_hand():
     config = EnvConfig(stop_loss=0.02, take_profit=0.04)
     f = jnp.float32
     long = open_account(f(1))._replace(
-        cash=f(0.3),
+        mark=f(101),
         units=f(0.006),
-        equity=f(0.906),  # .3 + .006 * 101
+        equity=f(0.906),  # .3 of cash and .006 * 101
         peak=f(1.2),
         average_cost=f(100),
         stop=f(98),
@@ -294,7 +294,7 @@ def test_account_vector_by_hand():
     }
     got = dict(zip(ACCOUNT_FEATURES, observe_account(long, f(101), config).tolist(), strict=True))
     assert got == pytest.approx(want, rel=1e-5)
-    short = long._replace(units=f(-0.006), cash=f(1.512), stop=f(102), take_profit=f(96))
+    short = long._replace(units=f(-0.006), stop=f(102), take_profit=f(96))
     got = dict(zip(ACCOUNT_FEATURES, observe_account(short, f(101), config).tolist(), strict=True))
     turned = {"exposure": -0.606 / 0.906, "unrealised_return": -math.tanh(0.1)}
     assert got == pytest.approx({**want, **turned, "stop_distance": 1 / 2, "take_profit_distance": 5 / 4}, rel=1e-5)

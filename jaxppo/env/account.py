@@ -2,6 +2,9 @@
 
 Order of events (the timing contract): the order fills at the open; during the bar liquidation, stop-loss and
 take-profit are looked at in that order; the account is marked at the close, where borrow accrues.
+
+Equity moves by the bar's profit less its costs, and cash is what it leaves beside the position. Were it cash + units *
+close, float32 would round sums of several times the equity under leverage, and no bar would forget it.
 """
 
 from __future__ import annotations
@@ -22,9 +25,10 @@ REASONS = ("order", "stop", "take_profit", "liquidation", "end")
 class AccountState(NamedTuple):
     """An account at a close. Money and units are floats of the ledger's dtype; any common shape."""
 
-    cash: jax.Array
     units: jax.Array  # signed
-    equity: jax.Array  # cash + units * close
+    mark: jax.Array  # price of the units in `equity`: the close; anything when flat
+    equity: jax.Array  # cash + units * mark
+    rest: jax.Array  # what rounding has kept out of `equity` so far, to be added with the next change (Kahan 1965)
     peak: jax.Array  # highest equity at a close so far, the start included
     average_cost: jax.Array  # average entry fill price of the open position; 0 when flat
     stop: jax.Array  # price level; 0 (long) or inf (short) for none
@@ -35,6 +39,11 @@ class AccountState(NamedTuple):
     wins: jax.Array  # int32: those with a net gain
     sharpe_a: jax.Array  # moving mean of the net return, for the differential Sharpe ratio
     sharpe_b: jax.Array  # moving mean of its square
+
+    @property
+    def cash(self) -> jax.Array:
+        """Negative for what a leveraged long owes."""
+        return self.equity - self.units * self.mark
 
 
 class Levels(NamedTuple):
@@ -64,7 +73,7 @@ class StepRecord(NamedTuple):
     wins: jax.Array  # int32: those with a net gain
     gain: jax.Array  # net P&L of those with a gain
     loss: jax.Array  # net P&L of those without, <= 0
-    ruined: jax.Array  # bool
+    ruined: jax.Array  # bool: on this bar or, where an account goes on after its ruin, before
 
 
 def open_account(start: jax.Array) -> AccountState:
@@ -72,9 +81,10 @@ def open_account(start: jax.Array) -> AccountState:
     zero = jnp.zeros_like(start)
     count = jnp.zeros(start.shape, jnp.int32)
     return AccountState(
-        cash=start,
         units=zero,
+        mark=zero,
         equity=start,
+        rest=zero,
         peak=start,
         average_cost=zero,
         stop=zero,
@@ -88,10 +98,22 @@ def open_account(start: jax.Array) -> AccountState:
     )
 
 
+def equity_at(account: AccountState, price: jax.Array) -> jax.Array:
+    """Equity with the position marked at `price`."""
+    return account.equity + account.units * (price - account.mark)
+
+
+def _earn(account: AccountState, money: jax.Array) -> AccountState:
+    """`money` added to the equity, whatever its sign, by compensated summation."""
+    money = money + account.rest
+    equity = account.equity + money
+    return account._replace(equity=equity, rest=money - (equity - account.equity))
+
+
 def exposure_at(account: AccountState, price: jax.Array) -> jax.Array:
     """Signed notional over equity at `price`; 0 for an account that owns nothing, whatever it owes."""
     notional = account.units * price
-    equity = account.cash + notional
+    equity = equity_at(account, price)
     return jnp.where(equity > 0, notional / jnp.where(equity > 0, equity, 1.0), 0.0)
 
 
@@ -102,7 +124,7 @@ def units_for_exposure(account: AccountState, target: jax.Array, price: jax.Arra
     N + x = target (E - c |x|): a target of 1 spends all cash and not a cent more.
     """
     notional = account.units * price
-    equity = account.cash + notional
+    equity = equity_at(account, price)
     gap = target * equity - notional
     side = jnp.sign(gap)
     # Buying costs (1 + impact)(1 + fee) - 1 of the notional, selling 1 - (1 - impact)(1 - fee).
@@ -157,23 +179,24 @@ def _fill_order(
     entering = (opening > 0) & ((units == 0) | closed)
     adding = (opening > 0) & ~entering
     flat = new_units == 0
-    blended = (held * account.average_cost + size * fill_price) / jnp.where(adding, jnp.abs(new_units), 1.0)
+    # In this form an addition at the same price leaves the average as it is to the last bit.
+    share = size / jnp.where(adding, jnp.abs(new_units), 1.0)
+    blended = account.average_cost + (fill_price - account.average_cost) * share
     average_cost = jnp.where(adding, blended, jnp.where(entering, fill_price, account.average_cost))
     average_cost = jnp.where(flat, 0.0, average_cost)
     stop, take = _levels(average_cost, new_units, env)
     opened = opening > 0
-    filled = account._replace(
-        cash=account.cash - order * fill_price - fee,
+    impact_cost = size * price * costs.impact
+    filled = _earn(account, units * (price - account.mark) - fee - impact_cost)._replace(
         units=new_units,
+        mark=price,
         average_cost=average_cost,
         stop=jnp.where(opened, stop, account.stop),
         take_profit=jnp.where(opened, take, account.take_profit),
         trade_pnl=jnp.where(flat, 0.0, jnp.where(entering, -(fee - fee_closing), account.trade_pnl + realised - fee)),
         bars_held=jnp.where(flat | entering, 0, account.bars_held),
     )
-    fill = _Fill(
-        fill_price, fee, size * price * costs.impact, size * fill_price, closed, jnp.where(closed, closed_pnl, 0.0)
-    )
+    fill = _Fill(fill_price, fee, impact_cost, size * fill_price, closed, jnp.where(closed, closed_pnl, 0.0))
     return filled, fill
 
 
@@ -195,29 +218,29 @@ class _Exit(NamedTuple):
     reason: jax.Array  # int32
 
 
-def _find_exit(account: AccountState, bar: MarketStep, ruin: jax.Array, env: EnvConfig) -> _Exit:
+def _find_exit(account: AccountState, bar: MarketStep, ruin: jax.Array, env: EnvConfig, slack: float) -> _Exit:
     """Which of liquidation, stop-loss and take-profit fires on this bar, and at what mid price.
 
-    An exact touch fires. A gap through a level fills at the open, which for the take-profit is optional.
+    An exact touch fires, and with it a stop or take-profit that is missed by less than the share `slack` of its price.
+    A gap through a level fills at the open, which for the take-profit is optional.
     """
     units = account.units
     long = units > 0
     holding = units != 0
-    liquidation = (ruin - account.cash) / jnp.where(holding, units, 1.0)
+    liquidation = account.mark - (account.equity - ruin) / jnp.where(holding, units, 1.0)
     adverse = jnp.where(long, bar.low, bar.high)
     favourable = jnp.where(long, bar.high, bar.low)
 
-    def beyond(price: jax.Array, level: jax.Array) -> jax.Array:
-        return jnp.where(long, price <= level, price >= level)
-
-    liquidated = holding & beyond(adverse, liquidation)
-    stopped = holding & beyond(adverse, account.stop)
-    taken = holding & jnp.where(long, favourable >= account.take_profit, favourable <= account.take_profit)
+    liquidated = holding & jnp.where(long, adverse <= liquidation, adverse >= liquidation)
+    above, below = 1.0 + slack, 1.0 - slack
+    stopped = holding & jnp.where(long, adverse <= account.stop * above, adverse >= account.stop * below)
+    take = account.take_profit
+    taken = holding & jnp.where(long, favourable >= take * below, favourable <= take * above)
 
     def worse(level: jax.Array) -> jax.Array:
         return jnp.where(long, jnp.minimum(bar.open, level), jnp.maximum(bar.open, level))
 
-    take_price = account.take_profit
+    take_price = take
     if env.take_profit_gap == "open":
         take_price = jnp.where(long, jnp.maximum(bar.open, take_price), jnp.minimum(bar.open, take_price))
     price = jnp.where(liquidated, worse(liquidation), jnp.where(stopped, worse(account.stop), take_price))
@@ -237,14 +260,14 @@ def _close_position(account: AccountState, exit_: _Exit, costs: Costs) -> tuple[
     price = exit_.price * (1.0 - jnp.sign(units) * costs.impact)
     fee = costs.fee * size * price
     pnl = account.trade_pnl + units * (price - account.average_cost) - fee
-    after = account._replace(
-        cash=account.cash + units * price - fee,
+    impact_cost = size * exit_.price * costs.impact
+    after = _earn(account, units * (exit_.price - account.mark) - fee - impact_cost)._replace(
         units=account.units - units,
         average_cost=jnp.where(fires, 0.0, account.average_cost),
         trade_pnl=jnp.where(fires, 0.0, account.trade_pnl),
         bars_held=jnp.where(fires, 0, account.bars_held),
     )
-    return after, _Fill(price, fee, size * exit_.price * costs.impact, size * price, fires, jnp.where(fires, pnl, 0.0))
+    return after, _Fill(price, fee, impact_cost, size * price, fires, jnp.where(fires, pnl, 0.0))
 
 
 def advance(
@@ -274,17 +297,19 @@ def advance(
     if levels is not None:
         ordered = _place_levels(account, ordered, levels)
     exposure = exposure_at(ordered, bar.open)
-    exit_ = _find_exit(ordered, bar, ruin, env)
+    # A level computed from the entry is rounded: 98.49 below 100.5, 2 % away, by half a unit in the last place each for
+    # the entry, the .98, their product and the low. A level that was given is the number that it is.
+    slack = 2.0 * float(jnp.finfo(account.equity.dtype).eps) if levels is None else 0.0
+    exit_ = _find_exit(ordered, bar, ruin, env, slack)
     exited, out = _close_position(ordered, exit_, costs)
 
     borrow = costs.borrow * jnp.maximum(-exited.units, 0.0) * bar.close
-    cash = exited.cash - borrow
-    equity = cash + exited.units * bar.close
+    marked = _earn(exited, exited.units * (bar.close - exited.mark) - borrow)
+    equity = marked.equity
     closed = order.closed.astype(jnp.int32) + out.closed.astype(jnp.int32)
     wins = (order.pnl > 0).astype(jnp.int32) + (out.pnl > 0).astype(jnp.int32)
-    marked = exited._replace(
-        cash=cash,
-        equity=equity,
+    marked = marked._replace(
+        mark=jnp.broadcast_to(bar.close, equity.shape),
         peak=jnp.maximum(account.peak, equity),
         trade_pnl=exited.trade_pnl - borrow,
         bars_held=exited.bars_held + (exited.units != 0).astype(jnp.int32),
@@ -329,11 +354,11 @@ def close_out(
     fires = where & (account.units != 0)
     reason = jnp.where(fires, REASON_END, REASON_NONE).astype(jnp.int32)
     closed, fill = _close_position(account, _Exit(price, reason), costs)
-    equity = jnp.where(fires, closed.cash, record.equity)
+    equity = closed.equity
     growth = (1.0 + record.net_return) * equity / jnp.where(record.equity == 0, 1.0, record.equity)
     won = (fill.pnl > 0).astype(jnp.int32)
     ended = fill.closed.astype(jnp.int32)
-    after = closed._replace(equity=equity, trades=closed.trades + ended, wins=closed.wins + won)
+    after = closed._replace(trades=closed.trades + ended, wins=closed.wins + won)
     return after, record._replace(
         equity=equity,
         net_return=jnp.where(fires, growth - 1.0, record.net_return),

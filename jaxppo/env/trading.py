@@ -12,7 +12,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxppo.config.schema import EnvConfig, RewardConfig
-from jaxppo.env.account import AccountState, StepRecord, advance, exposure_at, open_account, units_for_exposure
+from jaxppo.env.account import (
+    AccountState,
+    StepRecord,
+    advance,
+    equity_at,
+    exposure_at,
+    open_account,
+    units_for_exposure,
+)
 from jaxppo.env.actions import ActionTable, action_mask, action_table, target_exposure
 from jaxppo.env.rewards import (
     Outcome,
@@ -147,13 +155,15 @@ def step_account(
     # Same-side orders within the band are not worth their fee; exits and flips always go out.
     within = (target * exposure > 0) & (jnp.abs(target - exposure) < config.rebalance_band)
     # An account that is gone at the open is liquidated there; a target times what it owes would be a new position.
-    gone = account.cash + account.units * market.open <= config.ruin_level
+    gone = equity_at(account, market.open) <= config.ruin_level
     alive = jnp.asarray(alive)
     target = jnp.where(alive, target, 0.0)
     keep = (keep | within | gone) & alive
     wanted = jnp.where(keep, account.units, units_for_exposure(account, target, market.open, costs))
     ruin = jnp.asarray(config.ruin_level, account.equity.dtype)
     after, record = advance(account, wanted, market, costs, ruin, config)
+    # Not left to `equity <= ruin`, which rounding decides for an account that was liquidated at that very equity.
+    record = record._replace(ruined=record.ruined | ~alive)
     if "differential_sharpe" in spec.reward.weights:
         after = update_sharpe_moments(after, record.net_return)
     components = reward_components(Outcome(account, after, record, market, jnp.asarray(entropy)), spec.reward)

@@ -44,7 +44,7 @@ def trend_sign(close: jax.Array, t: jax.Array, lookback: int) -> jax.Array:
 
 
 def shifts_between_trades(units: jax.Array, order_units: jax.Array, valid: jax.Array, share: jax.Array) -> jax.Array:
-    """Shifts in time that cut no trade in two: (S, D) int32 in [0, decisions of the symbol).
+    """Shifts in time that cut no trade in two: (D, S) int32 in [0, decisions of the symbol).
 
     A draw shifts all symbols by the same share of their history, each on to the next bar on which no position is
     carried over (to the last one before, where there is none after), so that what symbols did together stays together.
@@ -62,9 +62,8 @@ def shifts_between_trades(units: jax.Array, order_units: jax.Array, valid: jax.A
     bar = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32).reshape(-1, 1), free.shape)
     following = jax.lax.cummin(jnp.where(free, bar, n), axis=0, reverse=True)
     earlier = jax.lax.cummax(jnp.where(free, bar, 0), axis=0)
-    decisions = jnp.expand_dims(valid.sum(0, dtype=jnp.int32), -1)  # (S, 1)
-    most = decisions - 1
-    at = 1 + jnp.floor(jnp.expand_dims(share, 0) * most.astype(share.dtype)).astype(jnp.int32)
-    at = jnp.clip(at, 0, jnp.maximum(most, 0)).T  # (D, S)
+    most = valid.sum(0, dtype=jnp.int32, keepdims=True) - 1  # (1, S)
+    at = 1 + jnp.floor(jnp.expand_dims(share, -1) * most.astype(share.dtype)).astype(jnp.int32)
+    at = jnp.clip(at, 0, jnp.maximum(most, 0))  # (D, S)
     ahead = jnp.take_along_axis(following, at, axis=0)
-    return jnp.where(ahead < n, ahead, jnp.take_along_axis(earlier, at, axis=0)).T
+    return jnp.where(ahead < n, ahead, jnp.take_along_axis(earlier, at, axis=0))

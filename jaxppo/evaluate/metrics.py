@@ -114,7 +114,8 @@ def tail_losses(returns: jax.Array, valid: jax.Array, share: float = 0.05) -> tu
     mean = jnp.where(bar < k, ordered, 0.0).sum(-1) / k[..., 0].astype(returns.dtype)
     some = n[..., 0] > 0
     at = jnp.take_along_axis(ordered, k - 1, axis=-1)[..., 0]
-    return jnp.where(some, -at, jnp.nan), jnp.where(some, -mean, jnp.nan)
+    # 0 - x, since -x of no loss would read -0.
+    return jnp.where(some, 0.0 - at, jnp.nan), jnp.where(some, 0.0 - mean, jnp.nan)
 
 
 def payoff(sums: TradeSums) -> jax.Array:

@@ -15,12 +15,13 @@ from jaxppo.env.account import (
     StepRecord,
     advance,
     close_out,
+    equity_at,
     open_account,
     units_for_exposure,
 )
 from jaxppo.evaluate.baselines import buy_and_hold
 from jaxppo.evaluate.metrics import Metrics, moments, summarize
-from jaxppo.evaluate.significance import Intervals, bootstrap, probabilistic_sharpe
+from jaxppo.evaluate.significance import Intervals, bootstrap, deflated_sharpe, probabilistic_sharpe
 from jaxppo.evaluate.validate import bar_sums
 from jaxppo.market.tape import Costs, MarketStep
 
@@ -101,13 +102,14 @@ def replay(
         wanted = _wanted_units(account, row.value, market.open, costs, rules.order)
         wanted, cut = _within_leverage(account, wanted, market.open, costs, rules.leverage)
         # Gone at the open: what is held is about to be liquidated, and of less than nothing there is no share.
-        gone = ruined | (account.cash + account.units * market.open <= ruin)
+        gone = ruined | (equity_at(account, market.open) <= ruin)
         wanted = jnp.where(gone, jnp.where(ruined, 0.0, account.units), wanted)
         after, record = advance(account, wanted, market, costs, ruin, env, row.levels)
+        record = record._replace(ruined=record.ruined | ruined)
         if rules.close_at_end:
             after, record = close_out(after, record, market.close, costs, last)
         done = Replay(after, record, cut & ~gone, gone & ~jnp.isnan(row.value))
-        return (after, ruined | record.ruined), done
+        return (after, record.ruined), done
 
     start_state = (open_account(start), jnp.zeros((), bool))
     return jax.lax.scan(bar, start_state, (orders, bars, is_last))[1]
@@ -119,17 +121,15 @@ class ReplayFigures(NamedTuple):
     metrics: Metrics  # (); money per unit of the start
     intervals: Intervals  # ()
     probabilistic_sharpe: jax.Array  # ()
+    deflated_sharpe: jax.Array  # ()
     buy_and_hold: jax.Array  # () net return of buying at the first open and selling at the last close, costs paid
 
 
-@jax.jit
-def replay_figures(
-    done: Replay, bars: MarketStep, costs: Costs, start: jax.Array, bars_per_year: jax.Array
-) -> ReplayFigures:
-    """Figures of a replay of (N,) bars; `costs`, `start` and `bars_per_year` are ()."""
-    record, n = done.record, bars.close.shape[0]
-    valid = jnp.ones(n, bool)
+def replay_metrics(done: Replay, close: jax.Array, start: jax.Array, bars_per_year: jax.Array) -> Metrics:
+    """Metrics () of a replay of N bars; `close` (N,), `start` and `bars_per_year` (). Money is in starts."""
+    record, n = done.record, close.shape[0]
     before = jnp.concatenate([jnp.expand_dims(start, 0), record.equity[:-1]])
+    valid = jnp.ones(n, bool)
     unit = record._replace(
         equity=record.equity / start,
         units=record.units / start,
@@ -137,16 +137,44 @@ def replay_figures(
         gain=record.gain / start,
         loss=record.loss / start,
     )
-    sums = jax.tree.map(lambda x: x.sum(0, dtype=x.dtype), bar_sums(unit, before / start, bars.close, valid))
+    sums = jax.tree.map(lambda x: x.sum(0, dtype=x.dtype), bar_sums(unit, before / start, close, valid))
     sums = sums._replace(turnover=sums.turnover / n, exposure=sums.exposure / n)
-    one = jnp.ones_like(start)
+    return summarize(unit.equity, jnp.ones_like(start), valid, bars_per_year, sums)
+
+
+@jax.jit
+def replay_figures(
+    done: Replay, bars: MarketStep, costs: Costs, start: jax.Array, bars_per_year: jax.Array, trials: jax.Array
+) -> ReplayFigures:
+    """Figures of a replay of (N,) bars; `costs`, `start`, `bars_per_year` and `trials` are ()."""
+    equity, valid = done.record.equity, jnp.ones(bars.close.shape[0], bool)
+    before = jnp.concatenate([jnp.expand_dims(start, 0), equity[:-1]])
     column = partial(jnp.expand_dims, axis=-1)
     hold = buy_and_hold(column(bars.open), column(bars.close), column(valid), jax.tree.map(column, costs))
     owned = before > 0  # an account that lost everything returns nothing from there on
-    returns = jnp.where(owned, record.equity / jnp.where(owned, before, 1.0) - 1.0, 0.0)
+    m = moments(jnp.where(owned, equity / jnp.where(owned, before, 1.0) - 1.0, 0.0), valid)
     return ReplayFigures(
-        metrics=summarize(unit.equity, one, valid, bars_per_year, sums),
-        intervals=bootstrap(unit.equity, one, valid, bars_per_year, jax.random.key(0)),
-        probabilistic_sharpe=probabilistic_sharpe(moments(returns, valid)),
+        metrics=replay_metrics(done, bars.close, start, bars_per_year),
+        intervals=bootstrap(equity, start, valid, bars_per_year, jax.random.key(0)),
+        probabilistic_sharpe=probabilistic_sharpe(m),
+        deflated_sharpe=deflated_sharpe(m, trials),
         buy_and_hold=hold[-1, 0] - 1.0,
     )
+
+
+@partial(jax.jit, static_argnames="rules")
+def replay_variants(
+    orders: Orders,
+    costs: Costs,
+    bars: MarketStep,
+    start: jax.Array,
+    ruin: jax.Array,
+    bars_per_year: jax.Array,
+    rules: ReplayRules,
+) -> Metrics:
+    """Metrics (L,) of L replays side by side: `orders` (L, N) and `costs` (L,), the rest as of `replay`."""
+
+    def one(orders: Orders, costs: Costs) -> Metrics:
+        return replay_metrics(replay(orders, bars, costs, start, ruin, rules), bars.close, start, bars_per_year)
+
+    return jax.vmap(one)(orders, costs)

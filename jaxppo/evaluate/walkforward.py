@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jaxppo.evaluate.validate import decision_bars, decision_weight, trade_sums
 from jaxppo.market.dataset import SECONDS_PER_YEAR
 from jaxppo.market.tape import Tape
 
-_SUM_TYPES = TradeSums(np.float32, np.float32, np.int32, np.int32, np.float32, np.float32)
+_SUM_TYPES = (np.float32, np.float32, np.int32, np.int32, np.float32, np.float32)
 
 
 class Pool(NamedTuple):
@@ -49,17 +49,15 @@ def pool_present(tape: Tape, pool: Pool, equity: jax.Array) -> jax.Array:
     return (curves * jnp.expand_dims(share, -1)).sum(0) / jnp.maximum(share.sum(), 1.0)
 
 
-def fold_figures(tape: Tape, pool: Pool, record: StepRecord, valid: jax.Array) -> Figures:
-    """Measure a recorded pass (N, S), per symbol and pooled by equal money; symbols without decisions do not count."""
-    t, _ = decision_bars(tape, valid.shape[0])
+def _fills(tape: Tape, n: int) -> tuple[jax.Array, jax.Array]:
+    """Open and close (N, S) of the bar after each decision."""
+    t, _ = decision_bars(tape, n)
     symbol = jnp.broadcast_to(jnp.arange(tape.n_symbols, dtype=jnp.int32), t.shape)
-    close = tape.close[symbol, t + 1]
-    sums = trade_sums(record, close, valid)
-    ones = jnp.ones(tape.n_symbols, record.equity.dtype)
-    symbols = summarize(record.equity.T, ones, valid.T, tape.bars_per_year, sums)
-    benchmark = buy_and_hold(tape.open[symbol, t + 1], close, valid, tape.costs)
-    equity = pool_present(tape, pool, record.equity)
-    weight = decision_weight(tape)
+    return tape.open[symbol, t + 1], tape.close[symbol, t + 1]
+
+
+def _pooled(tape: Tape, pool: Pool, equity: jax.Array, sums: TradeSums) -> tuple[Metrics, jax.Array]:
+    curve, weight = pool_present(tape, pool, equity), decision_weight(tape)
     total = TradeSums(
         sums.gains.sum(),
         sums.losses.sum(),
@@ -68,7 +66,23 @@ def fold_figures(tape: Tape, pool: Pool, record: StepRecord, valid: jax.Array) -
         (sums.turnover * tape.bars_per_year * weight).sum() / pool.bars_per_year,
         (sums.exposure * weight).sum(),
     )
-    pooled = summarize(equity, jnp.ones((), equity.dtype), pool.valid, pool.bars_per_year, total)
+    return summarize(curve, jnp.ones((), curve.dtype), pool.valid, pool.bars_per_year, total), curve
+
+
+def pooled_figures(tape: Tape, pool: Pool, record: StepRecord, valid: jax.Array) -> Metrics:
+    """Figures () of a recorded pass (N, S), pooled by equal money; symbols without decisions do not count."""
+    _, close = _fills(tape, valid.shape[0])
+    return _pooled(tape, pool, record.equity, trade_sums(record, close, valid))[0]
+
+
+def fold_figures(tape: Tape, pool: Pool, record: StepRecord, valid: jax.Array) -> Figures:
+    """`pooled_figures`, those of each symbol, and buy-and-hold."""
+    open_, close = _fills(tape, valid.shape[0])
+    sums = trade_sums(record, close, valid)
+    ones = jnp.ones(tape.n_symbols, record.equity.dtype)
+    symbols = summarize(record.equity.T, ones, valid.T, tape.bars_per_year, sums)
+    benchmark = buy_and_hold(open_, close, valid, tape.costs)
+    pooled, equity = _pooled(tape, pool, record.equity, sums)
     return Figures(symbols, pooled, benchmark[-1] - 1.0, sums, benchmark, equity, pool_present(tape, pool, benchmark))
 
 
@@ -103,23 +117,17 @@ def joined_sums(sums: TradeSums, bars: np.ndarray, bars_per_year: np.ndarray, jo
     """
     weight = bars / max(float(bars.sum()), 1.0)
     turnover = float((sums.turnover * bars_per_year * weight).sum()) / joined_bars_per_year
-    total = TradeSums(
-        sums.gains.sum(),
-        sums.losses.sum(),
-        sums.trades.sum(),
-        sums.wins.sum(),
-        turnover,
-        (sums.exposure * weight).sum(),
-    )
-    return jax.tree.map(np.asarray, total, _SUM_TYPES)
+    exposure = (sums.exposure * weight).sum()
+    total = (sums.gains.sum(), sums.losses.sum(), sums.trades.sum(), sums.wins.sum(), turnover, exposure)
+    typed: Any = [np.asarray(x, kind) for x, kind in zip(total, _SUM_TYPES, strict=True)]
+    return TradeSums(*typed)
 
 
 def held_sums(profit: np.ndarray, bars: np.ndarray) -> TradeSums:
     """Sums of buy-and-hold (P,): one trade a part, all equity bought and sold once, always invested."""
-    ones = np.ones_like(profit)
-    return TradeSums(
-        np.maximum(profit, 0.0), np.minimum(profit, 0.0), ones, (profit > 0) * ones, 2.0 / np.maximum(bars, 1), ones
-    )
+    ones, gain = np.ones_like(profit), profit > 0
+    sums: Any = (np.maximum(profit, 0.0), np.minimum(profit, 0.0), ones, gain * ones, 2.0 / np.maximum(bars, 1), ones)
+    return TradeSums(*sums)
 
 
 @jax.jit

@@ -82,7 +82,7 @@ def _number(cell: str, name: str, where: str) -> float:
     if not cell:
         return math.nan
     try:
-        value = float(cell)
+        value = float(cell.replace("_", "?"))  # Python reads 1_000
     except ValueError as error:
         raise DataError(f"{where}: {name} is not a number: {cell[:40]!r}") from error
     if not math.isfinite(value):

@@ -7,7 +7,7 @@ open, the expected simple return is p * (exp(edge * s_t) - 1). Learning benchmar
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import erf
 
 import numpy as np
@@ -46,25 +46,7 @@ def ar1_market(
         bars_from_log_returns(rng, symbol_name(i), log_return[i], deviation, volume, f"planted, seed {seed}")
         for i in range(n_symbols)
     ]
-    return [bridge_extremes(rng, b, noise) for b in bars], signal
-
-
-def bridge_extremes(rng: np.random.Generator, bars: Bars, noise: float) -> Bars:
-    """`bars` with the highs and lows of a Brownian path in continuous time, of deviation `noise` a bar.
-
-    The extremes of a few steps inside a bar fall short of it, so that a stop at its level would fill better than the
-    path trades: 0.58 noise / sqrt(8), 10 basis points a stop at noise .005, earned out of nothing. Here a stop or a
-    take-profit is worth 0. The maximum of a bridge from 0 to x is (x + sqrt(x^2 - 2 noise^2 log U)) / 2 (Glasserman
-    2003, "Monte Carlo Methods in Financial Engineering", eq. 6.50). Highs and lows are drawn apart.
-    """
-    x = np.log(bars.close / bars.open)
-    up, down = (np.sqrt(x * x - 2.0 * noise**2 * np.log1p(-rng.random(len(x)))) for _ in range(2))
-    high, low = bars.open * np.exp((x + up) / 2.0), bars.open * np.exp((x - down) / 2.0)
-    return replace(
-        bars,
-        high=np.maximum(high, np.maximum(bars.open, bars.close)),
-        low=np.minimum(low, np.minimum(bars.open, bars.close)),
-    )
+    return bars, signal
 
 
 def latent_drift_market(

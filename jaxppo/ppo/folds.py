@@ -12,8 +12,9 @@ import numpy as np
 from jaxppo.agent.policy import Params
 from jaxppo.config.schema import Config
 from jaxppo.env.account import StepRecord
+from jaxppo.evaluate.metrics import Metrics
 from jaxppo.evaluate.validate import play_policy
-from jaxppo.evaluate.walkforward import Figures, Pool, fold_figures
+from jaxppo.evaluate.walkforward import Figures, Pool, fold_figures, pooled_figures
 from jaxppo.market.dataset import Split, joint_calendar
 from jaxppo.market.folds import FoldPlan, fold_split
 from jaxppo.market.tape import Tape
@@ -41,7 +42,7 @@ class Fold(NamedTuple):
 class FoldOutput(NamedTuple):
     """What a fold leaves: its figures, and the recorded test decisions."""
 
-    train: Figures
+    train: Metrics  # () pooled, in sample
     test: Figures
     record: StepRecord  # (N, S)
     action: jax.Array  # (N, S) int32
@@ -98,15 +99,15 @@ def make_folds(config: Config, sizes: FoldSizes) -> FoldProgram:
         state, sums = jax.lax.fori_loop(0, n_updates, one, (state, zeros))
         return state, jax.tree.map(lambda x: x / jnp.maximum(n_updates, 1).astype(x.dtype), sums)
 
-    def played(params: Params, of: FoldRange, tape: Tape, n: int) -> tuple[Figures, StepRecord, jax.Array, jax.Array]:
-        own = part(tape, of)
-        record, action, valid = play_policy(spec.agent, spec.env, params, own, n, spec.receptive_field)
-        return fold_figures(own, of.pool, record, valid), record, action, valid
+    def played(params: Params, own: Tape, n: int) -> tuple[StepRecord, jax.Array, jax.Array]:
+        return play_policy(spec.agent, spec.env, params, own, n, spec.receptive_field)
 
     def evaluate(params: Params, fold: Fold, tape: Tape) -> FoldOutput:
-        before, *_ = played(params, fold.train, tape, sizes.n_train)
-        after, record, action, valid = played(params, fold.test, tape, sizes.n_test)
-        return FoldOutput(before, after, record, action, valid)
+        before, after = part(tape, fold.train), part(tape, fold.test)
+        record, _, valid = played(params, before, sizes.n_train)
+        train = pooled_figures(before, fold.train.pool, record, valid)
+        record, action, valid = played(params, after, sizes.n_test)
+        return FoldOutput(train, fold_figures(after, fold.test.pool, record, valid), record, action, valid)
 
     return FoldProgram(spec, init, advance, evaluate)
 

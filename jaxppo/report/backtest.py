@@ -68,15 +68,14 @@ def load_backtest(folder: Path) -> BacktestData:
 
 
 def _numbers(value: Any) -> Any:
+    """JSON as Python: null is nan, and infinities are text there."""
     if isinstance(value, dict):
         return {k: _numbers(v) for k, v in value.items()}
-    return (
-        math.nan
-        if value is None
-        else {"inf": math.inf, "-inf": -math.inf}.get(value, value)
-        if isinstance(value, str)
-        else value
-    )
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
+    if value is None:
+        return math.nan
+    return {"inf": math.inf, "-inf": -math.inf}.get(value, value) if isinstance(value, str) else value
 
 
 def write_backtest_report(folder: Path) -> Path:
@@ -188,7 +187,11 @@ def warnings(data: BacktestData) -> list[Finding]:
     """What the policy had seen of these bars, and what is odd about them or it."""
     f = data.facts
     seen = f["seen"]
-    found = [Finding("caution", "Mind", text[:1].upper() + text[1:] + ".") for text in f["warnings"]]
+    grave = ("in sample", "trained on")
+    found = [
+        Finding("bad" if any(g in text for g in grave) else "caution", "Mind", f"{text[:1].upper()}{text[1:]}.")
+        for text in f["warnings"]
+    ]
     if data.pooled["trades"] == 0:
         found.insert(0, Finding("bad", "No trade", "The policy closed no trade; no figure here says anything of it."))
     if seen and seen.get("train", 0) == 0 and seen.get("validation", 0) == 0:

@@ -106,7 +106,8 @@ def plain(text: str) -> str:
 
 def date_axis(ax: Axes, ticks: int = 8) -> None:
     """Concise UTC dates under the x axis."""
-    locator = AutoDateLocator(minticks=3, maxticks=ticks)
+    # Two to four years have under three whole years, and too many months for a few ticks.
+    locator = AutoDateLocator(minticks=2 if ticks < 8 else 3, maxticks=ticks)
     ax.xaxis.set_major_locator(locator)
     ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     ax.xaxis.get_offset_text().set(fontsize=8, color=MUTED)

@@ -211,7 +211,7 @@ def _trade_warnings(run: RunData) -> list[Finding]:
         found.append(Finding("bad", "Too few trades", text))
     share, label = _commonest_action(run)
     if share > ONE_ACTION_SHARE:
-        text = f"{percent(share, 0)} of all decisions were \u201c{label}\u201d; the policy hardly reacts to the market."
+        text = f"{percent(share, 0)} of all decisions were \u201c{label}\u201d; at 100 % a policy reacts to nothing."
         found.append(Finding("bad", "Nearly always the same action", text))
     sides = run.shown.trades["side"].unique().to_list()
     if len(sides) == 1 and (sides[0] == "short" or _may_short(run)):

@@ -85,7 +85,8 @@ def _failed(gate: dict[str, Any], level: str) -> str:
         if reason["level"] == level and not reason["passed"]:
             name, show = _METRICS.get(reason["metric"], (reason["metric"], number))
             bound = "at most" if reason["metric"] in _AT_MOST else "at least"
-            parts.append(f"{name[:1].lower()}{name[1:]} {show(_value(reason['value']))} ({bound} {show(reason['threshold'])})")
+            figure, wanted = show(_value(reason["value"])), show(reason["threshold"])
+            parts.append(f"{name[:1].lower()}{name[1:]} {figure} ({bound} {wanted})")
     return ", ".join(parts)
 
 

@@ -1,28 +1,21 @@
-"""The report of a walk-forward: charts and one self-contained page, made from the files of its folder alone."""
+"""The report of a walk-forward: one self-contained page, made from the files of its folder alone."""
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
-import yaml
-from matplotlib.axes import Axes
-from matplotlib.dates import date2num
-from matplotlib.figure import Figure
 
 from jaxppo.report import canvas, page, tables
 from jaxppo.report.findings import MIN_TRADES, Card, Finding
 from jaxppo.report.page import DOT, replace_file
 from jaxppo.report.plots import DRAWDOWN_LIMIT
-from jaxppo.report.rundata import Evaluation, RunData, lookup, times, values
-from jaxppo.report.style import BENCHMARK, BLACK, GREY, ORANGE, POLICY, SKY
+from jaxppo.report.rundata import Evaluation, lookup, values
 from jaxppo.report.tables import METRICS, MORE_METRICS, esc
 from jaxppo.report.text import MISSING, moment, number, percent, plural
+from jaxppo.report.walkforward_charts import WalkforwardData, finite_or_nan, load_walkforward, make_figures
 
 NAMES = {
     "policy": "Policy",
@@ -35,157 +28,16 @@ _GAP_FIRST = ("sharpe", "sortino", "cagr", "max_drawdown", "profit_factor", "win
 _BY_LENGTH = ("return", "trades", "bars")  # follow from how long a period is
 
 
-@dataclass(frozen=True)
-class WalkforwardData:
-    """Everything that the page is made of."""
-
-    name: str
-    summary: dict[str, Any]
-    manifest: dict[str, Any]
-    config: dict[str, Any]
-    folds: pl.DataFrame
-    symbols: pl.DataFrame
-    equity: pl.DataFrame
-    trades: pl.DataFrame
-
-    def joined(self, name: str, figure: str) -> float:
-        """A joined figure of the policy or of a baseline, NaN where it is not defined."""
-        return _float(self.summary["joined"][name][figure])
-
-    @property
-    def run(self) -> RunData:
-        """As the tables of a training run's page take it."""
-        return RunData(self.name, self.config, self.manifest, pl.DataFrame(), None, None)
-
-
-def _float(value: Any) -> float:
-    return math.nan if value is None else float(value)
-
-
-def load_walkforward(folder: Path) -> WalkforwardData:
-    """Read what `jaxppo.walkforward` has written."""
-    return WalkforwardData(
-        name=folder.resolve().name,
-        summary=json.loads((folder / "summary.json").read_text(encoding="utf-8")),
-        manifest=json.loads((folder / "manifest.json").read_text(encoding="utf-8")),
-        config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
-        folds=pl.read_csv(folder / "folds.csv", infer_schema_length=None),
-        symbols=pl.read_csv(folder / "symbols.csv", schema_overrides={"fold": pl.String, "symbol": pl.String}),
-        equity=pl.read_parquet(folder / "equity.parquet"),
-        trades=pl.read_parquet(folder / "trades.parquet"),
-    )
-
-
 def write_report(folder: Path, name: str) -> Path:
     """Write plots/*.png and report.html in `folder`, whose page is called `name`; returns the page's path."""
-    data = load_walkforward(folder)
+    data = load_walkforward(folder, name)
     images = {key: canvas.png(figure) for key, figure in make_figures(data).items()}
     (folder / "plots").mkdir(exist_ok=True)
     for key, image in images.items():
         replace_file(folder / "plots" / f"{key}.png", image)
     target = folder / "report.html"
-    replace_file(target, render(data, images, name).encode("utf-8"))
+    replace_file(target, render(data, images).encode("utf-8"))
     return target
-
-
-# Charts
-
-
-def make_figures(data: WalkforwardData) -> dict[str, Figure]:
-    """All charts by name."""
-    return {"equity": equity_curve(data), "folds": fold_bars(data), "timeline": timeline(data)}
-
-
-def _boundaries(data: WalkforwardData) -> list[np.datetime64]:
-    starts = data.equity.group_by("fold", maintain_order=True).agg(pl.col("time").first())
-    return list(times(starts))
-
-
-def equity_curve(data: WalkforwardData) -> Figure:
-    """The joined out-of-sample curve against buy-and-hold, and its drawdown; a line where each fold begins."""
-    figure, (ax, under) = canvas.grid(2, 1, 2.9, ratios=(2.4, 1.0))
-    x = times(data.equity)
-    canvas.title(ax, "Equity out of sample, all folds joined, after costs")
-    for column, name, color, width in (
-        ("benchmark_once", "buy-and-hold, once", GREY, 1.0),
-        ("benchmark", "buy-and-hold, each fold", ORANGE, 1.2),
-        ("equity", "policy", POLICY, 2.0),
-    ):
-        y = values(data.equity, column)
-        index = canvas.decimate(y)
-        ax.plot(x[index], y[index], color=color, linewidth=width, label=f"{name} {percent(y[-1] - 1, sign=True)}")
-    ax.axhline(1.0, color=GREY, linewidth=0.9, zorder=1)
-    canvas.legend_above(ax)
-    canvas.title(under, "Drawdown", aside=f"worst {percent(-data.joined('policy', 'max_drawdown'))}")
-    fall = -values(data.equity, "drawdown")
-    index = canvas.decimate(fall)
-    under.fill_between(x[index], fall[index], 0.0, color=POLICY, alpha=0.25, linewidth=0)
-    under.plot(x[index], fall[index], color=POLICY, linewidth=1.0)
-    under.set_ylim(top=0.0)
-    canvas.percent_axis(under)
-    for panel in (ax, under):
-        for number_, start in enumerate(_boundaries(data), start=1):
-            panel.axvline(date2num(start), color=BLACK, linewidth=0.7, alpha=0.45, linestyle=(0, (4, 3)), zorder=1)
-            if panel is ax:
-                panel.text(
-                    date2num(start),
-                    0.02,
-                    f" {number_}",
-                    transform=ax.get_xaxis_transform(),
-                    fontsize=8.5,
-                    color=BLACK,
-                    ha="left",
-                )
-        canvas.date_axis(panel, ticks=12)
-        panel.margins(x=0.01)
-    return figure
-
-
-def _pair(
-    ax: Axes, data: WalkforwardData, columns: tuple[str, str], labels: tuple[str, str], colors: tuple[str, str]
-) -> None:
-    """Two bars a fold."""
-    x = np.arange(data.folds.height)
-    for shift, column, label, color in zip((-0.2, 0.2), columns, labels, colors, strict=True):
-        y = values(data.folds, column)
-        ax.bar(x + shift, np.where(np.isfinite(y), y, 0.0), 0.38, color=color, label=label, linewidth=0)
-    ax.axhline(0.0, color=GREY, linewidth=0.9)
-    ax.set_xticks(x, [str(f) for f in data.folds["fold"]])
-    ax.grid(False, axis="x")
-    canvas.legend_above(ax)
-
-
-def fold_bars(data: WalkforwardData) -> Figure:
-    """Sharpe ratio in and out of sample, drawdown in and out, and net return against buy-and-hold, by fold."""
-    figure, (sharpe, returns) = canvas.grid(2, 2, 2.7)
-    canvas.title(sharpe, "Sharpe ratio by fold")
-    _pair(sharpe, data, ("in_sharpe", "out_sharpe"), ("in sample", "out of sample"), (SKY, POLICY))
-    canvas.title(returns, "Net return of the test period")
-    columns = ("out_buy_and_hold_return", "out_return")
-    _pair(returns, data, columns, ("buy-and-hold", "policy"), (BENCHMARK, POLICY))
-    canvas.percent_axis(returns)
-    return figure
-
-
-def timeline(data: WalkforwardData) -> Figure:
-    """What each fold is trained and tested on."""
-    figure, (ax,) = canvas.grid(1, 1, 0.8 + 0.3 * data.folds.height)
-    canvas.title(ax, "Training and test periods")
-    for i, row in enumerate(data.folds.to_dicts()):
-        ends = (row["train_begin"], row["train_end"], row["test_begin"], row["test_end"])
-        one, two, three, four = (date2num(np.datetime64(t[:19])) for t in ends)
-        ax.barh(i, two - one, 0.6, one, color=SKY, label="training" if i == 0 else None, linewidth=0)
-        ax.barh(i, four - three, 0.6, three, color=POLICY, label="test" if i == 0 else None, linewidth=0)
-    ax.set_yticks(range(data.folds.height), [f"fold {f}" for f in data.folds["fold"]])
-    ax.invert_yaxis()
-    ax.xaxis_date()
-    canvas.date_axis(ax, ticks=12)
-    ax.grid(False, axis="y")
-    canvas.legend_above(ax)
-    return figure
-
-
-# Words
 
 
 def cards(data: WalkforwardData) -> list[Card]:
@@ -193,9 +45,9 @@ def cards(data: WalkforwardData) -> list[Card]:
     s = data.summary
     result, hold = data.joined("policy", "return"), data.joined("buy_and_hold", "return")
     sharpe, fall = data.joined("policy", "sharpe"), data.joined("policy", "max_drawdown")
-    low, high = (_float(v) for v in s["intervals_90"]["sharpe"])
+    low, high = (finite_or_nan(v) for v in s["intervals_90"]["sharpe"])
     factor, gap = data.joined("policy", "profit_factor"), s["gaps"]["sharpe"]
-    deflated = _float(s["deflated_sharpe"])
+    deflated = finite_or_nan(s["deflated_sharpe"])
     return [
         Card(
             "Net return",
@@ -224,7 +76,7 @@ def cards(data: WalkforwardData) -> list[Card]:
         ),
         Card(
             "Sharpe, out less in",
-            number(_float(gap["gap"])),
+            number(finite_or_nan(gap["gap"])),
             f"deflated Sharpe {number(deflated)} of {plural(s['trials'], 'trial')}",
             _tone(deflated > CONFIDENT),
         ),
@@ -253,7 +105,7 @@ def verdict(data: WalkforwardData) -> Finding:
         return Finding("bad", "Loses money out of sample", text)
     if not result > max(hold, once):
         return Finding("caution", "Makes money out of sample, but less than buying and holding", text)
-    if not _float(s["deflated_sharpe"]) > CONFIDENT:
+    if not finite_or_nan(s["deflated_sharpe"]) > CONFIDENT:
         return Finding("caution", "Beats buy-and-hold out of sample, but luck could explain it", text)
     return Finding("good", "Beats buy-and-hold out of sample, and luck hardly explains it", text)
 
@@ -262,7 +114,7 @@ def findings(data: WalkforwardData) -> list[Finding]:
     """What to mind."""
     s, found = data.summary, []
     gap, trades = s["gaps"]["sharpe"], data.joined("policy", "trades")
-    one, two = _float(gap["in_sample"]), _float(gap["out_of_sample"])
+    one, two = finite_or_nan(gap["in_sample"]), finite_or_nan(gap["out_of_sample"])
     if one > 0 and two < 0.5 * one:
         text = (
             f"Sharpe {number(one)} on the bars trained on and {number(two)} on those that came after, mean of the"
@@ -272,23 +124,24 @@ def findings(data: WalkforwardData) -> list[Finding]:
     if trades < MIN_TRADES:
         text = f"{plural(int(trades), 'closed trade')} out of sample; under {MIN_TRADES} say little."
         found.append(Finding("caution", "Few trades", text))
-    low, high = (_float(v) for v in s["intervals_90"]["sharpe"])
+    low, high = (finite_or_nan(v) for v in s["intervals_90"]["sharpe"])
     if low <= 0 <= high:
         text = f"The 90 % interval of the Sharpe ratio, {number(low)} to {number(high)}, holds 0."
         found.append(Finding("caution", "Not told apart from luck", text))
+    idle = [str(f) for f, n in zip(data.folds["fold"], values(data.folds, "out_trades"), strict=True) if n == 0]
+    if idle:
+        text = f"The policy of fold {', '.join(idle)} closed no trade out of sample."
+        found.append(Finding("caution", "Folds without a trade", text))
     ruined = int(data.folds["ruined"].sum())
     if ruined:
         found.append(
             Finding("bad", "Ruined accounts", f"{plural(ruined, 'account')} lost nearly everything in a fold.")
         )
-    found += [Finding("caution", "Symbols", f"{text}.") for text in s["warnings"]]
+    found += [Finding("caution", "Symbols", f"{text[0].upper()}{text[1:]}.") for text in s["warnings"]]
     return found or [Finding("good", "None of the usual ones", "Enough trades, and as good after training as on it.")]
 
 
-# The page
-
-
-def render(data: WalkforwardData, images: dict[str, bytes], name: str) -> str:
+def render(data: WalkforwardData, images: dict[str, bytes]) -> str:
     """The page as text; `images` are PNG files by the names of `make_figures`."""
     heading = f"Walk-forward on {lookup(data.manifest, 'data', 'source', default='data')}"
     return page.document(
@@ -304,7 +157,7 @@ def render(data: WalkforwardData, images: dict[str, bytes], name: str) -> str:
             ("run", "Run", _run(data)),
             ("glossary", "Glossary", tables.glossary()),
         ],
-        f"jaxppo {lookup(data.manifest, 'jaxppo', default='')}{DOT}{name}",
+        f"jaxppo {lookup(data.manifest, 'jaxppo', default='')}{DOT}{data.name}",
     )
 
 
@@ -339,10 +192,10 @@ def _verdict(data: WalkforwardData) -> str:
 def _equity(data: WalkforwardData, images: dict[str, bytes]) -> str:
     rows = [(NAMES[k], _numbers(row)) for k, row in data.summary["joined"].items()]
     caption = "Growth of 1.00 over the bars that no policy had seen; dashed lines are where a fold begins."
-    low, high = (_float(v) for v in data.summary["intervals_90"]["net_return"])
+    low, high = (finite_or_nan(v) for v in data.summary["intervals_90"]["net_return"])
     interval = (
         f"90 % interval of the net return {percent(low, sign=True)} to {percent(high, sign=True)}, from resampled"
-        f" blocks of bars; P(Sharpe above 0) {number(_float(data.summary['probabilistic_sharpe']))}."
+        f" blocks of bars; P(Sharpe above 0) {number(finite_or_nan(data.summary['probabilistic_sharpe']))}."
     )
     return (
         page.figure(images, "equity", "Joined equity and drawdown", caption, "")
@@ -352,13 +205,13 @@ def _equity(data: WalkforwardData, images: dict[str, bytes]) -> str:
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:
-    return {k: _float(v) for k, v in row.items() if v is None or not isinstance(v, bool)}
+    return {k: finite_or_nan(v) for k, v in row.items() if v is None or not isinstance(v, bool)}
 
 
 def _folds(data: WalkforwardData, images: dict[str, bytes]) -> str:
     rows = []
     for row in data.folds.to_dicts():
-        out = {k.removeprefix("out_"): _float(v) for k, v in row.items() if k.startswith("out_")}
+        out = {k.removeprefix("out_"): finite_or_nan(v) for k, v in row.items() if k.startswith("out_")}
         rows.append((f"{row['fold']}: {row['test_begin'][:10]} to {row['last_test'][:10]}", out))
     head = ["Fold", "Trained from", "to", "Tested from", "to", "Symbols", "Decisions trained", "Tested"]
     dates = [
@@ -390,7 +243,11 @@ def gap_table(data: WalkforwardData) -> str:
             heading, show = formats.get(name, (name.replace("_", " "), number))
             gap = gaps[name]
             rows.append(
-                [heading, *(show(_float(gap[k])) for k in ("in_sample", "out_of_sample", "gap")), str(gap["folds"])]
+                [
+                    heading,
+                    *(show(finite_or_nan(gap[k])) for k in ("in_sample", "out_of_sample", "gap")),
+                    str(gap["folds"]),
+                ]
             )
         return tables.table(["Figure", "In sample", "Out of sample", "Gap", "Folds"], rows)
 

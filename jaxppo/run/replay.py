@@ -20,7 +20,16 @@ import tyro
 from jaxppo.env.account import Levels
 from jaxppo.errors import ConfigError, DataError
 from jaxppo.evaluate.ledger import Trade, round_trips, system_quality
-from jaxppo.evaluate.replay import Orders, Replay, ReplayFigures, ReplayRules, replay, replay_figures
+from jaxppo.evaluate.metrics import Metrics
+from jaxppo.evaluate.replay import (
+    Orders,
+    Replay,
+    ReplayFigures,
+    ReplayRules,
+    replay,
+    replay_figures,
+    replay_variants,
+)
 from jaxppo.market.bars import Bars, format_interval, load_bars
 from jaxppo.market.calendar import bars_per_year
 from jaxppo.market.decisions import Decisions, load_decisions
@@ -29,6 +38,8 @@ from jaxppo.run.backtest_files import plain_json, whole_folder
 from jaxppo.run.device import enable_compilation_cache
 
 EQUITY, TRADES, SUMMARY = "equity.csv", "trades.csv", "summary.json"
+OTHER_COSTS = (0.0, 2.0)  # multiples of the costs at which the same orders are played too
+SHIFTS = 20  # times at which the same orders are played too, one shift of all of them each
 TRADE_COLUMNS = ("entry_bar", "exit_bar", "side", "units", "entry_price", "exit_price", "fees", "pnl", "reason")
 
 
@@ -56,6 +67,8 @@ class ReplayOptions:
     """Largest notional over equity that an order may lead to; orders beyond it are cut down to it. None for any."""
     ruin: float = 0.0
     """Equity, as a fraction of the starting cash, at or below which the account is liquidated for good."""
+    trials: int = 1
+    """Variants of these decisions that were tried before, this one included; the deflated Sharpe ratio counts them."""
     take_profit_gap: Literal["open", "limit"] = "open"
     """Fill of a take-profit that the open gaps through: at the open, or (pessimistic) at the limit."""
     close_at_end: bool = False
@@ -80,6 +93,7 @@ def _check_options(options: ReplayOptions) -> None:
     demand(math.isfinite(options.cash) and options.cash > 0, "cash", "a number above 0")
     for name in ("fee", "slippage", "spread", "borrow"):
         demand(0 <= getattr(options, name) < 1, name, "a fraction from 0 to below 1")
+    demand(options.trials >= 1, "trials", "1 or more")
     demand(0 <= options.ruin < 1, "ruin", "a fraction of the cash from 0 to below 1")
     if options.leverage is not None:
         demand(math.isfinite(options.leverage) and options.leverage > 0, "leverage", "a number above 0")
@@ -109,13 +123,25 @@ def _orders(decisions: Decisions, n: int, dtype: Any) -> Orders:
     def column(values: np.ndarray) -> jax.Array:
         rows = np.full(n, np.nan)
         rows[decisions.bar[can]] = values[can]
-        return jnp.asarray(rows, dtype)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is found out later
+            return jnp.asarray(rows.astype(dtype))
 
     return Orders(column(decisions.value), Levels(column(decisions.stop), column(decisions.take_profit)))
 
 
-def _play(options: ReplayOptions, bars: Bars, decisions: Decisions) -> tuple[Replay, ReplayFigures]:
-    """The replay and its figures as host arrays."""
+def _variants(orders: Orders, costs: Costs) -> tuple[Orders, Costs]:
+    """The orders at `OTHER_COSTS`, then `SHIFTS` times at other times, without levels, since those are prices."""
+    n = len(orders.value)
+    shifts = np.random.default_rng(0).integers(1, n, SHIFTS).tolist() if n > 1 else []
+    nothing = jnp.full_like(orders.value, jnp.nan)
+    as_given = [orders] * len(OTHER_COSTS)
+    moved = [Orders(jnp.roll(orders.value, s), Levels(nothing, nothing)) for s in shifts]
+    multiples = jnp.asarray([*OTHER_COSTS, *[1.0] * len(shifts)], orders.value.dtype)
+    return jax.tree.map(lambda *x: jnp.stack(x), *as_given, *moved), jax.tree.map(lambda c: c * multiples, costs)
+
+
+def _play(options: ReplayOptions, bars: Bars, decisions: Decisions) -> tuple[Replay, ReplayFigures, Metrics]:
+    """The replay, its figures, and those of its variants (L,), as host arrays."""
     with jax.enable_x64(options.x64):
         dtype = jnp.float64 if options.x64 else jnp.float32
 
@@ -129,10 +155,20 @@ def _play(options: ReplayOptions, bars: Bars, decisions: Decisions) -> tuple[Rep
         costs = Costs(number(options.fee), number(options.slippage + options.spread / 2), number(options.borrow))
         start, ruin = number(options.cash), number(options.ruin * options.cash)
         rules = ReplayRules(decisions.order, options.take_profit_gap, options.leverage, options.close_at_end)
-        done = replay(_orders(decisions, n, dtype), steps, costs, start, ruin, rules)
+        orders = _orders(decisions, n, dtype)
+        done = replay(orders, steps, costs, start, ruin, rules)
         per_year = number(bars_per_year(bars.time, bars.interval, bars.asset_class, bars.timezone))
-        figures = replay_figures(done, steps, costs, start, per_year)
-        return jax.tree.map(np.asarray, (done, figures))
+        figures = replay_figures(done, steps, costs, start, per_year, number(options.trials))
+        variants = replay_variants(*_variants(orders, costs), steps, start, ruin, per_year, rules)
+        return jax.tree.map(np.asarray, (done, figures, variants))
+
+
+def _check_finite(options: ReplayOptions, done: Replay) -> None:
+    lost = ~np.isfinite(done.record.equity)
+    if lost.any():
+        where = f"{options.targets}: the equity at bar {1 + int(lost.argmax())} is no number"
+        kind = "float64" if options.x64 else "float32; try --x64"
+        raise DataError(f"{where}; an order, a target or a price is too large for {kind}")
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -172,8 +208,33 @@ def _open_position(done: Replay, close: float) -> dict[str, Any] | None:
     }
 
 
+def _beside(figures: ReplayFigures, variants: Metrics) -> dict[str, Any]:
+    """What the figures are read next to: holding, the same orders at other costs, and at other times."""
+    names = ("net_return", "sharpe", "max_drawdown", "profit_factor", "trades")
+    rows = [{k: float(getattr(variants, k)[i]) for k in names} for i in range(len(OTHER_COSTS))]
+    rows.insert(1, {k: float(getattr(figures.metrics, k)) for k in names})
+    shifted = {k: getattr(variants, k)[len(OTHER_COSTS) :] for k in ("net_return", "sharpe")}
+    spread = {
+        k: {"mean": float(v.mean()), "low": float(np.quantile(v, 0.05)), "high": float(np.quantile(v, 0.95))}
+        for k, v in shifted.items()
+        if len(v)
+    }
+    beaten = float((shifted["net_return"] < figures.metrics.net_return).mean()) if spread else math.nan
+    return {
+        "buy_and_hold_return": float(figures.buy_and_hold),
+        "costs": [{"cost_multiple": m, **row} for m, row in zip((0.0, 1.0, 2.0), rows, strict=True)],
+        "same_orders_at_random_times": {**spread, "beaten_share": beaten, "draws": len(shifted["sharpe"])},
+    }
+
+
 def _summary(
-    options: ReplayOptions, bars: Bars, decisions: Decisions, done: Replay, figures: ReplayFigures, trades: list[Trade]
+    options: ReplayOptions,
+    bars: Bars,
+    decisions: Decisions,
+    done: Replay,
+    figures: ReplayFigures,
+    variants: Metrics,
+    trades: list[Trade],
 ) -> dict[str, Any]:
     record = done.record
     held = np.sign(record.units)
@@ -200,12 +261,13 @@ def _summary(
             **{k: float(v) for k, v in figures.metrics._asdict().items()},
             "sqn": system_quality(trades),
             "probabilistic_sharpe": float(figures.probabilistic_sharpe),
+            "deflated_sharpe": float(figures.deflated_sharpe),
             "long_share": float((held > 0).mean()),
             "short_share": float((held < 0).mean()),
             "flat_share": float((held == 0).mean()),
         },
         "intervals_90": {k: [float(v.low), float(v.high)] for k, v in figures.intervals._asdict().items()},
-        "buy_and_hold_return": float(figures.buy_and_hold),
+        **_beside(figures, variants),
         "open_position": _open_position(done, float(bars.close[-1])),
     }
 
@@ -220,9 +282,10 @@ def replay_run(options: ReplayOptions) -> Path:
     enable_compilation_cache()
     bars, decisions = _load(options)
     with whole_folder(options.out) as folder:
-        done, figures = _play(options, bars, decisions)
+        done, figures, variants = _play(options, bars, decisions)
+        _check_finite(options, done)
         trades = round_trips(done.record, options.fee)
-        summary = _summary(options, bars, decisions, done, figures, trades)
+        summary = _summary(options, bars, decisions, done, figures, variants, trades)
         (folder / EQUITY).write_text(_equity_csv(done, options.cash), encoding="utf-8")
         (folder / TRADES).write_text(_trades_csv(trades), encoding="utf-8")
         text = json.dumps(plain_json(summary), indent=2, allow_nan=False)

@@ -136,8 +136,9 @@ def train_run(options: RunOptions, preset: str | None, given: Mapping[str, Any])
     run_dir = options.run_dir or default_run_dir(config.preset)
     if resumed is None:
         claim(run_dir)
-        write_config(run_dir, resolved)
     compiled = compile_run(config, market)
+    if resumed is None:  # an interrupt until here leaves an empty folder, which the next try may have
+        write_config(run_dir, resolved)
     display.say(f"compiled in {compiled.compile_seconds:.1f} s; run directory {run_dir}")
     actions = compiled.program.spec.env.actions
     facts: dict[str, Any] = {

@@ -53,6 +53,7 @@ GAP_METRICS = (
     "fitness",
 )
 """Figures whose size does not follow from the length of a period alone, as a return and a number of trades do."""
+_SHARES = ("cagr", "max_drawdown", "win_rate", "expectancy", "consistency", "exposure")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,12 @@ class _Tested:
     split: Split
     rows: np.ndarray  # (S',) of the split's symbols in the history
     time: np.ndarray  # (U,)
-    ledger: Ledger
+    ledger: Ledger  # host arrays
+
+    @property
+    def curves(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pooled equity of the policy and of buy-and-hold (U,)."""
+        return np.asarray(self.ledger.pooled_equity), np.asarray(self.ledger.pooled_benchmark)
 
 
 def figures(metrics: Metrics) -> dict[str, float]:
@@ -108,7 +114,7 @@ def last_training_bar(history: Split, plan: FoldPlan) -> int:
 
 def _fold_row(tested: _Tested, output: FoldOutput, history: Split, labels: Sequence[str]) -> dict[str, Any]:
     plan, ledger = tested.plan, tested.ledger
-    before, after = figures(output.train.pooled), figures(output.test.pooled)
+    before, after = figures(output.train), figures(output.test.pooled)
     hold = float(ledger.pooled_benchmark[-1]) - 1.0
     taken = ledger.action[ledger.valid]
     return {
@@ -152,7 +158,9 @@ def _joined_symbol_rows(tested: Sequence[_Tested], outputs: FoldOutput, history:
     for s in sorted({int(r) for t in tested for r in t.rows}):
         folds = [t.number - 1 for t in tested if s in t.rows]
         bars = np.asarray([tested[k].plan.test_decisions[s] for k in folds])
-        curves.append(join_curves([outputs.record.equity[k, :n, s] for k, n in zip(folds, bars, strict=True)]))
+        curves.append(
+            join_curves([np.asarray(outputs.record.equity[k, :n, s]) for k, n in zip(folds, bars, strict=True)])
+        )
         parts = jax.tree.map(lambda x, k=folds, s=s: x[k, s], outputs.test.sums)
         sums.append(joined_sums(parts, bars, np.full(len(bars), own[s]), float(own[s])))
         held = float(np.prod(1.0 + outputs.test.symbol_hold[folds, s].astype(np.float64))) - 1.0
@@ -194,12 +202,12 @@ def _joined(history: Split, tested: Sequence[_Tested], outputs: FoldOutput) -> t
     per_year = joined_bars_per_year(time, own[mask.any(0)])
     once = hold_once(history, [t.plan for t in tested])
     curves = [
-        join_curves([t.ledger.pooled_equity for t in tested]),
-        join_curves([t.ledger.pooled_benchmark for t in tested]),
+        join_curves([t.curves[0] for t in tested]),
+        join_curves([t.curves[1] for t in tested]),
         once,
         np.ones(len(time)),
     ]
-    hold = held_sums(outputs.test.symbol_hold[mask], bars)
+    hold = held_sums(np.asarray(outputs.test.symbol_hold)[mask], bars)
     one = held_sums(once[-1:] - 1.0, np.asarray([len(time)]))
     nothing = jax.tree.map(np.zeros_like, one)
     sums = [
@@ -253,7 +261,7 @@ def collect(
     )
     returns = np.asarray(outputs.test.pooled.net_return)
     holds = np.asarray([t.ledger.pooled_benchmark[-1] - 1.0 for t in tested])
-    gaps = metric_gaps(outputs.train.pooled, outputs.test.pooled)
+    gaps = metric_gaps(outputs.train, outputs.test.pooled)
     summary = {
         **facts,
         "first_test": iso(plans[0].dates.test_begin),
@@ -308,6 +316,10 @@ def _two(value: float) -> str:
     return "n/a" if np.isnan(value) else f"{value:.2f}"
 
 
+def _cell(name: str, value: float) -> str:
+    return percent(value) if name in _SHARES else _two(value)
+
+
 def show(console: Console, result: Result) -> None:
     """What a trader asks first."""
     s = result.summary
@@ -336,7 +348,7 @@ def show(console: Console, result: Result) -> None:
         _plain_table(
             "Gap, mean of the folds",
             ("figure", "in sample", "out of sample", "gap"),
-            [(k, *(_two(g[c]) for c in Gap._fields[:3])) for k in GAP_METRICS for g in (s["gaps"][k],)],
+            [(k, *(_cell(k, s["gaps"][k][c]) for c in Gap._fields[:3])) for k in GAP_METRICS],
         )
     )
     low, high = s["intervals_90"]["sharpe"]

@@ -10,7 +10,26 @@ import math
 from dataclasses import dataclass, field
 
 SPECK = 1e-6  # an exposure this small is rounding, and means flat
+HAIR = 1e-12  # prices and money this near, relative, are equal decimals that binary fractions cannot write
 ORDER, STOP, TAKE_PROFIT, LIQUIDATION, END = 0, 1, 2, 3, 4
+REASONS = ("order", "stop", "take_profit", "liquidation", "end")
+
+
+@dataclass
+class RoundTrip:
+    """One trade, from flat or a flip to flat or the next flip."""
+
+    side: str
+    entry_bar: int
+    exit_bar: int = -1
+    entered: float = 0.0  # units, always positive
+    entered_for: float = 0.0  # money
+    exited: float = 0.0
+    exited_for: float = 0.0
+    fees: float = 0.0
+    borrow: float = 0.0
+    pnl: float = 0.0  # change of the account's cash from before the entry to after the exit
+    reason: str = ""
 
 
 @dataclass
@@ -71,7 +90,7 @@ def target_of(label: str, exposure: float, allow_short: bool, max_exposure: floa
 
 @dataclass
 class ReferenceAccount:
-    """One account. Call `step` once a bar; `close_out` after the last one.
+    """One account. Call `step` once a bar; `close_out` after the last one. `round_trips` are its closed trades.
 
     `margin` is how near, relative to prices, the bar came to turning out otherwise: a smaller rounding error than this
     cannot have changed which orders went out, what fired or which trade won.
@@ -103,6 +122,9 @@ class ReferenceAccount:
     ruined: bool = field(init=False, default=False)
     margin: float = field(init=False, default=math.inf)
     largest: float = field(init=False, default=0.0)  # most money in cash and position together so far
+    bar: int = field(init=False, default=-1)
+    trip: RoundTrip | None = field(init=False, default=None)
+    round_trips: list[RoundTrip] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.cash = self.cash_when_flat = self.equity = self.peak = self.start
@@ -113,9 +135,17 @@ class ReferenceAccount:
 
     def step(self, label: str, open_: float, high: float, low: float, close: float) -> Events:
         """One bar: the order `label` at the open, what fires during the bar, the mark at the close."""
-        self.margin = math.inf
-        events = Events()
+        events = self._begin()
         self._order(label, open_, events)
+        return self._rest_of_bar(open_, high, low, close, events)
+
+    def _begin(self) -> Events:
+        self.margin = math.inf
+        self.bar += 1
+        return Events()
+
+    def _rest_of_bar(self, open_: float, high: float, low: float, close: float, events: Events) -> Events:
+        """What the order left, from the open to the close."""
         equity = self.cash + self.units * open_
         events.exposure = self.units * open_ / equity if equity > 0.0 else 0.0
         if self.units > 0:
@@ -125,6 +155,7 @@ class ReferenceAccount:
         if self.units < 0:
             events.borrow = self.borrow * -self.units * close
             self.cash -= events.borrow
+            self._trip.borrow += events.borrow
         if self.units:
             self.bars_held += 1
         self._mark(close, events)
@@ -189,11 +220,11 @@ class ReferenceAccount:
             return self._exit(level if open_ > level else open_, LIQUIDATION, events)
         if self.stop is not None:
             self._near(low, self.stop, low)
-            if low <= self.stop:
+            if low <= self.stop * (1.0 + HAIR):
                 return self._exit(self.stop if open_ > self.stop else open_, STOP, events)
         if self.limit is not None:
             self._near(high, self.limit, high)
-            if high >= self.limit:
+            if high >= self.limit * (1.0 - HAIR):
                 gapped = open_ > self.limit and self.take_profit_gap == "open"
                 return self._exit(open_ if gapped else self.limit, TAKE_PROFIT, events)
         return None
@@ -206,11 +237,11 @@ class ReferenceAccount:
             return self._exit(level if open_ < level else open_, LIQUIDATION, events)
         if self.stop is not None:
             self._near(high, self.stop, high)
-            if high >= self.stop:
+            if high >= self.stop * (1.0 - HAIR):
                 return self._exit(self.stop if open_ < self.stop else open_, STOP, events)
         if self.limit is not None:
             self._near(low, self.limit, low)
-            if low <= self.limit:
+            if low <= self.limit * (1.0 + HAIR):
                 gapped = open_ < self.limit and self.take_profit_gap == "open"
                 return self._exit(open_ if gapped else self.limit, TAKE_PROFIT, events)
         return None
@@ -228,6 +259,8 @@ class ReferenceAccount:
         direction = 1.0 if units > 0 else -1.0
         if closing:
             self._pay(direction * closing, price, mid, events)
+            self._trip.exited += closing
+            self._trip.exited_for += closing * price
             self.basis *= 1.0 - closing / abs(self.units)
             self.units += direction * closing
             if self.units == 0.0:
@@ -235,7 +268,10 @@ class ReferenceAccount:
         if opening:
             if self.units == 0.0:
                 self.cash_when_flat, self.bars_held = self.cash, 0
+                self.trip = RoundTrip("long" if units > 0 else "short", self.bar)
             self._pay(direction * opening, price, mid, events)
+            self._trip.entered += opening
+            self._trip.entered_for += opening * price
             self.basis += opening * price
             self.units += direction * opening
             self._set_levels()
@@ -244,6 +280,7 @@ class ReferenceAccount:
     def _pay(self, units: float, price: float, mid: float, events: Events) -> None:
         fee = self.fee * abs(units) * price
         self.cash -= units * price + fee
+        self._trip.fees += fee
         events.fees += fee
         events.cost += fee + abs(units) * abs(price - mid)
         events.traded += abs(units) * price
@@ -266,7 +303,7 @@ class ReferenceAccount:
         self._near(pnl, 0.0, notional)
         self.trades += 1
         events.closed += 1
-        if pnl > 0.0:
+        if pnl > HAIR * notional:
             self.wins += 1
             events.wins += 1
             events.gain += pnl
@@ -274,6 +311,15 @@ class ReferenceAccount:
             events.loss += pnl
         self.basis, self.bars_held = 0.0, 0
         self.stop = self.limit = None
+        trip = self._trip
+        trip.exit_bar, trip.pnl, trip.reason = self.bar, pnl, REASONS[events.reason]
+        self.round_trips.append(trip)
+        self.trip = None
+
+    @property
+    def _trip(self) -> RoundTrip:
+        assert self.trip is not None
+        return self.trip
 
     def _mark(self, close: float, events: Events) -> None:
         before = self.equity
@@ -285,7 +331,7 @@ class ReferenceAccount:
         events.equity, events.units = self.equity, self.units
         events.net_return = self.equity / before - 1.0 if before else 0.0
         events.ruined = events.reason == LIQUIDATION or self.equity <= self.ruin
-        self.ruined = self.ruined or events.ruined
+        self.ruined = events.ruined = self.ruined or events.ruined
 
     def _near(self, value: float, boundary: float, scale: float) -> None:
         self.margin = min(self.margin, abs(value - boundary) / max(abs(scale), 1e-300))

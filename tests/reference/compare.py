@@ -1,16 +1,19 @@
 """The package's account and the plain-Python reference over the same bars, compared field by field."""
 
 import functools
+import math
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxppo.config.schema import EnvConfig, RewardConfig
-from jaxppo.env.account import open_account
+from jaxppo.env.account import AccountState, StepRecord, open_account
 from jaxppo.env.trading import env_spec, step_account
+from jaxppo.evaluate.ledger import Trade, round_trips
 from jaxppo.market.tape import Costs, MarketStep
-from tests.reference.account import ReferenceAccount
+from tests.reference.account import Events, ReferenceAccount
 
 LANES, BARS = 32, 64
 # Rounding that a comparison of prices may suffer: a few units in the last place of a number near the price.
@@ -87,73 +90,196 @@ def reference_account(env: EnvConfig, costs, allow_short) -> ReferenceAccount:
     )
 
 
-def disagreement(account, record, i, reference, events, tolerance) -> str | None:
-    """The first field in which bar i of a lane differs from the reference; None when all agree."""
-    exact = {
-        "reason": (record.reason[i], events.reason),
-        "ruined": (record.ruined[i], events.ruined),
-        "closed": (record.closed[i], events.closed),
-        "won": (record.wins[i], events.wins),
-        "trades": (account.trades[i], reference.trades),
-        "wins": (account.wins[i], reference.wins),
-        "bars_held": (account.bars_held[i], reference.bars_held),
-        "holding": (account.units[i] != 0, reference.units != 0),
-    }
-    for name, (got, want) in exact.items():
-        if got != want:
-            return f"{name}: {got} instead of {want}"
+EXACT = ("reason", "ruined", "closed", "won", "trades", "wins", "bars_held", "holding")
+# Compared to a tolerance, each times a scale of its own.
+MONEY = (
+    "equity",
+    "cash",
+    "units",
+    "average_cost",
+    "peak",
+    "order_units",
+    "exit_units",
+    "exposure",
+    "fees",
+    "borrow",
+    "cost",
+    "traded",
+    "gain",
+    "loss",
+    "order_price",
+    "exit_price",
+    "stop",
+    "take_profit",
+)
+
+
+def told(reference: ReferenceAccount, events: Events) -> tuple[float, ...]:
+    """One bar of the reference: EXACT, then a value for each of MONEY, then a scale for each; nan where it has none."""
+    none = math.nan
     price = events.order_price or events.exit_price or reference.average_cost or 1.0
     # Cash and P&L are differences of sums as large as the money moved, which is the scale of their rounding; what a
     # leveraged account lost in its ruin is such a sum too.
     gross = reference.largest
     # Of a leveraged position's rounding, leverage times as much shows in what is left.
     leverage = max(1.0, reference.max_exposure)
-    money = {
-        "equity": (account.equity[i], reference.equity, gross if reference.ruined else leverage * reference.equity),
-        "cash": (account.cash[i], reference.cash, gross),
-        "units": (account.units[i], reference.units, gross / price),
-        "average_cost": (account.average_cost[i], reference.average_cost, price),
-        "peak": (account.peak[i], reference.peak, reference.peak),
-        "order_units": (record.order_units[i], events.order_units, gross / price),
-        "exit_units": (record.exit_units[i], events.exit_units, gross / price),
-        "exposure": (record.exposure[i], events.exposure, 1.0 + events.exposure**2),
-    }
-    for field in ("fees", "borrow", "cost", "traded", "gain", "loss"):
-        money[field] = (getattr(record, field)[i], getattr(events, field), gross)
-    if events.order_price is not None and abs(events.order_units) * price > 1e-6:
-        money["order_price"] = (record.order_price[i], events.order_price, price)
-    if events.exit_price is not None:
-        money["exit_price"] = (record.exit_price[i], events.exit_price, leverage * price)
-    if reference.stop is not None:
-        money["stop"] = (account.stop[i], reference.stop, reference.stop)
-    if reference.limit is not None:
-        money["take_profit"] = (account.take_profit[i], reference.limit, reference.limit)
-    for name, (got, want, scale) in money.items():
-        if not abs(got - want) <= tolerance * scale:
-            return f"{name}: {got} instead of {want}"
+    filled = events.order_price is not None and abs(events.order_units) * price > 1e-6
+    exact = (
+        events.reason,
+        events.ruined,
+        events.closed,
+        events.wins,
+        reference.trades,
+        reference.wins,
+        reference.bars_held,
+        reference.units != 0,
+    )
+    values = (
+        reference.equity,
+        reference.cash,
+        reference.units,
+        reference.average_cost,
+        reference.peak,
+        events.order_units,
+        events.exit_units,
+        events.exposure,
+        events.fees,
+        events.borrow,
+        events.cost,
+        events.traded,
+        events.gain,
+        events.loss,
+        events.order_price if filled else none,
+        none if events.exit_price is None else events.exit_price,
+        none if reference.stop is None else reference.stop,
+        none if reference.limit is None else reference.limit,
+    )
+    scales = (
+        gross if reference.ruined else leverage * reference.equity,
+        gross,
+        gross / price,
+        price,
+        reference.peak,
+        gross / price,
+        gross / price,
+        1.0 + events.exposure**2,
+        *(gross,) * 6,
+        price,
+        leverage * price,
+        reference.stop or none,
+        reference.limit or none,
+    )
+    return exact + values + scales
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the reference says of L lanes and N bars."""
+
+    exact: dict[str, np.ndarray]  # (L, N) by name of EXACT
+    value: dict[str, np.ndarray]  # (L, N) by name of MONEY
+    scale: dict[str, np.ndarray]  # (L, N)
+    margin: np.ndarray  # (L, N): how near the bar came to turning out otherwise
+    accounts: list[ReferenceAccount]  # (L,) at the end
+
+
+def gather(rows: list[list[tuple[float, ...]]], margin: list[list[float]], accounts: list[ReferenceAccount]) -> Told:
+    """Rows of `told`, a list a lane, as arrays."""
+    table = np.moveaxis(np.array(rows, float), -1, 0)
+    e, m = len(EXACT), len(MONEY)
+    parts = table[:e], table[e : e + m], table[e + m :]
+    named = (dict(zip(names, part, strict=True)) for names, part in zip((EXACT, MONEY, MONEY), parts, strict=True))
+    return Told(*named, np.array(margin), accounts)
+
+
+def faults(account: AccountState, record: StepRecord, told: Told, tolerance: float) -> dict[str, np.ndarray]:
+    """Where each field of the package, (L, N), differs from the reference: bool (L, N) by name."""
+    got = account._asdict() | record._asdict()
+    got |= {"won": record.wins, "wins": account.wins, "holding": account.units != 0, "cash": account.cash}
+    wrong = {name: got[name] != told.exact[name] for name in EXACT}
+    # `<=` is false of a nan that the package came up with, and of fields that the reference has nothing to say on.
+    for name in MONEY:
+        unsaid = np.isnan(told.value[name])
+        wrong[name] = ~(np.abs(got[name] - told.value[name]) <= tolerance * told.scale[name]) & ~unsaid
+    return wrong
+
+
+def follow(name, prices, actions, costs, allow_short) -> Told:
+    """The reference over L lanes of the environment `name`."""
+    labels = SPECS[name].actions.labels
+    rows, margin, accounts = [], [], []
+    for lane in range(actions.shape[0]):
+        reference = reference_account(ENVS[name], (c[lane] for c in costs), allow_short[lane])
+        bars = zip(actions[lane].tolist(), *(p[lane].tolist() for p in prices), strict=True)
+        rows.append([])
+        margin.append([])
+        for action, *bar in bars:
+            rows[-1].append(told(reference, reference.step(labels[action], *bar)))
+            margin[-1].append(reference.margin)
+        accounts.append(reference)
+    return gather(rows, margin, accounts)
+
+
+def first_faults(wrong: dict[str, np.ndarray]) -> np.ndarray:
+    """(L,) first bar of each lane on which any field differs; N where none does."""
+    some = np.any(list(wrong.values()), axis=0)
+    return np.where(some.any(1), some.argmax(1), some.shape[1])
+
+
+def assert_agreement(what, accounts, records, said: Told, dtype, fees) -> int:
+    """Assert agreement lane by lane and bar by bar; returns how many lanes a knife-edge decision cut short.
+
+    A lane may part from the reference only on a bar whose outcome rounding can turn, which the reference itself tells.
+    Of the others the trades agree too.
+    """
+    wrong = faults(accounts, records, said, TOLERANCE[dtype])
+    first = first_faults(wrong)
+    n = said.margin.shape[1]
+    for lane, bar in enumerate(first):
+        if bar < n:
+            fields = [k for k, v in wrong.items() if v[lane, bar]]
+            assert said.margin[lane, bar] < ROUNDING[dtype], f"{what}, lane {lane}, bar {bar}, {dtype}: {fields}"
+        else:
+            record = jax.tree.map(lambda x, lane=lane: x[lane], records)
+            fault = trade_fault(round_trips(record, fees[lane]), said.accounts[lane], TOLERANCE[dtype])
+            assert fault is None, f"{what}, lane {lane}, {dtype}: {fault}"
+    return int((first < n).sum())
+
+
+def trade_fault(trades: list[Trade], reference: ReferenceAccount, tolerance: float) -> str | None:
+    """The first field in which a trade list differs from the reference's; None when all agree."""
+    if len(trades) != len(reference.round_trips):
+        return f"{len(trades)} trades instead of {len(reference.round_trips)}"
+    leverage = max(1.0, reference.max_exposure)
+    for i, (got, want) in enumerate(zip(trades, reference.round_trips, strict=True)):
+        for field in ("side", "entry_bar", "exit_bar", "reason"):
+            if getattr(got, field) != getattr(want, field):
+                return f"trade {i}: {field} is {getattr(got, field)} instead of {getattr(want, field)}"
+        entry, exit_ = want.entered_for / want.entered, want.exited_for / want.exited
+        gross = reference.largest
+        money = {
+            "units": (want.entered, gross / entry),
+            "entry_price": (entry, entry),
+            "exit_price": (exit_, leverage * exit_),
+            "fees": (want.fees, gross),
+            "borrow": (want.borrow, gross),
+            "pnl": (want.pnl, gross),
+            "return_": (want.pnl / want.entered_for, max(1.0, gross / want.entered_for)),
+        }
+        # Of a sliver of a position, rounded in a sum as large as the account, the prices' average means little.
+        if want.entered_for < 1e-3 * gross:
+            del money["entry_price"], money["exit_price"]
+        for field, (value, scale) in money.items():
+            if not abs(getattr(got, field) - value) <= tolerance * scale:
+                return f"trade {i}: {field} is {getattr(got, field)} instead of {value}"
     return None
 
 
 def compare(name, prices, actions, costs, allow_short, dtype) -> int:
-    """Assert agreement lane by lane and bar by bar; returns how many lanes a knife-edge decision cut short.
-
-    A lane may part from the reference only on a bar whose outcome rounding can turn, which the reference itself tells.
-    """
+    """`assert_agreement` of the environment `name` on given bars and actions."""
     accounts, records = play(name, prices, actions, costs, allow_short, dtype)
-    labels = SPECS[name].actions.labels
-    parted = 0
-    for lane in range(actions.shape[0]):
-        reference = reference_account(ENVS[name], (c[lane] for c in costs), allow_short[lane])
-        account = jax.tree.map(lambda x, lane=lane: x[lane], accounts)
-        record = jax.tree.map(lambda x, lane=lane: x[lane], records)
-        for i in range(actions.shape[1]):
-            events = reference.step(labels[actions[lane, i]], *(float(p[lane, i]) for p in prices))
-            wrong = disagreement(account, record, i, reference, events, TOLERANCE[dtype])
-            if wrong:
-                assert reference.margin < ROUNDING[dtype], f"{name}, lane {lane}, bar {i}, {dtype}: {wrong}"
-                parted += 1
-                break
-    return parted
+    said = follow(name, prices, actions, costs, allow_short)
+    return assert_agreement(name, accounts, records, said, dtype, costs[0])
 
 
 def random_case(name, seed, volatility, gaps, flats, costly, lanes=LANES, bars=BARS):
@@ -201,7 +327,8 @@ def trade(env: EnvConfig, orders, *, fee=0.0, impact=0.0, borrow=0.0, allow_shor
             accounts.append(jax.tree.map(lambda x: x.item(), account))
             records.append(jax.tree.map(lambda x: x.item(), result.record))
             events = reference.step(label, *bar)
-            as_lane = jax.tree.map(lambda x: [x], (accounts[-1], records[-1]))
-            wrong = disagreement(*as_lane, 0, reference, events, 1e-9)
-            assert wrong is None, f"bar {i}: {wrong}"
+            said = gather([[told(reference, events)]], [[reference.margin]], [reference])
+            one = jax.tree.map(lambda x: np.array([[x]]), (accounts[-1], records[-1]))
+            wrong = [k for k, v in faults(*one, said, 1e-9).items() if v.any()]
+            assert not wrong, f"bar {i}: {wrong}"
     return accounts, records

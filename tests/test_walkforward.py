@@ -1,0 +1,327 @@
+"""A walk-forward: no fold sees its test, folds side by side are folds alone, and the joined figures add up."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+from helpers import TINY
+from rich.console import Console
+
+from jaxppo.config.presets import resolve
+from jaxppo.evaluate.metrics import Metrics, TradeSums
+from jaxppo.evaluate.validate import measure
+from jaxppo.evaluate.walkforward import held_sums, join_curves, joined_bars_per_year, joined_sums, metric_gaps
+from jaxppo.market.bars import load_bars
+from jaxppo.market.folds import fold_split
+from jaxppo.market.synthetic import synthetic_market
+from jaxppo.ppo.folds import make_folds
+from jaxppo.ppo.update import hyper_from
+from jaxppo.run import walkforward as command
+from jaxppo.run.checkpoint import restore_policy
+from jaxppo.run.loop import evaluation_set
+from jaxppo.run.walkforward import WalkforwardOptions, chunks, compile_folds, prepare, run_folds
+from jaxppo.run.walkforward_files import collect
+from jaxppo.walkforward import main
+
+# One gradient step an update and a short window: compilation is nearly all of the time.
+SMALL = {**TINY, "epochs": 1, "minibatches": 1, "trunk_layers": 1, "window": 4, "n_updates": 6, "validate_every": 4}
+SMALL |= {"n_envs": 32, "episode_steps": 4}  # 8 fresh starts an update
+# Always in the market, close stops: many trades.
+SMALL |= {"actions": "targets", "targets": (-1.0, 1.0), "stop_loss": 0.008, "take_profit": 0.012}
+FOLDS = 3
+SPANS = {"ALFA": (0, 900), "BRAVO": (0, 640), "CHARLIE": (560, 900)}  # one ends, one begins in the tested half
+
+
+@pytest.fixture(scope="module")
+def bars_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bars")
+    for (name, (begin, end)), b in zip(SPANS.items(), synthetic_market(0, 3, 900), strict=True):
+        columns = {k: getattr(b, k)[begin:end] for k in ("open", "high", "low", "close", "volume")}
+        time = pl.Series(b.time[begin:end] * 1_000_000).cast(pl.Datetime("us", "UTC"))
+        pl.DataFrame({"timestamp": time, **columns}).write_parquet(folder / f"{name}_1h.parquet")
+    return folder
+
+
+def walk(prepared, compiled):
+    states, outputs, _ = run_folds(compiled, prepared, hyper_from(prepared.config), Console(quiet=True))
+    return states, outputs
+
+
+@pytest.fixture(scope="module")
+def done(bars_folder):
+    config, options = resolve("quick_test", SMALL).config, WalkforwardOptions(folds=FOLDS)
+    bars = load_bars(str(bars_folder))
+    prepared = prepare(options, config, bars)
+    program = make_folds(config, prepared.sizes)
+    hyper, tape = hyper_from(config), prepared.history.tape
+    compiled = compile_folds(program, prepared.folds, hyper, tape, None, limit=2.0**40)
+    states, outputs = walk(prepared, compiled)
+    facts = {"folds": FOLDS, "trials": 1}
+    result = collect(prepared.history, prepared.plans, outputs, program.spec.env.actions.labels, facts, 0)
+    return SimpleNamespace(**locals())
+
+
+def changed_after(bars, time):
+    """Bars whose prices and volumes from `time` on are other ones."""
+    late = bars.time >= time
+    factor = np.where(late, 1.0 + 0.3 * np.sin(np.arange(len(late))), 1.0)
+    prices = {k: getattr(bars, k) * factor for k in ("open", "high", "low", "close")}
+    return dataclasses.replace(bars, **prices, volume=np.where(late, 7.0, bars.volume))
+
+
+def test_a_fold_is_trained_without_its_test_period_to_the_last_bit(done):
+    plan = done.prepared.plans[0]
+    rows = np.flatnonzero(plan.train_decisions > 0)
+    # The gap is changed too: everything after the last training bar.
+    after = max(int(done.prepared.history.times[s][plan.train_length[s] - 1]) for s in rows) + 1
+    assert after < plan.dates.test_begin
+    other = prepare(done.options, done.config, [changed_after(b, after) for b in done.bars])
+    states, outputs = walk(other, done.compiled)
+    pairs = zip(jax.tree.leaves(done.states.params), jax.tree.leaves(states.params), strict=True)
+    differ = []
+    for mine, theirs in pairs:
+        np.testing.assert_array_equal(mine[0], theirs[0])
+        differ.append(not np.array_equal(mine[2], theirs[2]))
+    assert any(differ)  # the last fold trains on some of these bars
+    assert not np.array_equal(done.outputs.record.equity[0], outputs.record.equity[0])
+
+
+@pytest.mark.slow
+def test_a_fold_alone_is_the_fold_among_others(done):
+    # A batched matmul may add up in another order than a single one: 3e-8 was seen.
+    program, fold = done.program, jax.tree.map(lambda x: x[1], done.prepared.folds)
+
+    @jax.jit
+    def alone(fold, hyper, tape):
+        state, _ = program.advance(program.init(fold, hyper, tape), fold, hyper, tape, jnp.int32(6))
+        return state.params, program.evaluate(state.params, fold, tape)
+
+    params, output = jax.device_get(alone(fold, done.hyper, done.tape))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, atol=1e-6), done.states.params, params)
+    np.testing.assert_array_equal(done.outputs.action[1], output.action)
+    np.testing.assert_allclose(done.outputs.record.equity[1], output.record.equity, rtol=1e-6)
+
+
+def test_fewer_folds_at_once_give_the_same(done):
+    # Two and one of three; the second pass repeats the last fold. Tests are of the policies, so those alone compare.
+    training = done.program._replace(evaluate=lambda params, fold, tape: jnp.zeros(()))
+    two = compile_folds(training, done.prepared.folds, done.hyper, done.tape, 2, limit=2.0**40)
+    assert two.at_once == 2
+    states, _ = walk(done.prepared, two)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), done.states.params, states.params)
+
+
+def test_as_many_folds_at_once_as_memory_allows(done, monkeypatch):
+    sizes = []
+
+    def fake(compiled):  # 100 bytes a fold
+        sizes.append(1)
+        return 100 * count
+
+    class Lowered:
+        def lower(self, state, some, *_):
+            nonlocal count
+            count = (some if hasattr(some, "key") else _[0]).key.shape[0]
+            return self
+
+        def compile(self):
+            return self
+
+    count = 0
+    monkeypatch.setattr(command, "_bytes", fake)
+    monkeypatch.setattr(command.jax, "jit", lambda *_, **__: Lowered())
+    folds = jax.tree.map(lambda x: jnp.concatenate([x, x[:2]]), done.prepared.folds)  # 5
+    for limit, at_once in ((500, 5), (499, 3), (250, 2), (10, 1)):
+        found = compile_folds(done.program, folds, done.hyper, done.tape, None, limit)
+        assert found.at_once == at_once
+    assert compile_folds(done.program, folds, done.hyper, done.tape, 4, 10).at_once == 3  # 3 and 2, not 4 and 1
+
+
+def test_passes_are_of_one_size():
+    assert chunks(5, 5) == [[0, 1, 2, 3, 4]]
+    assert chunks(5, 3) == [[0, 1, 2], [3, 4, 4]]
+
+
+def test_joined_curve_is_the_folds_compounded(done):
+    returns = done.outputs.test.pooled.net_return.astype(np.float64)
+    summary, equity = done.result.summary, done.result.equity
+    assert equity["equity"][-1] == pytest.approx(np.prod(1 + returns), rel=1e-6)
+    assert summary["joined"]["policy"]["return"] == pytest.approx(np.prod(1 + returns) - 1, abs=1e-6)
+    assert summary["positive_folds"] == pytest.approx((returns > 0).mean())
+    time = equity["time"].dt.epoch("s").to_numpy()
+    assert (np.diff(time) > 0).all()
+    begin = done.prepared.plans[0].dates.test_begin
+    every = np.unique(np.concatenate([t[t >= begin] for t in done.prepared.history.times]))
+    np.testing.assert_array_equal(time, every)  # no bar of any symbol is lost between two folds
+
+
+def test_trades_explain_the_returns(done):
+    # Each fold starts every tested symbol with 1: what its trades earn on average is what the fold earns.
+    for row in done.result.folds.to_dicts():
+        own = done.result.trades.filter(pl.col("fold") == row["fold"])
+        assert own.height == row["out_trades"] > 5
+        assert own["pnl"].sum() / row["test_symbols"] == pytest.approx(row["out_return"], abs=2e-5)
+    assert done.result.summary["joined"]["policy"]["trades"] == done.result.trades.height
+
+
+def test_figures_of_a_fold_are_those_of_a_validation(done):
+    k, plan = 1, done.prepared.plans[1]  # CHARLIE begins within it
+    split, rows = fold_split(done.prepared.history, plan.test_first, plan.test_length)
+    split = dataclasses.replace(split, tape=jax.tree.map(jnp.asarray, split.tape))
+    parts = (done.outputs.record, done.outputs.action, done.outputs.valid)
+    record, action, valid = jax.tree.map(lambda x: jnp.asarray(x[k][:, rows]), parts)
+    validation, ledger = jax.jit(measure, static_argnums=4)(evaluation_set(split), record, action, valid, 2)
+    for name in Metrics._fields:
+        mine = getattr(done.outputs.test.pooled, name)[k]
+        np.testing.assert_allclose(mine, getattr(validation.pooled, name), rtol=2e-4, atol=1e-6, err_msg=name)
+    hold = done.result.folds["out_buy_and_hold_return"][k]
+    assert hold == pytest.approx(float(validation.buy_and_hold), abs=1e-6)
+    assert len(ledger.pooled_equity) == (done.result.equity["fold"] == k + 1).sum()
+
+
+def test_holding_once_pays_once(done):
+    history, plans = done.prepared.history, done.prepared.plans
+    expected = []
+    for s, time in enumerate(history.times):
+        i = max(int(np.searchsorted(time, plans[0].dates.test_begin)), 4)  # the fill after the first decision
+        fee = float(history.tape.costs.fee[s])
+        close, open_ = (np.asarray(getattr(history.tape, k)[s], np.float64) for k in ("close", "open"))
+        expected.append(close[len(time) - 1] / open_[i] * (1 - fee) / (1 + fee))
+    assert done.result.equity["benchmark_once"][-1] == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_missing_symbols_are_named(done):
+    warnings = " ".join(command.fold_warnings(done.prepared))
+    assert "fold 3 has no bars to test of BRAVO" in warnings
+    assert "fold 1 has no bars to test of CHARLIE" in warnings
+    assert "trained" in done.result.symbols.columns
+
+
+def test_join_curves_by_hand():
+    np.testing.assert_allclose(join_curves([np.array([1.1, 1.2]), np.array([0.5, 2.0])]), [1.1, 1.2, 0.6, 2.4])
+
+
+def test_joined_sums_by_hand():
+    sums = TradeSums(*(np.array(x) for x in ([2.0, 1.0], [-1.0, 0.0], [3, 1], [2, 1], [0.1, 0.4], [0.5, 1.0])))
+    total = joined_sums(sums, np.array([30, 10]), np.array([100.0, 200.0]), 50.0)
+    assert (float(total.gains), float(total.losses), int(total.trades), int(total.wins)) == (3.0, -1.0, 4, 3)
+    # A year: .1 x 100 = 10 for three quarters of the bars, .4 x 200 = 80 for one: 27.5, over 50 bars a year.
+    assert float(total.turnover) == pytest.approx(27.5 / 50)
+    assert float(total.exposure) == pytest.approx(0.75 * 0.5 + 0.25)
+
+
+def test_held_sums_by_hand():
+    sums = held_sums(np.array([0.5, -0.25]), np.array([10, 20]))
+    np.testing.assert_allclose(sums.gains, [0.5, 0.0])
+    np.testing.assert_allclose(sums.losses, [0.0, -0.25])
+    np.testing.assert_allclose(sums.wins, [1, 0])
+    np.testing.assert_allclose(sums.turnover, [0.2, 0.1])
+
+
+def test_bars_a_year_of_a_joined_calendar():
+    year = int(365.25 * 86400)
+    assert joined_bars_per_year(np.array([0, year, 2 * year]), np.array([252.0])) == 252.0
+    assert joined_bars_per_year(np.array([0, year // 2, 2 * year]), np.array([252.0, 260.0])) == pytest.approx(1.0)
+
+
+def test_gaps_are_means_over_folds_where_both_are_finite():
+    zeros = Metrics(*(np.zeros(3) for _ in Metrics._fields))
+    train = zeros._replace(sharpe=np.array([1.0, 2.0, 3.0]), profit_factor=np.array([2.0, np.inf, np.nan]))
+    test = zeros._replace(sharpe=np.array([0.0, 1.0, -1.0]), profit_factor=np.array([1.5, 1.0, 1.0]))
+    gaps = metric_gaps(train, test)
+    assert gaps["sharpe"] == (2.0, 0.0, -2.0, 3)
+    assert gaps["profit_factor"] == (2.0, 1.5, -0.5, 1)
+    none = metric_gaps(train._replace(payoff=np.full(3, np.nan)), test)["payoff"]
+    assert none.folds == 0
+    assert np.isnan(none.gap)
+
+
+def flags(bars_folder, out):
+    line = ["--data", str(bars_folder), "--folds", str(FOLDS), "--out", str(out)]
+    for name, value in SMALL.items():
+        line += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return line
+
+
+@pytest.fixture(scope="module")
+def folder(done, bars_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "wf"
+    assert main(flags(bars_folder, out)) == 0
+    return out
+
+
+def test_the_command_leaves_everything(done, folder):
+    names = {"config.yaml", "manifest.json", "summary.json", "report.html", "accounts.parquet", "plots", "folds"}
+    names |= {f"{n}.csv" for n in ("folds", "symbols", "equity", "trades")} | {"equity.parquet", "trades.parquet"}
+    assert {p.name for p in folder.iterdir()} == names
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["joined"]["policy"]["return"] == pytest.approx(
+        done.result.summary["joined"]["policy"]["return"], abs=1e-6
+    )
+    assert summary["deflated_sharpe"] == summary["probabilistic_sharpe"]  # one trial
+    low, high = summary["intervals_90"]["sharpe"]
+    assert low < summary["joined"]["policy"]["sharpe"] < high
+    assert set(summary["joined"]) == {"policy", "buy_and_hold", "buy_and_hold_once", "flat"}
+    assert pl.read_csv(folder / "folds.csv").height == FOLDS
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["walkforward"]["purge_bars"] == 9  # receptive field 4 + reward horizon 5
+    page = (folder / "report.html").read_text()
+    assert "Walk-forward on" in page
+    assert 'src="http' not in page
+
+
+def test_every_policy_is_kept(done, folder):
+    policy = restore_policy(folder / "folds" / "2", market=done.prepared.market)
+    mine = jax.tree.map(lambda x: x[1], done.states.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), mine, policy.params)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--folds", "0"], "folds: must be at least 1"),
+        (["--folds", "20"], "cannot be tested"),
+        (["--first-train-fraction", "1.2"], "first_train_fraction: must lie between 0 and 1"),
+        (["--first-train-fraction", "0.01"], "fold 1 of 3 cannot be trained"),
+        (["--embargo-bars", "-1"], "embargo_bars: must be at least 0"),
+        (["--embargo-bars", "5000"], "cannot be trained"),
+        (["--at-once", "0"], "at_once: must be at least 1"),
+        (["--trials", "0"], "trials: must be at least 1"),
+        (["--train-fraction", "0.5"], "train_fraction: has no effect"),
+        (["--gate-fitness-approved", "0.5"], "gate_fitness_approved: has no effect"),
+        (["--data", "nowhere"], "no such file or folder"),
+    ],
+)
+def test_one_clear_error_and_nothing_written(bars_folder, tmp_path, capsys, given, message):
+    assert main([*flags(bars_folder, tmp_path / "out"), *given]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_something_is_refused(bars_folder, folder, capsys):
+    before = sorted(p.name for p in folder.iterdir())
+    assert main(flags(bars_folder, folder)) == 2
+    assert "never overwritten" in capsys.readouterr().err
+    assert sorted(p.name for p in folder.iterdir()) == before
+
+
+def test_an_interrupt_leaves_nothing(bars_folder, tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "run_folds", interrupt)
+    monkeypatch.setattr(
+        command, "compile_folds", lambda *_: SimpleNamespace(compile_seconds=0, at_once=1, memory_bytes=0)
+    )
+    assert main(flags(bars_folder, tmp_path / "out")) == 130
+    assert "nothing was left half-written" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
