@@ -1,11 +1,11 @@
-"""Generalized advantage estimation against a plain loop, by hand, and at the ends of lambda."""
+"""Generalized advantage estimation against a plain loop, by hand, and at the ends of lambda; every action by hand."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxppo.ppo.advantages import gae
+from jaxppo.ppo.advantages import counterfactual, gae
 
 gae_jit = jax.jit(gae)
 SHAPE = (24, 3, 2)  # T steps of 3 paths x 2 lanes
@@ -114,3 +114,20 @@ def test_lambda_1_is_the_discounted_return():
         sum(0.9**i * r for i, r in enumerate(reward[t:])) + 0.9 ** (12 - t) * values[-1] for t in range(len(reward))
     ]
     np.testing.assert_allclose(target, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_counterfactual_by_hand():
+    # q = 1 + .9 * 10 = 10, 2 + .9 * 5 = 6.5, and 3 alone where the action ends in ruin, whatever its next value says.
+    # At .2, .5 and .3: .2 * 10 + .5 * 6.5 + .3 * 3 = 6.15.
+    advantage = counterfactual(
+        column(1, 2, 3), column(10, 5, 100), flags(False, False, True), column(0.2, 0.5, 0.3), jnp.float32(0.9)
+    )
+    np.testing.assert_allclose(advantage, [3.85, 0.35, -3.15], rtol=1e-5)
+
+
+def test_a_masked_action_does_not_count_in_what_is_expected():
+    # The first has probability 0: the mean of q is that of the others, .5 * 2 + .5 * 4 = 3.
+    advantage = counterfactual(
+        column(1000, 2, 4), column(0, 0, 0), flags(False, False, False), column(0, 0.5, 0.5), jnp.float32(0.9)
+    )
+    np.testing.assert_allclose(advantage, [997, -1, 1], rtol=1e-6)

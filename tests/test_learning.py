@@ -34,6 +34,12 @@ def test_an_observed_signal_earns_nine_tenths_of_the_oracle_on_fresh_data(seed):
     assert score.trades > 500
 
 
+def test_counterfactual_advantages_find_the_signal_too():
+    score = run(TASKS["observed"], 0, n_bars=10_000, n_symbols=4, **SMALL, advantages="counterfactual")
+    assert score.share > 0.9
+    assert score.trades > 500
+
+
 def test_a_cost_above_the_edge_is_not_paid():
     # All that a signal of 4 deviations still has to pay is .002 * 4 / (1 - .5) = 1.6 %: less than the 2 % to enter.
     expensive = {"phi": 0.5, "cost": 0.02}

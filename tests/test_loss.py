@@ -188,3 +188,35 @@ def test_advantages_are_scaled_in_the_minibatch():
     # Equal advantages say nothing, and divide by nothing.
     _, metrics = hand_loss([2.0, 2.0], normalize=True)
     assert float(metrics.policy_loss) == pytest.approx(0.0, abs=1e-6)
+
+
+def every_action_loss(advantage, normalize):
+    """The same policies; one step, its loss taken over all three actions."""
+    params = {"logits": jnp.log(jnp.array([1.0, 2.0, 5.0])), "value": jnp.float32(2.0)}
+    hyper = Hyper(*(jnp.float32(0) for _ in Hyper._fields))._replace(clip=jnp.float32(0.2))
+    samples = Samples(
+        account=jnp.zeros((1, 1, 1, EXPOSURE + 1)),
+        action=None,
+        log_prob=jnp.full((1, 1, 1, 3), -np.log(3), jnp.float32),
+        value=jnp.zeros((1, 1, 1)),
+        advantage=jnp.asarray(advantage, jnp.float32).reshape(1, 1, 1, 3),
+        value_target=jnp.full((1, 1, 1), 2.0),
+    )
+    batch = Batch(jnp.zeros((1, 1, 1)), jnp.array([True]), samples)
+    return ppo_loss(TableAgent(), action_table(EnvConfig()), params, batch, hyper, jnp.float32(0), normalize=normalize)
+
+
+def test_loss_over_every_action_by_hand():
+    # Ratios 3/8, 6/8 and 15/8 at a third each. Advantages -3, 1 and 2: .8 * -3 (clipped), .75, 1.2 * 2 (clipped).
+    # (-2.4 + .75 + 2.4) / 3 = .25.
+    loss, metrics = every_action_loss([-3.0, 1.0, 2.0], normalize=False)
+    assert float(loss) == pytest.approx(-0.25, rel=1e-5)
+    # Exact KL of the old to the new policy: the mean of -log ratio = (.9808293 + .2876821 - .6286087) / 3 = .2133009.
+    assert float(metrics.approx_kl) == pytest.approx(0.2133009, rel=1e-5)
+    assert float(metrics.clip_fraction) == pytest.approx(1.0)  # .375, .75 and 1.875 are all beyond .2
+
+
+def test_advantages_of_every_action_are_scaled_by_their_deviation_under_the_policy():
+    # Mean 0 and mean square (9 + 1 + 4) / 3 = 14/3.
+    _, metrics = every_action_loss([-3.0, 1.0, 2.0], normalize=True)
+    assert float(metrics.policy_loss) == pytest.approx(-0.25 / np.sqrt(14 / 3), rel=1e-5)

@@ -125,7 +125,8 @@ def test_production_shape_is_one_program_of_bounded_memory():
     assert total < 3 * 2**30, f"{total / 2**30:.2f} GiB"
 
 
-def test_rollout_stores_at_most_96_bytes_a_step(tiny):
+@pytest.mark.parametrize("every_action", [False, True])
+def test_rollout_stores_at_most_96_bytes_a_step(tiny, every_action):
     config, program, hyper, tape, _ = tiny
     state = jax.eval_shape(program.init, jax.random.key(0), hyper, tape)
     spec = program.spec
@@ -140,12 +141,13 @@ def test_rollout_stores_at_most_96_bytes_a_step(tiny):
             jax.random.key(0),
             config.budget.n_steps,
             spec.receptive_field,
+            hyper.gamma if every_action else None,
         ),
         state,
     )
-    steps = config.batch_steps
-    per_step = sum(x.size * x.dtype.itemsize for x in rollout.steps) / steps
-    assert per_step == 49  # 8 account floats, action, log-probability, value, reward, one flag
+    per_step = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(rollout.steps)) / config.batch_steps
+    # 8 account floats, action, log-probability, value, reward, one flag; of each of 3 actions two floats more.
+    assert per_step == (49 + 24 if every_action else 49)
     assert per_step + 8 <= 96  # with advantage and target
 
 

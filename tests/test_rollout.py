@@ -34,6 +34,7 @@ CONFIG = tiny_config(
 SPEC = train_spec(CONFIG, FEATURES)
 # Rewards are in percent: what float32 rounds off an equity shows a hundred times as large.
 ROUNDING = {"rtol": 1e-5, "atol": 1e-4}
+GAMMA = 0.9
 
 
 @functools.cache
@@ -142,7 +143,7 @@ def test_a_rollout_is_a_loop_over_single_environments(both):
     (accounts, rollout, _), (ends, steps, _) = both
     np.testing.assert_array_equal(rollout.steps.action, steps.action)
     np.testing.assert_array_equal(rollout.steps.terminated, steps.terminated)
-    chex.assert_trees_all_close(rollout.steps, Transition(*map(jnp.asarray, steps)), **ROUNDING)
+    chex.assert_trees_all_close(rollout.steps, jax.tree.map(jnp.asarray, steps), **ROUNDING)
     chex.assert_trees_all_close(accounts, jax.tree.map(jnp.asarray, ends.account), **ROUNDING)
     # The comparison saw something: every action, lanes of a path that part, positions carried in, closed trades.
     assert set(np.unique(steps.action)) == {0, 1, 2}
@@ -159,6 +160,52 @@ def test_the_last_value_is_that_of_the_state_after_the_last_step(both):
             state = jax.tree.map(lambda x, p=p, lane=lane: jnp.asarray(x[p, lane]), ends)
             _, kept, _ = one_step(params, tape, state, 0.0)
             np.testing.assert_allclose(rollout.last_value[p, lane], kept.value, **ROUNDING)
+
+
+@jax.jit
+def every_action_alone(params, tape: Tape, state: EnvState):
+    """Advantage of each action of one environment: take it, look at the state it leads to, and come back."""
+    env, agent = SPEC.env, SPEC.agent
+
+    def window(t):
+        return take_windows(tape, state.symbol[None], t[None] - (WINDOW - 1), WINDOW)  # (1, R, F)
+
+    def q(action):
+        after, observation, result, terminated, _ = step(tape, env, state, action)
+        _, value = agent.decide(params, agent.encode(params, window(after.t))[0, 0], observation.account[None])
+        return result.reward + jnp.where(terminated, 0.0, GAMMA * value[0]), terminated
+
+    observation = observe(tape, env, state)
+    logits, _ = agent.decide(params, agent.encode(params, window(state.t))[0, 0], observation.account[None])
+    allowed = valid_actions(tape, env, observation)
+    probability = jax.nn.softmax(jnp.where(allowed, logits[0], -jnp.inf))
+    each, ruined = jax.vmap(q)(jnp.arange(env.actions.n_actions, dtype=jnp.int32))
+    return probability, each - (probability * each).sum(), ruined
+
+
+def test_every_action_is_valued_as_if_it_had_been_taken():
+    params, tape = parameters(), market()
+    paths, key = paths_at([0, 1, 0, 1], [15, 15, 38, 23]), jax.random.key(3)
+    collect_all = jax.jit(lambda *state: collect(SPEC.agent, SPEC.env, *state, STEPS, WINDOW, jnp.float32(GAMMA)))
+    _, rollout, _ = collect_all(params, tape, paths, fresh(PATHS, LANES), key)
+    plain = collected(params, tape, paths, fresh(PATHS, LANES), key)[1]
+    # Looking at every action changes nothing of what is done.
+    np.testing.assert_array_equal(rollout.steps.action, plain.steps.action)
+    every, ruins = rollout.steps.every, 0
+    for p in range(PATHS):
+        for lane in range(LANES):
+            account = jax.tree.map(lambda x: x[0, 0], fresh(1, 1))
+            state = EnvState(paths.symbol[p], paths.t[p], paths.age[p], account)
+            for i in range(STEPS):
+                probability, advantage, ruined = every_action_alone(params, tape, state)
+                np.testing.assert_allclose(jnp.exp(every.log_prob[i, p, lane]), probability, **ROUNDING)
+                np.testing.assert_allclose(every.advantage[i, p, lane], advantage, rtol=1e-4, atol=1e-3)
+                ruins += int(ruined.any()) and not bool(ruined.all())
+                uniform = jax.random.uniform(jax.random.fold_in(key, i), (PATHS, LANES))[p, lane]
+                state, _, _ = one_step(params, tape, state, uniform)
+    assert ruins > 0  # some state had an action that ends in ruin beside one that does not
+    weighted = (jnp.exp(every.log_prob) * every.advantage).sum(-1)
+    np.testing.assert_allclose(weighted, 0.0, atol=1e-4)
 
 
 def test_a_ruined_lane_goes_on_with_a_fresh_account(both):

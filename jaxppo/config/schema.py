@@ -136,6 +136,8 @@ class PPOConfig:
     """Discount per bar."""
     gae_lambda: float = 0.95
     """Lambda of generalized advantage estimation."""
+    advantages: Literal["gae", "counterfactual"] = "gae"
+    """gae: of the sampled action; counterfactual: of every action, whose next account and reward are known exactly."""
     clip: float = 0.2
     """Clipping range of the policy ratio."""
     clip_value: float = 0.0

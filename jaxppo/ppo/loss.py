@@ -34,10 +34,10 @@ class Samples(NamedTuple):
     """What the loss needs of T steps of P paths x L lanes."""
 
     account: jax.Array  # (T, P, L, A) account vectors
-    action: jax.Array  # (T, P, L) int32
-    log_prob: jax.Array  # (T, P, L) of the behaviour policy
+    action: jax.Array | None  # (T, P, L) int32; None where the loss is taken over every action
+    log_prob: jax.Array  # (T, P, L) of the behaviour policy; (T, P, L, K) over every action
     value: jax.Array  # (T, P, L) of the behaviour policy
-    advantage: jax.Array  # (T, P, L)
+    advantage: jax.Array  # shape of log_prob
     value_target: jax.Array  # (T, P, L)
 
 
@@ -93,11 +93,17 @@ def ppo_loss(
     market = jnp.swapaxes(agent.encode(params, batch.features), 0, 1)  # (T, P, H)
     logits, value = agent.decide(params, market, samples.account)
     policy = distribution(logits, path_mask(table, samples.account, batch.allow_short))
-    log_prob = policy.log_prob(samples.action)
+    log_prob = policy.log_probs if samples.action is None else policy.log_prob(samples.action)
+
+    def mean(x: jax.Array) -> jax.Array:
+        """Over samples; over every action under the behaviour policy where there is no sampled one."""
+        return x.mean() if samples.action is not None else jnp.sum(jnp.exp(samples.log_prob) * x, axis=-1).mean()
+
     advantage = samples.advantage
     if normalize:
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-    surrogate = policy_loss(log_prob, samples.log_prob, advantage, hyper.clip).mean()
+        centred = advantage - mean(advantage)
+        advantage = centred / (jnp.sqrt(mean(jnp.square(centred))) + 1e-8)
+    surrogate = mean(policy_loss(log_prob, samples.log_prob, advantage, hyper.clip))
     critic = value_loss(value, samples.value, samples.value_target, hyper.clip_value).mean()
     entropy = policy.entropy().mean()
     log_ratio = log_prob - samples.log_prob
@@ -106,7 +112,7 @@ def ppo_loss(
         value_loss=critic,
         entropy=entropy,
         # The low-variance, never negative estimator of Schulman (2020), "Approximating KL divergence".
-        approx_kl=jnp.mean(jnp.expm1(log_ratio) - log_ratio),
-        clip_fraction=jnp.mean((jnp.abs(jnp.expm1(log_ratio)) > hyper.clip).astype(jnp.float32)),
+        approx_kl=mean(jnp.expm1(log_ratio) - log_ratio),
+        clip_fraction=mean((jnp.abs(jnp.expm1(log_ratio)) > hyper.clip).astype(jnp.float32)),
     )
     return surrogate + hyper.value_weight * critic - entropy_coefficient * entropy, metrics

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxppo.agent.policy import Agent, Params, distribution
+from jaxppo.agent.policy import Agent, Distribution, Params, distribution
 from jaxppo.env.account import AccountState, open_account
 from jaxppo.env.rewards import saturation_bound
 from jaxppo.env.trading import EnvSpec, StepResult, observe_account, step_account
-from jaxppo.market.tape import MarketStep, Tape, consecutive_bars, draw_starts, start_counts, take_steps, take_windows
+from jaxppo.market.tape import (
+    Costs,
+    MarketStep,
+    Tape,
+    consecutive_bars,
+    draw_starts,
+    start_counts,
+    take_steps,
+    take_windows,
+)
+from jaxppo.ppo.advantages import counterfactual
 from jaxppo.ppo.loss import path_mask
 
 
@@ -24,8 +35,18 @@ class PathState(NamedTuple):
     age: jax.Array  # (P,) int32: bars since the episode began
 
 
+class EveryAction(NamedTuple):
+    """What is known of every action at one step, the one that was taken among them."""
+
+    log_prob: jax.Array  # (P, L, K)
+    advantage: jax.Array  # (P, L, K)
+
+
 class Transition(NamedTuple):
-    """One step, as the agent saw it. 49 bytes with 8 account features; a rollout stacks T of them."""
+    """One step, as the agent saw it. A rollout stacks T of them.
+
+    49 bytes with 8 account features, and 8 more an action where every action is looked at: 73 with 3 actions.
+    """
 
     account: jax.Array  # (P, L, A) account vectors
     action: jax.Array  # (P, L) int32
@@ -33,6 +54,7 @@ class Transition(NamedTuple):
     value: jax.Array  # (P, L)
     reward: jax.Array  # (P, L)
     terminated: jax.Array  # (P, L) bool
+    every: EveryAction | None = None  # where advantages are counterfactual
 
 
 class Rollout(NamedTuple):
@@ -103,6 +125,42 @@ def _step_metrics(result: StepResult, spec: EnvSpec, action: jax.Array) -> dict[
     return metrics
 
 
+def every_action(
+    agent: Agent,
+    spec: EnvSpec,
+    params: Params,
+    accounts: AccountState,
+    step: MarketStep,
+    costs: Costs,
+    allow_short: jax.Array,
+    next_market: jax.Array,
+    policy: Distribution,
+    gamma: jax.Array,
+) -> EveryAction:
+    """Take every action from every account, and value the account that each leads to.
+
+    Args:
+      agent, spec, params: what decides, where.
+      accounts: (P, L).
+      step, costs, allow_short: of the bar to come, (P, 1).
+      next_market: (P, H) encoded market at the close of that bar.
+      policy: at this close, (P, L, K).
+      gamma: discount.
+    """
+    n = spec.actions.n_actions
+    # K leads, so that each action's accounts lie together: the last axis stays the lanes.
+    lead = partial(jax.tree.map, lambda x: jnp.expand_dims(x, 0))
+    action = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32).reshape(n, 1, 1), (n, *accounts.equity.shape))
+    held = jax.tree.map(lambda x: jnp.broadcast_to(x, action.shape), lead(accounts))
+    entropy = jnp.expand_dims(policy.entropy() / math.log(n), 0)
+    market = lead(step)
+    after, result = step_account(held, action, market, lead(costs), lead(allow_short), spec, entropy)
+    _, value = agent.decide(params, lead(next_market), observe_account(after, market.close, spec.config))
+    probability = jnp.moveaxis(jnp.exp(policy.log_probs), -1, 0)
+    advantage = counterfactual(result.reward, value, result.record.ruined, probability, gamma)
+    return EveryAction(policy.log_probs, jnp.moveaxis(advantage, 0, -1))
+
+
 def collect(
     agent: Agent,
     spec: EnvSpec,
@@ -113,6 +171,7 @@ def collect(
     key: jax.Array,
     n_steps: int,
     receptive_field: int,
+    counterfactual_gamma: jax.Array | None = None,
 ) -> tuple[AccountState, Rollout, dict[str, jax.Array]]:
     """Play `n_steps` bars on every path with every lane.
 
@@ -122,6 +181,7 @@ def collect(
       accounts: (P, L) accounts at the close of each path's decision bar.
       key: of this update; draws are indexed by (step, env), whatever device computes them.
       n_steps, receptive_field: static sizes.
+      counterfactual_gamma: discount of counterfactual advantages; None where there are none.
 
     Returns:
       The accounts after the last bar (ruined lanes restarted), the rollout, and scalar metrics.
@@ -135,9 +195,9 @@ def collect(
     log_n_actions = math.log(spec.actions.n_actions)
 
     def play(
-        accounts: AccountState, x: tuple[MarketStep, jax.Array, jax.Array, jax.Array]
+        accounts: AccountState, x: tuple[MarketStep, jax.Array, jax.Array, jax.Array, jax.Array]
     ) -> tuple[AccountState, tuple[Transition, dict[str, jax.Array]]]:
-        step, close, encoded, index = x
+        step, close, encoded, next_encoded, index = x
         vector = observe_account(accounts, close, spec.config)
         logits, value = agent.decide(params, encoded, vector)
         policy = distribution(logits, path_mask(spec.actions, vector, allow_short))
@@ -146,10 +206,24 @@ def collect(
         after, result = step_account(accounts, action, step, costs, jnp.expand_dims(allow_short, -1), spec, entropy)
         ruined = result.record.ruined
         after = jax.tree.map(lambda new, old: jnp.where(ruined, new, old), fresh, after)
-        kept = Transition(vector, action, policy.log_prob(action), value, result.reward, ruined)
+        every = None
+        if counterfactual_gamma is not None:
+            every = every_action(
+                agent,
+                spec,
+                params,
+                accounts,
+                step,
+                costs,
+                jnp.expand_dims(allow_short, -1),
+                next_encoded,
+                policy,
+                counterfactual_gamma,
+            )
+        kept = Transition(vector, action, policy.log_prob(action), value, result.reward, ruined, every)
         return after, (kept, _step_metrics(result, spec, action))
 
-    xs = (steps, closes[:-1], market[:-1], jnp.arange(n_steps))
+    xs = (steps, closes[:-1], market[:-1], market[1:], jnp.arange(n_steps))
     accounts, (transitions, metrics) = jax.lax.scan(play, accounts, xs)
     last_vector = observe_account(accounts, closes[-1], spec.config)
     _, last_value = agent.decide(params, market[-1], last_vector)

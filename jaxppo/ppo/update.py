@@ -104,7 +104,7 @@ def _minibatch(tape: Tape, paths: PathState, samples: Samples, chosen: jax.Array
     return Batch(
         features=path_windows(tape, some, spec.receptive_field, spec.config.budget.n_steps),
         allow_short=tape.allow_short[some.symbol],
-        samples=Samples(*(x[:, chosen] for x in samples)),
+        samples=jax.tree.map(lambda x: x[:, chosen], samples),
     )
 
 
@@ -160,10 +160,14 @@ def update(state: TrainState, tape: Tape, spec: TrainSpec, hyper: Hyper) -> tupl
         act,
         budget.n_steps,
         spec.receptive_field,
+        hyper.gamma if spec.config.ppo.advantages == "counterfactual" else None,
     )
     advantage, target = _advantages(rollout, hyper)
     steps = rollout.steps
-    samples = Samples(steps.account, steps.action, steps.log_prob, steps.value, advantage, target)
+    if steps.every is None:
+        samples = Samples(steps.account, steps.action, steps.log_prob, steps.value, advantage, target)
+    else:  # the lambda-return stays the value's target
+        samples = Samples(steps.account, None, steps.every.log_prob, steps.value, steps.every.advantage, target)
     params, opt_state, learned = _learn(state, samples, tape, shuffle, spec, hyper)
     paths, ended = advance_paths(tape, state.paths, restart, budget.n_steps, episode)
     fresh = open_account(jnp.ones_like(accounts.equity))
