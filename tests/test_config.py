@@ -93,6 +93,14 @@ def test_auto_on_an_a100_is_production():
     assert resolved("auto", A100).segments == resolved("production").segments
 
 
+@pytest.mark.parametrize(
+    ("card", "n_envs"), [(8, 32_768), (16, 65_536), (24, 65_536), (39.5, 131_072), (79.3, 262_144)]
+)
+def test_a_card_has_one_tier_whatever_share_of_it_is_reported(card, n_envs):
+    for share in (0.75, 1.0):
+        assert device_tier(DeviceInfo("gpu", "", 1, int(share * card * GIB))).sizes["n_envs"] == n_envs
+
+
 def test_auto_without_a_device():
     with pytest.raises(ConfigError, match="auto needs a device"):
         resolve("auto")
