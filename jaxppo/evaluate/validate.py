@@ -291,19 +291,24 @@ def decision_weight(tape: Tape) -> jax.Array:
     return decisions / decisions.sum()
 
 
-def pooled_metrics(data: EvaluationSet, equity: jax.Array, sums: TradeSums) -> Metrics:
-    """Figures of a pooled curve (U,), with the trades of all symbols' accounts, whose sums are (S,)."""
-    weight = decision_weight(data.tape)
-    total = TradeSums(
+def pooled_sums(tape: Tape, sums: TradeSums, bars_per_year: jax.Array) -> TradeSums:
+    """Sums () of a pool: the trades of all accounts, (S,); turnover and exposure are weighted by decisions."""
+    weight = decision_weight(tape)
+    return TradeSums(
         sums.gains.sum(),
         sums.losses.sum(),
         sums.trades.sum(),
         sums.wins.sum(),
-        (sums.turnover * data.tape.bars_per_year * weight).sum() / data.pool_bars_per_year,
+        (sums.turnover * tape.bars_per_year * weight).sum() / bars_per_year,
         (sums.exposure * weight).sum(),
     )
-    always = jnp.ones_like(equity, bool)
-    return summarize(equity, jnp.ones((), equity.dtype), always, data.pool_bars_per_year, total)
+
+
+def pooled_metrics(data: EvaluationSet, equity: jax.Array, sums: TradeSums) -> Metrics:
+    """Figures of a pooled curve (U,), with the trades of all symbols' accounts, whose sums are (S,)."""
+    per_year = data.pool_bars_per_year
+    total, always = pooled_sums(data.tape, sums, per_year), jnp.ones_like(equity, bool)
+    return summarize(equity, jnp.ones((), equity.dtype), always, per_year, total)
 
 
 def measure(

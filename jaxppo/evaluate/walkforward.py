@@ -14,7 +14,7 @@ from jaxppo.env.account import StepRecord
 from jaxppo.evaluate.baselines import buy_and_hold
 from jaxppo.evaluate.metrics import Metrics, TradeSums, moments, summarize
 from jaxppo.evaluate.significance import Intervals, bootstrap, deflated_sharpe, probabilistic_sharpe
-from jaxppo.evaluate.validate import decision_bars, decision_weight, trade_sums
+from jaxppo.evaluate.validate import decision_bars, pooled_sums, trade_sums
 from jaxppo.market.dataset import SECONDS_PER_YEAR
 from jaxppo.market.tape import Tape
 
@@ -57,15 +57,7 @@ def _fills(tape: Tape, n: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _pooled(tape: Tape, pool: Pool, equity: jax.Array, sums: TradeSums) -> tuple[Metrics, jax.Array]:
-    curve, weight = pool_present(tape, pool, equity), decision_weight(tape)
-    total = TradeSums(
-        sums.gains.sum(),
-        sums.losses.sum(),
-        sums.trades.sum(),
-        sums.wins.sum(),
-        (sums.turnover * tape.bars_per_year * weight).sum() / pool.bars_per_year,
-        (sums.exposure * weight).sum(),
-    )
+    curve, total = pool_present(tape, pool, equity), pooled_sums(tape, sums, pool.bars_per_year)
     return summarize(curve, jnp.ones((), curve.dtype), pool.valid, pool.bars_per_year, total), curve
 
 
