@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from jaxppo.cli import parse_with_config, run_command
+from jaxppo.cli import leave, parse_with_config, run_command
 from jaxppo.planning.gpus import find_gpu
 from jaxppo.planning.options import LOCAL, PlanOptions
 from jaxppo.planning.packages import current, is_noise, is_ready, prepared, require_packages
@@ -48,4 +48,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
