@@ -73,7 +73,7 @@ def luck(run: RunData) -> float:
 def hold_drawdown(run: RunData) -> float:
     """Largest drawdown of buy-and-hold, all symbols together; NaN where it is not known."""
     rows = of_symbol(run.shown.equity, POOLED) if run.shown else pl.DataFrame()
-    return float(np.fmax.reduce(drawdown(values(rows, "benchmark")))) if rows.height else math.nan
+    return float(np.fmax.accumulate(drawdown(values(rows, "benchmark")))[-1]) if rows.height else math.nan
 
 
 def cards(run: RunData) -> list[Card]:

@@ -83,10 +83,10 @@ def underwater(evaluation: Evaluation) -> Figure | None:
             under[at],
             color=color,
             linewidth=width,
-            label=f"{name}, worst {percent(float(np.fmin.reduce(under)))}",
+            label=f"{name}, worst {percent(float(np.fmin.accumulate(under)[-1]))}",
         )
     ax.fill_between(x[at], under[at], 0.0, color=POLICY, alpha=0.18, linewidth=0)
-    if np.fmin.reduce(under) < -DRAWDOWN_LIMIT / 2:
+    if np.fmin.accumulate(under)[-1] < -DRAWDOWN_LIMIT / 2:
         ax.axhline(
             -DRAWDOWN_LIMIT, color=VERMILLION, linewidth=1.0, linestyle=(0, (5, 3)), label=percent(-DRAWDOWN_LIMIT, 0)
         )

@@ -166,7 +166,7 @@ def _play(options: ReplayOptions, bars: Bars, decisions: Decisions) -> tuple[Rep
 def _check_finite(options: ReplayOptions, done: Replay) -> None:
     lost = ~np.isfinite(done.record.equity)
     if lost.any():
-        where = f"{options.targets}: the equity at bar {1 + int(lost.argmax())} is no number"
+        where = f"{options.targets}: the equity at bar {1 + int(np.argmax(lost))} is no number"
         kind = "float64" if options.x64 else "float32; try --x64"
         raise DataError(f"{where}; an order, a target or a price is too large for {kind}")
 
