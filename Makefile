@@ -18,8 +18,8 @@ test: check
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(ARGS)
 
-# A short run from data to report, and the fast tests of the arithmetic: for a second Python version.
-smoke: $(VENV)/.test
+# Lint and types, a short run from data to report, and the fast tests of the arithmetic: for a second Python version.
+smoke: check
 	rm -rf $(VENV)/smoke
 	$(BIN)/python -m jaxppo.train --run-dir $(VENV)/smoke --n-envs 256 --n-updates 4 --validate-every 2
 	$(BIN)/python -m pytest tests/test_account.py tests/test_metrics.py tests/test_schedule.py tests/test_bars.py
