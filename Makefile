@@ -33,9 +33,12 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.run
+bench: $(VENV)/.test
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/learning.py
+	$(BIN)/python benchmarks/ledger.py
+	$(BIN)/python benchmarks/backtest.py
+	$(BIN)/python benchmarks/walkforward.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
