@@ -12,9 +12,20 @@ from benchmarks.peers.settings import Market, Peer, Setting, random_market
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.presets import replace_fields, resolve
 from jaxppo.config.schema import Config
-from jaxppo.env.trading import Env, EnvState, Observation, make_env
-from jaxppo.market.tape import Costs, Tape, take_windows
+from jaxppo.env.account import AccountState, open_account
+from jaxppo.env.trading import (
+    ACCOUNT_FEATURES,
+    Env,
+    EnvState,
+    Observation,
+    env_spec,
+    make_env,
+    observe_account,
+    step_account,
+)
+from jaxppo.market.tape import Costs, Tape, consecutive_bars, take_steps, take_windows
 from jaxppo.ppo.program import TapeSpec, make_train
+from jaxppo.ppo.rollout import PathState, advance_paths, start_paths
 from jaxppo.ppo.update import hyper_from, update
 
 ENV_STEPS = 64
@@ -91,6 +102,51 @@ def make_peer(setting: Setting, variant: str = "equal") -> Peer:
     agent, budget = config.agent, config.budget
     held = f"{agent.encoder} {agent.channels} wide, trunk {agent.trunk_layers} x {agent.trunk_width}, "
     return Peer(unit, held + f"{config.n_paths} x {budget.lanes} lanes")
+
+
+def make_lanes_peer(setting: Setting, n_envs: int, lanes: int) -> Peer:
+    """The env alone as the trainer lays it out: lanes on paths, account vectors, random actions, ruined lanes restart."""
+    config = config_for(setting, n_envs=n_envs, lanes=lanes, n_steps=ENV_STEPS)
+    tape = tape_of(random_market(setting.n_bars, setting.n_features), setting.window - 1)
+    spec = env_spec(config.env, config.reward)
+    episode = config.env.episode_steps
+
+    @jax.jit
+    def run(paths: PathState, accounts: AccountState, key: jax.Array) -> tuple[PathState, AccountState, jax.Array]:
+        draw, restart = jax.random.split(key)
+        actions = jax.random.randint(draw, (ENV_STEPS, *accounts.equity.shape), 0, settings.N_ACTIONS)
+        costs = jax.tree.map(lambda c: jnp.expand_dims(c[paths.symbol], -1), tape.costs)
+        allow = jnp.expand_dims(tape.allow_short[paths.symbol], -1)
+        fresh = open_account(jnp.ones_like(accounts.equity))
+        bars = consecutive_bars(paths.t, ENV_STEPS)
+        market = take_steps(tape, jnp.broadcast_to(paths.symbol, bars.shape), bars)
+
+        def step(carry: tuple[AccountState, jax.Array, jax.Array], x: tuple) -> tuple[tuple, None]:
+            accounts, _, used = carry
+            now, action = x
+            now = jax.tree.map(lambda v: jnp.expand_dims(v, -1), now)
+            accounts, result = step_account(accounts, action, now, costs, allow, spec)
+            ruined = result.record.ruined
+            accounts = jax.tree.map(lambda new, old: jnp.where(ruined, new, old), fresh, accounts)
+            return (accounts, observe_account(accounts, now.close, spec.config), used + result.reward), None
+
+        carry = (accounts, jnp.zeros((*accounts.equity.shape, len(ACCOUNT_FEATURES))), jnp.zeros_like(accounts.equity))
+        (accounts, seen, used), _ = jax.lax.scan(step, carry, (market, actions))
+        paths, ended = advance_paths(tape, paths, restart, ENV_STEPS, episode)
+        accounts = jax.tree.map(lambda new, old: jnp.where(jnp.expand_dims(ended, -1), new, old), fresh, accounts)
+        return paths, accounts, used + seen.sum(axis=-1)
+
+    paths = start_paths(tape, jax.random.key(0), n_envs // lanes, ENV_STEPS, episode)
+    accounts, key = open_account(jnp.ones((n_envs // lanes, lanes))), jax.random.key(1)
+
+    def unit() -> int:
+        nonlocal paths, accounts, key
+        key = jax.random.fold_in(key, 1)
+        paths, accounts, used = run(paths, accounts, key)
+        jax.block_until_ready(used)
+        return n_envs * ENV_STEPS
+
+    return Peer(unit, f"{n_envs // lanes} paths x {lanes} lanes, 8 account features, no windows")
 
 
 def make_env_peer(setting: Setting, n_envs: int, windows: bool) -> Peer:
