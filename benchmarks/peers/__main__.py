@@ -155,7 +155,9 @@ def processor() -> str:
         return platform.processor() or platform.machine()
     fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
     named = {k.strip(): v.strip() for k, v in fields.items()}
-    return f"{named.get('model name', platform.machine())}, family {named.get('cpu family')}, model {named.get('model')}"
+    return (
+        f"{named.get('model name', platform.machine())}, family {named.get('cpu family')}, model {named.get('model')}"
+    )
 
 
 def main() -> int:

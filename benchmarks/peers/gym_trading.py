@@ -28,9 +28,7 @@ class Trunk(BaseFeaturesExtractor):
     def __init__(self, space: gymnasium.Space, width: int):
         super().__init__(space, width)
         n_in = gymnasium.spaces.flatdim(space)
-        self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(n_in, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
-        )
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(n_in, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)

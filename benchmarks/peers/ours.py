@@ -105,7 +105,7 @@ def make_peer(setting: Setting, variant: str = "equal") -> Peer:
 
 
 def make_lanes_peer(setting: Setting, n_envs: int, lanes: int) -> Peer:
-    """The env alone as the trainer lays it out: lanes on paths, account vectors, random actions, ruined lanes restart."""
+    """The env alone as the trainer lays it out: lanes on paths, random actions, ruined lanes restart."""
     config = config_for(setting, n_envs=n_envs, lanes=lanes, n_steps=ENV_STEPS)
     tape = tape_of(random_market(setting.n_bars, setting.n_features), setting.window - 1)
     spec = env_spec(config.env, config.reward)

@@ -13,13 +13,13 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import learning
@@ -95,7 +95,7 @@ def train_ours(task: Task, seed: int) -> Progress:
     for i in range(task.config.budget.n_updates):
         state, _ = compiled.segment(state, compiled.hyper, compiled.tape, compiled.data, jnp.int32(1))
         jax.block_until_ready(state)
-        yield (i + 1) * task.config.batch_steps, lambda: task.ours(state.params)
+        yield (i + 1) * task.config.batch_steps, partial(task.ours, state.params)
 
 
 def train_windows(task: Task, seed: int) -> Progress:
@@ -111,7 +111,7 @@ def train_windows(task: Task, seed: int) -> Progress:
         shares = (jnp.float32(x) for x in (ppo.entropy_start, ppo.entropy_end, ppo.entropy_anneal))
         entropy = entropy_coefficient(jnp.int32(i), n_updates, *shares)
         runner = jax.block_until_ready(run(runner, task.tape, entropy))
-        yield (i + 1) * config.batch_steps, lambda: task.flat(runner.params)
+        yield (i + 1) * config.batch_steps, partial(task.flat, runner.params)
 
 
 def train_sb3(task: Task, seed: int, vectorised: bool) -> Progress:
@@ -133,7 +133,7 @@ def train_sb3(task: Task, seed: int, vectorised: bool) -> Progress:
     model = make_ppo(envs, WIDTH, steps // envs.num_envs, SB3_BATCH, SB3_EPOCHS, **rate)
     while True:
         model.learn(steps, reset_num_timesteps=model.num_timesteps == 0)
-        yield model.num_timesteps, lambda: task.flat(exported(model))
+        yield model.num_timesteps, partial(task.flat, exported(model))
 
 
 def exported(model: Any) -> Any:
@@ -144,7 +144,11 @@ def exported(model: Any) -> Any:
         return layer.weight.detach().numpy().T.copy(), layer.bias.detach().numpy().copy()
 
     hidden = policy.features_extractor.layers
-    return {"hidden": [pair(hidden[1]), pair(hidden[3])], "policy": pair(policy.action_net), "value": pair(policy.value_net)}
+    return {
+        "hidden": [pair(hidden[1]), pair(hidden[3])],
+        "policy": pair(policy.action_net),
+        "value": pair(policy.value_net),
+    }
 
 
 PEERS: dict[str, Callable[[Task, int], Progress]] = {
@@ -179,7 +183,9 @@ def time_to(share: float, task: Task, peer: str, seed: int, limit: float, every:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=[n for n, t in learning.TASKS.items() if t.edge > 0], default="observed")
-    parser.add_argument("--window", type=int, default=1, help="bars that a decision sees; 1 is all that `observed` needs")
+    parser.add_argument(
+        "--window", type=int, default=1, help="bars that a decision sees; 1 is all that `observed` needs"
+    )
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--share", type=float, default=0.9, help="of the oracle's growth; above 1, train to the end")
     parser.add_argument("--seeds", type=int, default=1)
@@ -191,7 +197,10 @@ def main() -> None:
         task = Task(args.task, args.window, seed)
         for peer in args.peers:
             took = time_to(args.share, task, peer, seed, args.limit, args.every, args.verbose)
-            print(f"{args.task}, window {args.window}, seed {seed}: {peer}: {100 * args.share:.0f} % after {took}", flush=True)
+            print(
+                f"{args.task}, window {args.window}, seed {seed}: {peer}: {100 * args.share:.0f} % after {took}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

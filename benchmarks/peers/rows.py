@@ -43,7 +43,9 @@ ENVS = (
     Row("jaxppo, independent envs", "ours", {"n_envs": ENV_ONLY, "windows": False}, "make_env_peer"),
     Row("jaxppo, independent envs with windows", "ours", {"n_envs": ENV_ONLY, "windows": True}, "make_env_peer"),
     Row("TorchTrade, window 64", "torchtrade_env", {"n_envs": ENV_ONLY, "window": 64}, python="torchtrade"),
-    Row("TorchTrade, window 10 (its default)", "torchtrade_env", {"n_envs": ENV_ONLY, "window": 10}, python="torchtrade"),
+    Row(
+        "TorchTrade, window 10 (its default)", "torchtrade_env", {"n_envs": ENV_ONLY, "window": 10}, python="torchtrade"
+    ),
     Row("TorchTrade, window 1", "torchtrade_env", {"n_envs": ENV_ONLY, "window": 1}, python="torchtrade"),
 )
 # Need nothing but jaxppo: the guard against getting slower.

@@ -1,4 +1,4 @@
-"""What every peer is given: one market, one size, one network. numpy only, so that a peer needs nothing of the others."""
+"""What every peer is given: one market, one size, one network. numpy only: a peer needs nothing of the others."""
 
 from __future__ import annotations
 

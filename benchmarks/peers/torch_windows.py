@@ -182,9 +182,7 @@ class Net(nn.Module):
         return torch.log_softmax(self.policy(x), dim=-1), self.value(x)[..., 0]
 
 
-def ppo_loss(
-    net: Net, seen: Tensor, action: Tensor, old: Tensor, advantage: Tensor, target: Tensor
-) -> Tensor:
+def ppo_loss(net: Net, seen: Tensor, action: Tensor, old: Tensor, advantage: Tensor, target: Tensor) -> Tensor:
     """The clipped surrogate, value and entropy losses of a minibatch."""
     log_probs, value = net(seen)
     ratio = torch.exp(log_probs.gather(1, action[:, None])[:, 0] - old)
@@ -217,7 +215,9 @@ class Trainer:
         n, window, f = setting.n_bars, setting.window, setting.n_features
         # Row t is the flattened window that ends at bar t + window - 1: contiguous, so a window is one copy.
         self.windows = features.as_strided((n - window + 1, window * f), (f, 1))
-        self.bars = Bars(*(torch.from_numpy(x).to(device) for x in (market.open, market.high, market.low, market.close)))
+        self.bars = Bars(
+            *(torch.from_numpy(x).to(device) for x in (market.open, market.high, market.low, market.close))
+        )
         n_in = window * f + N_ACCOUNT
         self.net = Net(n_in, setting.width).to(device)
         self.optimizer = torch.optim.Adam(
