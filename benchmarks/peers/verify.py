@@ -45,9 +45,9 @@ def main() -> None:
         worst = np.maximum(worst, [e.max() for e in errors])
         assert (ruined.numpy() == np.asarray(result.record.ruined)).all()
     print(
-        f"{n * n_steps:,} steps: largest relative difference of equity {worst[0]:.1e}, of the reward (percent) {worst[1]:.1e}"
+        f"{n * n_steps:,} steps; largest differences: equity {worst[0]:.1e} (relative), reward {worst[1]:.1e} percent,"
     )
-    print(f"of an account feature {worst[2]:.1e}; counts of closed trades that differ: {differ}")
+    print(f"account feature {worst[2]:.1e}; closed trades counted otherwise: {differ}")
 
 
 if __name__ == "__main__":
