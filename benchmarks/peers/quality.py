@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import learning
 
 from benchmarks.peers import stored_windows
+from benchmarks.peers.ours import VARIANTS
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.presets import replace_fields
 from jaxppo.config.schema import Config
@@ -46,7 +47,7 @@ class Task:
     def __init__(self, name: str, window: int, seed: int, **changes: Any):
         task = learning.TASKS[name]
         own = {"encoder": "none"} if window == 1 else {"encoder": "tcn", "window": window}
-        sizes = {"channels": 32, "trunk_width": WIDTH, "n_envs": ENVS, "n_steps": STEPS, "n_updates": UPDATES}
+        sizes = {"channels": WIDTH, "trunk_width": WIDTH, "n_envs": ENVS, "n_steps": STEPS, "n_updates": UPDATES}
         self.config: Config = learning.planted_config(task, seed, **{**own, **sizes, "validate_every": 1, **changes})
         self.window, self.steps = window, self.config.budget.n_updates * self.config.batch_steps
         bars, _, tables = learning.draw(task, seed, 8, 20_000)
@@ -195,6 +196,7 @@ def main() -> None:
         "--window", type=int, default=1, help="bars that a decision sees; 1 is all that `observed` needs"
     )
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--variant", choices=VARIANTS, default="equal", help="jaxppo's network and lanes")
     parser.add_argument("--share", type=float, default=0.9, help="of the oracle's growth; above 1, train to the end")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--limit", type=float, default=360.0, help="seconds")
@@ -202,7 +204,7 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
     for seed in range(args.seeds):
-        task = Task(args.task, args.window, seed)
+        task = Task(args.task, args.window, seed, **(VARIANTS[args.variant] if args.window > 1 else {}))
         for peer in args.peers:
             reached = time_to(args.share, task, peer, seed, args.limit, args.every, args.verbose)
             print(f"{args.task}, window {args.window}, seed {seed}: {peer}: {reached}", flush=True)
