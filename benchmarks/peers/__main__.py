@@ -37,12 +37,12 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def busy_seconds() -> float:
-    """Processor time that all processes have used, where Linux tells it."""
+    """Processor time that all processes have used, but for those that gave way by `nice`, where Linux tells it."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return 0.0
-    user, nice, system, _idle, _wait, irq, soft = map(int, stat.read_text().split()[1:8])
-    return (user + nice + system + irq + soft) / TICKS
+    user, _nice, system, _idle, _wait, irq, soft = map(int, stat.read_text().split()[1:8])
+    return (user + system + irq + soft) / TICKS
 
 
 class Turn(NamedTuple):

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from benchmarks.peers import settings
 from benchmarks.peers.settings import Market, Peer, Setting, random_market
 
-# Few envs and long rollouts: its env is stepped one by one whatever their number, and fewer of them stay in the cache.
-OWN_ENVS = 64
+# Fewer envs and longer rollouts: its envs are stepped one by one whatever their number, and fewer stay in the cache.
+OWN_ENVS = 256
 
 
 class Trunk(BaseFeaturesExtractor):
@@ -65,7 +65,7 @@ def data_frame(market: Market) -> pd.DataFrame:
 
 
 def make_peer(setting: Setting, own: bool = False) -> Peer:
-    """Whole PPO updates; with `own`, a sixteenth of the envs and longer rollouts, same steps an update."""
+    """Whole PPO updates; with `own`, an eighth of the envs and longer rollouts, same steps an update."""
     import gym_trading_env  # noqa: F401  (registers the environment)
     from gym_trading_env.environments import TradingEnv
 
