@@ -37,19 +37,20 @@ from jaxppo.ppo.program import train_spec
 from jaxppo.ppo.schedule import entropy_coefficient, warmup_cosine
 from jaxppo.run.loop import compile_run, first_state
 
-ENVS, STEPS, UPDATES, WIDTH = 2048, 32, 40, 64
+ENVS, STEPS, UPDATES = 2048, 32, 40
 SB3_ENVS, SB3_STEPS, SB3_BATCH, SB3_EPOCHS = 64, 64, 256, 10
 
 
 class Task:
     """A planted market to train on, and a fresh one with its oracle to score on."""
 
-    def __init__(self, name: str, window: int, seed: int, **changes: Any):
+    def __init__(self, name: str, window: int, width: int, seed: int, **changes: Any):
         task = learning.TASKS[name]
         own = {"encoder": "none"} if window == 1 else {"encoder": "tcn", "window": window}
-        sizes = {"channels": WIDTH, "trunk_width": WIDTH, "n_envs": ENVS, "n_steps": STEPS, "n_updates": UPDATES}
+        sizes = {"channels": width, "trunk_width": width, "n_envs": ENVS, "n_steps": STEPS, "n_updates": UPDATES}
         self.config: Config = learning.planted_config(task, seed, **{**own, **sizes, "validate_every": 1, **changes})
-        self.window, self.steps = window, self.config.budget.n_updates * self.config.batch_steps
+        self.window, self.width = window, width
+        self.steps = self.config.budget.n_updates * self.config.batch_steps
         bars, _, tables = learning.draw(task, seed, 8, 20_000)
         self.market = build_market(bars, self.config, receptive_field(self.config.agent), tables)
         self.tape: Tape = self.market.splits["train"].tape
@@ -106,7 +107,7 @@ def train_windows(task: Task, seed: int) -> Progress:
     warm, per_update = warmup_cosine(n_updates), config.gradient_steps
     optimizer = stored_windows.optimizer_for(lambda count: ppo.learning_rate * warm(count // per_update))
     init, update = stored_windows.make_update(task.tape, config, optimizer, task.window)
-    runner = jax.jit(init, static_argnums=1)(jax.random.key(seed), WIDTH)
+    runner = jax.jit(init, static_argnums=1)(jax.random.key(seed), task.width)
     run = jax.jit(update, donate_argnums=0)
     for i in range(n_updates):
         shares = (jnp.float32(x) for x in (ppo.entropy_start, ppo.entropy_end, ppo.entropy_anneal))
@@ -131,7 +132,7 @@ def train_sb3(task: Task, seed: int, vectorised: bool) -> Progress:
     steps = SB3_ENVS * SB3_STEPS
     torch.set_num_threads(1)  # two are slower on minibatches of 256, and far slower on a busy machine
     rate = {"learning_rate": task.config.ppo.learning_rate, "seed": seed}
-    model = make_ppo(envs, WIDTH, steps // envs.num_envs, SB3_BATCH, SB3_EPOCHS, **rate)
+    model = make_ppo(envs, task.width, steps // envs.num_envs, SB3_BATCH, SB3_EPOCHS, **rate)
     while True:
         model.learn(steps, reset_num_timesteps=model.num_timesteps == 0)
         yield model.num_timesteps, partial(task.flat, exported(model))
@@ -196,6 +197,7 @@ def main() -> None:
         "--window", type=int, default=1, help="bars that a decision sees; 1 is all that `observed` needs"
     )
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--width", type=int, default=64, help="of every network")
     parser.add_argument("--variant", choices=VARIANTS, default="equal", help="jaxppo's network and lanes")
     parser.add_argument("--share", type=float, default=0.9, help="of the oracle's growth; above 1, train to the end")
     parser.add_argument("--seeds", type=int, default=1)
@@ -204,7 +206,7 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
     for seed in range(args.seeds):
-        task = Task(args.task, args.window, seed, **(VARIANTS[args.variant] if args.window > 1 else {}))
+        task = Task(args.task, args.window, args.width, seed, **(VARIANTS[args.variant] if args.window > 1 else {}))
         for peer in args.peers:
             reached = time_to(args.share, task, peer, seed, args.limit, args.every, args.verbose)
             print(f"{args.task}, window {args.window}, seed {seed}: {peer}: {reached}", flush=True)

@@ -36,7 +36,7 @@ TRAINERS = (
     Row("stored windows in JAX", "stored_windows"),
     Row("stored windows in PyTorch", "torch_windows"),
     Row("SB3 + Gym-Trading-Env", "gym_trading"),
-    Row("SB3 + Gym-Trading-Env, own settings", "gym_trading", {"own": True}),
+    Row("SB3, own settings", "gym_trading", {"own": True}),
 )
 ENVS = (
     Row(OURS, "ours", {"n_envs": ENV_ONLY, "lanes": 32}, "make_lanes_peer"),
