@@ -166,7 +166,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="least length of a peer's turn")
     parser.add_argument("--tries", type=int, default=1, help="turns to try while others use the machine")
-    parser.add_argument("--rows", nargs="+", help="only rows whose name contains one of these words")
+    parser.add_argument("--rows", nargs="+", help="jaxppo, and rows whose name contains one of these words")
     parser.add_argument("--short", action="store_true", help="a quarter of the envs, and what needs jaxppo alone")
     parser.add_argument("--store", action="store_true", help=f"write the ratios to {BASELINE.name}")
     parser.add_argument("--check", action="store_true", help="exit with status 1 where a ratio fell")
@@ -179,7 +179,7 @@ def main() -> int:
     for group in args.groups or [*SETTINGS, ENV]:
         sizes = setting("64x16" if group == ENV else group, args.short)
         rows = [r for r in (ENVS if group == ENV else TRAINERS) if not args.short or r.name in SHORT]
-        rows = [r for r in rows if not args.rows or any(word in r.name for word in args.rows)]
+        rows = [r for r in rows if not args.rows or r.name == OURS or any(word in r.name for word in args.rows)]
         print(f"\n{group}: {sizes}")
         turns = compare(rows, sizes, args.rounds, args.seconds, args.tries, pythons)
         print("\n".join(table(turns)), flush=True)
