@@ -1,8 +1,112 @@
-"""The benchmark scripts still run; what they print is nobody's test."""
+"""The benchmark scripts still run, and the peers compute what they say; what they measure is nobody's test."""
 
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from benchmarks import throughput
+from benchmarks.peers import __main__ as peers
+from benchmarks.peers import ours, stored_windows
+from benchmarks.peers.adapter import HostEnvs
+from benchmarks.peers.settings import Setting, random_market
+
+TINY = Setting("tiny", n_features=2, width=8, window=4, n_envs=16, n_steps=4, minibatches=2, n_bars=60, episode_steps=8)
+
+
+@pytest.fixture(scope="module")
+def tape():
+    return ours.tape_of(random_market(TINY.n_bars, TINY.n_features), TINY.window - 1)
+
+
+@pytest.fixture(scope="module")
+def config():
+    return ours.config_for(TINY, lanes=1, encoder="none")
+
+
+def test_stored_windows_trains(tape, config):
+    init, update = stored_windows.make_update(tape, config, stored_windows.optimizer_for(1e-3), TINY.window)
+    before = init(jax.random.key(0), TINY.width)
+    after = jax.jit(update)(before, tape, jnp.float32(0.01))
+    assert before.observation.shape == (16, 4 * 2 + 8)
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), after.params, before.params)
+    assert all(0 < m < 0.1 for m in jax.tree.leaves(moved))
+    assert int(after.update) == 1
+
+
+def test_stored_windows_stops_at_the_end_of_an_episode():
+    # One env, values 1, rewards 1, gamma .99, lambda .95, an end after step 0, last value 2:
+    # delta_1 = 1 + .99 * 2 - 1 = 1.98; delta_0 = 1 + 0 - 1 = 0, and nothing comes from beyond the end.
+    one = jnp.ones((2, 1))
+    steps = stored_windows.Transition(None, None, None, one, one, jnp.array([[True], [False]]))
+    advantage, target = stored_windows._advantages(steps, jnp.array([2.0]))
+    np.testing.assert_allclose(advantage, [[0.0], [1.98]], rtol=1e-6)
+    np.testing.assert_allclose(target, [[1.0], [2.98]], rtol=1e-6)
+
+
+def test_flat_observation_is_the_window_and_the_account(tape, config):
+    envs = HostEnvs(tape, config, TINY.window, 3)
+    seen = envs.reset(seed=1)
+    t = np.asarray(envs._states.t)
+    for row, end in zip(seen, t, strict=True):
+        window = np.asarray(tape.features[0, end - 3 : end + 1])
+        np.testing.assert_array_equal(row[:8], window.ravel())
+        # A fresh account: no return, a win rate of one half, all else 0.
+        np.testing.assert_array_equal(row[8:], [0, 0.5, 0, 0, 0, 0, 0, 0])
+
+
+def test_adapter_steps_the_env_and_resets_at_the_end(tape, config):
+    envs = HostEnvs(tape, config, TINY.window, 5)
+    envs.reset(seed=2)
+    start, length = np.asarray(envs._states.t), TINY.n_bars
+    # An episode lasts 8 bars, or until the last bar that has one after it.
+    last = np.minimum(start + 8, length - 1)
+    for i in range(1, 9):
+        out = envs.step(np.ones(5, int))
+        first_end = (start + i == last) & ~out.terminated
+        assert (out.truncated >= first_end).all()
+        goes_on = ~(out.terminated | out.truncated)
+        np.testing.assert_array_equal(out.observation[goes_on], out.final[goes_on])
+        for row in out.observation[~goes_on]:
+            np.testing.assert_array_equal(row[8:], [0, 0.5, 0, 0, 0, 0, 0, 0])
+    assert out.reward.dtype == np.float32
+
+
+def test_first_reward_of_the_adapter_is_the_net_log_return(tape, config):
+    envs = HostEnvs(tape, config, TINY.window, 1)
+    envs.reset(seed=3)
+    t = int(envs._states.t[0])
+    out = envs.step(np.array([0]))  # hold, flat: nothing earned
+    assert out.reward[0] == 0
+    bought = envs.step(np.array([1]))
+    open_, low, high, close = (float(getattr(tape, n)[0, t + 2]) for n in ("open", "low", "high", "close"))
+    # Bought with all cash at the open: of 1, 1 / 1.001 is invested; stop 2 % below it, take-profit 4 % above.
+    exit_ = 0.98 * open_ if low <= 0.98 * open_ else 1.04 * open_ if high >= 1.04 * open_ else None
+    expected = exit_ / open_ / 1.001 * 0.999 if exit_ else close / open_ / 1.001
+    assert bought.reward[0] == pytest.approx(100 * np.log(expected), rel=1e-4, abs=1e-4)
+
+
+def test_jaxppo_is_timed(tape):
+    setting = replace(TINY, n_envs=32)
+    peer = ours.make_peer(setting, "equal")
+    assert peer.unit() == 32 * 4
+    assert "2 x 16 lanes" in peer.held
+
+
+def test_ratio_is_the_median_of_the_rounds():
+    def turns(*speeds):
+        return [peers.Turn(s, 0.0) for s in speeds]
+
+    # 10/5, 30/5 and 20/10: medians of 2, 6 and 2.
+    assert peers.ratio({"a": turns(10, 30, 20), "b": turns(5, 5, 10)}, "a", "b") == 2
+
+
+def test_a_ratio_that_fell_is_found():
+    stored = {"64x16": {"windows": 4.0, "gone": 3.0}}
+    assert peers.slower({"64x16": {"windows": 3.1}}, stored, 0.25) == []
+    assert peers.slower({"64x16": {"windows": 2.9}}, stored, 0.25) == ["64x16: jaxppo was 4.00 times windows, now 2.90"]
 
 
 @pytest.mark.parametrize("stage", ["env", "policy"])
