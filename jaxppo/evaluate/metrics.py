@@ -127,6 +127,16 @@ def payoff(sums: TradeSums) -> jax.Array:
     return jnp.where(defined, ratio, jnp.nan)
 
 
+def net_returns(equity: jax.Array, start: jax.Array, valid: jax.Array) -> jax.Array:
+    """Returns a bar of equity curves (..., T) from `start` (...), 0 where `valid` (..., T) is not.
+
+    An account that lost everything returns nothing from there on.
+    """
+    before = jnp.concatenate([jnp.expand_dims(start, -1), equity[..., :-1]], -1)
+    owned = before > 0
+    return jnp.where(valid & owned, equity / jnp.where(owned, before, 1.0) - 1.0, 0.0)
+
+
 class Metrics(NamedTuple):
     """Figures of one account over one period; any common shape."""
 
@@ -178,9 +188,7 @@ def summarize(
     Returns:
       `Metrics` of shape (...).
     """
-    before = jnp.concatenate([jnp.expand_dims(start, -1), equity[..., :-1]], -1)
-    owned = before > 0  # an account that lost everything returns nothing from there on
-    returns = jnp.where(valid & owned, equity / jnp.where(owned, before, 1.0) - 1.0, 0.0)
+    returns = net_returns(equity, start, valid)
     var, cvar = tail_losses(returns, valid)
     logs = jnp.log(jnp.maximum(1.0 + returns, 1e-6))
     m = moments(returns, valid)

@@ -20,7 +20,7 @@ from jaxppo.env.account import (
     units_for_exposure,
 )
 from jaxppo.evaluate.baselines import buy_and_hold
-from jaxppo.evaluate.metrics import Metrics, moments, summarize
+from jaxppo.evaluate.metrics import Metrics, moments, net_returns, summarize
 from jaxppo.evaluate.significance import Intervals, bootstrap, deflated_sharpe, probabilistic_sharpe
 from jaxppo.evaluate.validate import bar_sums
 from jaxppo.market.tape import Costs, MarketStep
@@ -148,11 +148,9 @@ def replay_figures(
 ) -> ReplayFigures:
     """Figures of a replay of (N,) bars; `costs`, `start`, `bars_per_year` and `trials` are ()."""
     equity, valid = done.record.equity, jnp.ones(bars.close.shape[0], bool)
-    before = jnp.concatenate([jnp.expand_dims(start, 0), equity[:-1]])
     column = partial(jnp.expand_dims, axis=-1)
     hold = buy_and_hold(column(bars.open), column(bars.close), column(valid), jax.tree.map(column, costs))
-    owned = before > 0  # an account that lost everything returns nothing from there on
-    m = moments(jnp.where(owned, equity / jnp.where(owned, before, 1.0) - 1.0, 0.0), valid)
+    m = moments(net_returns(equity, start, valid), valid)
     return ReplayFigures(
         metrics=replay_metrics(done, bars.close, start, bars_per_year),
         intervals=bootstrap(equity, start, valid, bars_per_year, jax.random.key(0)),

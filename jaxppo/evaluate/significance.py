@@ -14,7 +14,7 @@ import numpy as np
 from jax.scipy.special import ndtri
 from jax.scipy.stats import norm
 
-from jaxppo.evaluate.metrics import Moments, max_drawdown, moments, sharpe
+from jaxppo.evaluate.metrics import Moments, max_drawdown, moments, net_returns, sharpe
 
 LEVELS = (0.05, 0.95)  # the ends of a 90 % interval
 
@@ -119,9 +119,7 @@ def bootstrap(
     Returns:
       `Intervals` of (); nan where no bar is valid.
     """
-    before = jnp.concatenate([jnp.expand_dims(start, 0), equity[:-1]])
-    owned = valid & (before > 0)
-    returns = jnp.where(owned, equity / jnp.where(owned, before, 1.0) - 1.0, 0.0)
+    returns = net_returns(equity, start, valid)
     n = valid.sum(dtype=jnp.int32)
     one = jnp.ones((), equity.dtype)
 

@@ -14,7 +14,7 @@ import polars as pl
 from jaxppo.report import gate, page, tables
 from jaxppo.report.backtest_plots import make_plots
 from jaxppo.report.findings import Card, Finding
-from jaxppo.report.page import DOT, replace_file
+from jaxppo.report.page import DOT
 from jaxppo.report.plots import MAX_SYMBOLS, MAX_TRADES, busiest_symbol, ranked_symbols
 from jaxppo.report.rundata import Evaluation, load_evaluation, load_gate, lookup
 from jaxppo.report.tables import esc
@@ -82,12 +82,7 @@ def write_backtest_report(folder: Path) -> Path:
     """Write FOLDER/plots/*.png and FOLDER/report.html from the other files there, and return the page's path."""
     data = load_backtest(folder)
     images = make_plots(data.played, data.curves, data.draws, data.costs)
-    (folder / "plots").mkdir(exist_ok=True)
-    for name, image in images.items():
-        replace_file(folder / "plots" / f"{name}.png", image)
-    target = folder / "report.html"
-    replace_file(target, render(data, images).encode("utf-8"))
-    return target
+    return page.write_page(folder, images, render(data, images))
 
 
 def render(data: BacktestData, images: dict[str, bytes]) -> str:

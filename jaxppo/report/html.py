@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jaxppo.report import findings, gate, page, plots, tables
 from jaxppo.report.findings import Finding
-from jaxppo.report.page import DOT, replace_file
+from jaxppo.report.page import DOT
 from jaxppo.report.rundata import RunData, best_row, load_run, lookup, values
 from jaxppo.report.tables import esc
 from jaxppo.report.text import MISSING, moment, number, plain_value, plural
@@ -21,17 +21,9 @@ def write_report(run_dir: Path) -> Path:
     """
     run = load_run(run_dir)
     images = plots.make_plots(run)
-    folder = run_dir / "plots"
-    folder.mkdir(exist_ok=True)
-    for name in plots.PLOTS:
-        path = folder / f"{name}.png"
-        if name in images:
-            replace_file(path, images[name])
-        else:
-            path.unlink(missing_ok=True)  # left by an earlier report of other data
-    target = run_dir / "report.html"
-    replace_file(target, render(run, images).encode("utf-8"))
-    return target
+    for name in set(plots.PLOTS) - set(images):
+        (run_dir / "plots" / f"{name}.png").unlink(missing_ok=True)  # left by an earlier report of other data
+    return page.write_page(run_dir, images, render(run, images))
 
 
 def render(run: RunData, images: dict[str, bytes]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxppo.report.findings import Card, Finding
@@ -65,6 +65,16 @@ def figure(images: dict[str, bytes], name: str, alt: str, caption: str, missing:
     data = base64.b64encode(images[name]).decode("ascii")
     picture = f'<img alt="{esc(alt)}" src="data:image/png;base64,{data}">'
     return f"<figure>{picture}<figcaption>{esc(caption)}</figcaption></figure>"
+
+
+def write_page(folder: Path, images: Mapping[str, bytes], html: str) -> Path:
+    """Write `folder`/plots/NAME.png of every image and `folder`/report.html, each whole; returns the page's path."""
+    (folder / "plots").mkdir(exist_ok=True)
+    for name, image in images.items():
+        replace_file(folder / "plots" / f"{name}.png", image)
+    target = folder / "report.html"
+    replace_file(target, html.encode("utf-8"))
+    return target
 
 
 def replace_file(path: Path, content: bytes) -> None:

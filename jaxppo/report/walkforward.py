@@ -10,7 +10,7 @@ import polars as pl
 
 from jaxppo.report import canvas, page, tables
 from jaxppo.report.findings import MIN_TRADES, Card, Finding
-from jaxppo.report.page import DOT, replace_file
+from jaxppo.report.page import DOT
 from jaxppo.report.plots import DRAWDOWN_LIMIT
 from jaxppo.report.rundata import Evaluation, lookup, values
 from jaxppo.report.tables import METRICS, MORE_METRICS, esc
@@ -32,12 +32,7 @@ def write_report(folder: Path, name: str) -> Path:
     """Write plots/*.png and report.html in `folder`, whose page is called `name`; returns the page's path."""
     data = load_walkforward(folder, name)
     images = {key: canvas.png(figure) for key, figure in make_figures(data).items()}
-    (folder / "plots").mkdir(exist_ok=True)
-    for key, image in images.items():
-        replace_file(folder / "plots" / f"{key}.png", image)
-    target = folder / "report.html"
-    replace_file(target, render(data, images).encode("utf-8"))
-    return target
+    return page.write_page(folder, images, render(data, images))
 
 
 def cards(data: WalkforwardData) -> list[Card]:

@@ -45,12 +45,11 @@ from jaxppo.run.backtest_files import (
     beaten_share,
     cost_rows,
     sharpe_probabilities,
-    whole_folder,
     write_backtest,
 )
 from jaxppo.run.checkpoint import RestoredPolicy, Which, restore_policy
 from jaxppo.run.device import enable_compilation_cache
-from jaxppo.run.directory import iso
+from jaxppo.run.directory import iso, whole_folder
 from jaxppo.run.gate import Record, gate_line, judge_policy, write_gate
 from jaxppo.run.loop import evaluation_set
 from jaxppo.run.rows import percent, symbol_rows

@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +14,12 @@ import jax
 import numpy as np
 import polars as pl
 
-from jaxppo.errors import RunDirectoryError
 from jaxppo.evaluate.backtest import COST_MULTIPLES, Backtest
 from jaxppo.evaluate.metrics import Metrics
 from jaxppo.evaluate.significance import curve_moments, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
 from jaxppo.market.dataset import Split, decision_times, joint_calendar
 from jaxppo.run.artifacts import equity_frame, trades_frame
+from jaxppo.run.directory import plain_json
 from jaxppo.run.rows import symbol_rows
 
 
@@ -50,28 +47,6 @@ class Facts:
     finished: bool  # the run
     terms: Mapping[str, Any]  # costs a side by class, stops, exposure
     warnings: tuple[str, ...]
-
-
-@contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `out` when all went well and vanishes otherwise.
-
-    Raises:
-      RunDirectoryError: `out` holds something already, or cannot be created.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunDirectoryError(f"{out}: already holds something and is never overwritten; choose another --out")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise RunDirectoryError(f"{out}: cannot be created ({error.strerror}); choose another --out") from error
-    try:
-        yield part
-        part.chmod(0o755)  # mkdtemp makes it private
-        part.replace(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _figures(metrics: Metrics) -> dict[str, float]:
@@ -121,17 +96,6 @@ def luck_sharpe(done: Backtest, looks: int, bars_per_year: float) -> float:
     """Sharpe ratio a year that the best of `looks` skill-less policies is expected to show over as many bars."""
     bars = max(len(done.ledger.pooled_equity) - 1, 1)
     return float(expected_max_sharpe(float(looks), math.sqrt(bars_per_year / bars)))
-
-
-def plain_json(value: Any) -> Any:
-    """`value` for strict JSON: nan as null, infinities as text."""
-    if isinstance(value, dict):
-        return {k: plain_json(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_json(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
 
 
 def _curve(done: Backtest, split: Split) -> pl.DataFrame:

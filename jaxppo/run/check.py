@@ -30,10 +30,9 @@ from jaxppo.market.dataset import build_evaluation, build_market
 from jaxppo.market.features import FeatureTable, compute_features
 from jaxppo.ppo.probe import Kind, Probe, ProbeSizes, check_placebo, check_planted
 from jaxppo.ppo.program import agent_spec, train_spec
-from jaxppo.run.backtest_files import plain_json
 from jaxppo.run.checkpoint import require_match, restore_policy
 from jaxppo.run.device import detect_device, enable_compilation_cache
-from jaxppo.run.directory import write_atomic
+from jaxppo.run.directory import plain_json, write_atomic
 from jaxppo.run.session import load_market_bars
 
 CheckName = Literal["lookahead", "placebo", "planted", "reward", "parity"]

@@ -6,7 +6,10 @@ import csv
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -54,6 +57,39 @@ def write_atomic(path: Path, text: str) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `out` when all went well and vanishes otherwise.
+
+    Raises:
+      RunDirectoryError: `out` holds something already, or cannot be created.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunDirectoryError(f"{out}: already holds something and is never overwritten; choose another --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    except OSError as error:
+        raise RunDirectoryError(f"{out}: cannot be created ({error.strerror}); choose another --out") from error
+    try:
+        yield part
+        part.chmod(0o755)  # mkdtemp makes it private
+        part.replace(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def plain_json(value: Any) -> Any:
+    """`value` for strict JSON: nan as null, infinities as text."""
+    if isinstance(value, dict):
+        return {k: plain_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_json(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def write_config(run_dir: Path, resolved: Resolved) -> None:

@@ -33,9 +33,8 @@ from jaxppo.planning.shapes import MarketShapes, abstract, shapes_of_market, sha
 from jaxppo.planning.text import gpu_lines, local_lines
 from jaxppo.ppo.program import Program, TapeSpec, make_train, train_spec
 from jaxppo.ppo.update import hyper_from
-from jaxppo.run.backtest_files import plain_json
 from jaxppo.run.device import detect_device, enable_compilation_cache
-from jaxppo.run.directory import write_atomic
+from jaxppo.run.directory import plain_json, write_atomic
 from jaxppo.run.loop import evaluation_set
 from jaxppo.run.session import load_market_bars
 

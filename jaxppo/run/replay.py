@@ -34,8 +34,8 @@ from jaxppo.market.bars import Bars, format_interval, load_bars
 from jaxppo.market.calendar import bars_per_year
 from jaxppo.market.decisions import Decisions, load_decisions
 from jaxppo.market.tape import Costs, MarketStep
-from jaxppo.run.backtest_files import plain_json, whole_folder
 from jaxppo.run.device import enable_compilation_cache
+from jaxppo.run.directory import plain_json, whole_folder
 
 EQUITY, TRADES, SUMMARY = "equity.csv", "trades.csv", "summary.json"
 OTHER_COSTS = (0.0, 2.0)  # multiples of the costs at which the same orders are played too

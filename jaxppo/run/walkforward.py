@@ -27,10 +27,9 @@ from jaxppo.ppo.folds import Fold, FoldOutput, FoldProgram, FoldSizes, make_fold
 from jaxppo.ppo.loss import Hyper
 from jaxppo.ppo.program import train_spec
 from jaxppo.ppo.update import TrainState, hyper_from
-from jaxppo.run.backtest_files import whole_folder
 from jaxppo.run.checkpoint import CheckpointInfo, CheckpointWriter
 from jaxppo.run.device import detect_device, enable_compilation_cache
-from jaxppo.run.directory import iso, write_config, write_manifest
+from jaxppo.run.directory import iso, whole_folder, write_config, write_manifest
 from jaxppo.run.progress import Display
 from jaxppo.run.session import SYNTHETIC, describe, load_market_bars
 from jaxppo.run.walkforward_files import Result, collect, show, write_walkforward

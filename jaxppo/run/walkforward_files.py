@@ -33,8 +33,7 @@ from jaxppo.market.folds import FoldPlan, fold_split
 from jaxppo.ppo.folds import FoldOutput
 from jaxppo.run.artifacts import equity_frame, trades_frame
 from jaxppo.run.backtest import figure_table
-from jaxppo.run.backtest_files import plain_json
-from jaxppo.run.directory import iso
+from jaxppo.run.directory import iso, plain_json
 from jaxppo.run.loop import evaluation_set
 from jaxppo.run.rows import percent
 
