@@ -48,14 +48,28 @@ class ActorCritic(nnx.Module):
         Returns:
           logits (..., lanes, K) and values (..., lanes), float32.
         """
-        x = nnx.relu(jnp.expand_dims(market, -2) + self.account(account))
-        shape = x.shape[:-1]
-        x = x.reshape(-1, x.shape[-1])  # matmuls of more than two axes took 1.5 times as long on the CPU
+        # Flat rows: the gradient of a matmul of more than two axes transposes its whole operand first, 8 times slower.
+        shape = account.shape[:-1]
+        own = self.account(account.reshape(-1, account.shape[-1]))
+        x = nnx.relu(jnp.expand_dims(market, -2) + own.reshape(*shape, -1)).reshape(own.shape)
         for layer in self.hidden:
             x = nnx.relu(layer(x))
-        logits = self.policy_head(x).astype(jnp.float32)
-        value = self.value_head(x).astype(jnp.float32)
+        out = self._heads(x).astype(jnp.float32)
+        logits, value = out[:, :-1], out[:, -1]
         return logits.reshape(*shape, -1), value.reshape(shape)
+
+    def _heads(self, x: jax.Array) -> jax.Array:
+        """Logits and value, side by side: (N, H) to (N, K + 1).
+
+        One product, by rows of the output: the gradient of the kernel as (K + 1, H) takes .44 ms over 65,536 samples on
+        2 CPU cores, as (H, K + 1) 2.6 ms, and the barrier keeps XLA from turning the first into the second.
+        """
+        heads = (self.policy_head, self.value_head)
+        dtype = x.dtype
+        kernel = jnp.concatenate([h.kernel[...] for h in heads], axis=1).astype(dtype)
+        bias = jnp.concatenate([h.bias[...] for h in heads]).astype(dtype)
+        rows = jax.lax.optimization_barrier(kernel.T)
+        return jax.lax.dot_general(x, rows, (((1,), (1,)), ((), ()))) + jnp.expand_dims(bias, 0)
 
 
 class Agent(NamedTuple):

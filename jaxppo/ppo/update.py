@@ -59,16 +59,18 @@ def make_optimizer(config: Config, hyper: Hyper) -> optax.GradientTransformation
     )
 
 
-class _Learner(NamedTuple):
+class Learner(NamedTuple):
+    """What a gradient step moves."""
+
     params: Params
     opt_state: Any
     stopped: jax.Array  # bool: the KL limit of this update was passed
     skipped: jax.Array  # int32: gradient steps with a non-finite gradient
 
 
-def _gradient_step(
-    learner: _Learner, batch: Batch, spec: TrainSpec, hyper: Hyper, coefficient: jax.Array
-) -> tuple[_Learner, dict[str, jax.Array]]:
+def gradient_step(
+    learner: Learner, batch: Batch, spec: TrainSpec, hyper: Hyper, coefficient: jax.Array
+) -> tuple[Learner, dict[str, jax.Array]]:
     """One optimizer step. Non-finite gradients and steps past the KL limit change nothing but the schedule's count."""
     loss = jax.value_and_grad(ppo_loss, argnums=2, has_aux=True)
     (_, aux), grads = loss(
@@ -95,10 +97,10 @@ def _gradient_step(
     kept = (clip, choose(after[1], learner.opt_state[1]), schedule, scale)
     skipped = learner.skipped + (~finite).astype(jnp.int32)
     metrics = {**aux._asdict(), "grad_norm": norm}
-    return _Learner(choose(params, learner.params), kept, stopped, skipped), metrics
+    return Learner(choose(params, learner.params), kept, stopped, skipped), metrics
 
 
-def _minibatch(tape: Tape, paths: PathState, samples: Samples, chosen: jax.Array, spec: TrainSpec) -> Batch:
+def minibatch(tape: Tape, paths: PathState, samples: Samples, chosen: jax.Array, spec: TrainSpec) -> Batch:
     """The paths `chosen` (p,) of a rollout; features are looked up again, never stored."""
     some = PathState(*(x[chosen] for x in paths))
     return Batch(
@@ -108,7 +110,7 @@ def _minibatch(tape: Tape, paths: PathState, samples: Samples, chosen: jax.Array
     )
 
 
-def _learn(
+def learn(
     state: TrainState, samples: Samples, tape: Tape, key: jax.Array, spec: TrainSpec, hyper: Hyper
 ) -> tuple[Params, Any, dict[str, jax.Array]]:
     """Epochs of minibatches over one rollout. Whole paths are shuffled: 4,096 indices, not a million samples."""
@@ -119,11 +121,11 @@ def _learn(
         state.update, spec.config.budget.n_updates, hyper.entropy_start, hyper.entropy_end, hyper.entropy_anneal
     )
 
-    def step(learner: _Learner, index: jax.Array) -> tuple[_Learner, dict[str, jax.Array]]:
-        batch = _minibatch(tape, state.paths, samples, index, spec)
-        return _gradient_step(learner, batch, spec, hyper, coefficient)
+    def step(learner: Learner, index: jax.Array) -> tuple[Learner, dict[str, jax.Array]]:
+        batch = minibatch(tape, state.paths, samples, index, spec)
+        return gradient_step(learner, batch, spec, hyper, coefficient)
 
-    learner = _Learner(state.params, state.opt_state, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
+    learner = Learner(state.params, state.opt_state, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
     learner, metrics = jax.lax.scan(step, learner, chosen)
     means = jax.tree.map(jnp.mean, metrics)
     means["skipped_steps"] = learner.skipped.astype(jnp.float32)
@@ -137,7 +139,7 @@ def explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.where(variance > 0, 1.0 - (target - value).var() / jnp.maximum(variance, 1e-12), 0.0)
 
 
-def _advantages(rollout: Rollout, hyper: Hyper) -> tuple[jax.Array, jax.Array]:
+def rollout_advantages(rollout: Rollout, hyper: Hyper) -> tuple[jax.Array, jax.Array]:
     """Advantages and value targets (T, P, L). Episodes are truncated only where a rollout ends, which bootstraps."""
     steps = rollout.steps
     next_value = jnp.concatenate([steps.value[1:], jnp.expand_dims(rollout.last_value, 0)])
@@ -162,13 +164,13 @@ def update(state: TrainState, tape: Tape, spec: TrainSpec, hyper: Hyper) -> tupl
         spec.receptive_field,
         hyper.gamma if spec.config.ppo.advantages == "counterfactual" else None,
     )
-    advantage, target = _advantages(rollout, hyper)
+    advantage, target = rollout_advantages(rollout, hyper)
     steps = rollout.steps
     if steps.every is None:
         samples = Samples(steps.account, steps.action, steps.log_prob, steps.value, advantage, target)
     else:  # the lambda-return stays the value's target
         samples = Samples(steps.account, None, steps.every.log_prob, steps.value, steps.every.advantage, target)
-    params, opt_state, learned = _learn(state, samples, tape, shuffle, spec, hyper)
+    params, opt_state, learned = learn(state, samples, tape, shuffle, spec, hyper)
     paths, ended = advance_paths(tape, state.paths, restart, budget.n_steps, episode)
     fresh = open_account(jnp.ones_like(accounts.equity))
     accounts = jax.tree.map(lambda new, old: jnp.where(jnp.expand_dims(ended, -1), new, old), fresh, accounts)
