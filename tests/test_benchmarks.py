@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import throughput
+from benchmarks import scale, stages, throughput
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers import ours, stored_windows
 from benchmarks.peers.adapter import HostEnvs
 from benchmarks.peers.settings import Setting, random_market
+from jaxppo.evaluate.validate import EvaluationSet, n_decisions
+from jaxppo.ppo.program import TapeSpec, make_train
+from jaxppo.ppo.update import hyper_from, update
 
 TINY = Setting("tiny", n_features=2, width=8, window=4, n_envs=16, n_steps=4, minibatches=2, n_bars=60, episode_steps=8)
 
@@ -115,3 +118,48 @@ def test_throughput_measures_a_stage(stage):
     assert row["steps_per_second"] > 0
     assert row["compile_seconds"] > 0
     assert row["n_steps"] == 32
+
+
+def test_matmuls_are_counted_by_stage_and_loops_multiplied_out():
+    # Forwards (2, 4) @ (4, 5): 2 * 2 * 4 * 5 = 80 operations. Backwards as many for each operand: 160. Three rounds.
+    def loss(w, x):
+        with jax.named_scope("learn"), jax.named_scope("encode"):
+            return jnp.sum(jnp.square(x @ w))
+
+    def three(w, xs):
+        return jax.lax.scan(lambda c, x: (c, jax.grad(loss, argnums=(0, 1))(w, x)), 0, xs)[1]
+
+    count = stages.matmul_flops(three, jnp.ones((4, 5)), jnp.ones((3, 2, 4)))
+    assert count == {"learn / encode": 240, "learn / encode, backward": 480}
+
+
+def test_an_operation_belongs_to_its_innermost_scope():
+    assert stages.stage_of("jit(one)/rollout/while/body/decide/dot_general") == "rollout / decide"
+    assert stages.stage_of("learn/while/body/transpose(jvp(loss))/transpose(jvp(encode))/mul") == (
+        "learn / encode, backward"
+    )
+    assert stages.stage_of("learn/loss/jvp(loss)/exp") == "learn / loss"
+    assert stages.stage_of("jit(one)/advantages/while/add") == "advantages"
+    assert stages.stage_of("jit(one)/learn/sort") == "learn / rest"
+    assert stages.stage_of("jit(one)/threefry2x32") == "rest"
+
+
+def test_kernels_of_an_update_are_timed_by_stage(tape, config):
+    program = make_train(config, TapeSpec(tape.n_features, 1))
+    hyper = hyper_from(config)
+    state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
+    run = jax.jit(lambda s: update(s, tape, program.spec, hyper)).lower(state).compile()
+    seconds = stages.kernel_seconds(lambda: run(state), run.as_text())
+    named = {"rollout / account", "rollout / decide", "learn / decide", "learn / decide, backward", "learn / optimizer"}
+    assert named <= set(seconds)
+    assert all(s > 0 for s in seconds.values())
+
+
+def test_memory_of_an_update_grows_with_the_envs(tape, config):
+    data = EvaluationSet(tape, jnp.zeros((1, n_decisions(tape)), jnp.int32), jnp.float32(8766.0))
+    small, large = (
+        scale.build(replace(config, budget=replace(config.budget, n_envs=n)), tape, data) for n in (16, 512)
+    )
+    large.run(1)
+    # At least the accounts and a rollout of 4 steps x 49 bytes each.
+    assert large.memory - small.memory > (512 - 16) * 4 * 49

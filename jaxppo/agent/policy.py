@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxppo.agent.encoders import RELU_GAIN, dense, make_encoder
+from jaxppo.agent.encoders import RELU_GAIN, dense, make_encoder, on_rows
 from jaxppo.config.schema import AgentConfig
 
 Params = Any  # nested dict of float32 arrays
@@ -36,7 +36,7 @@ class ActorCritic(nnx.Module):
 
     def encode(self, features: jax.Array) -> jax.Array:
         """Market projection of paths: (P, R - 1 + n, F) to (P, n, H)."""
-        return self.market(self.encoder(features))
+        return on_rows(self.market, self.encoder(features))
 
     def decide(self, market: jax.Array, account: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Logits and value of accounts on encoded bars.
@@ -48,10 +48,9 @@ class ActorCritic(nnx.Module):
         Returns:
           logits (..., lanes, K) and values (..., lanes), float32.
         """
-        # Flat rows: the gradient of a matmul of more than two axes transposes its whole operand first, 8 times slower.
-        shape = account.shape[:-1]
-        own = self.account(account.reshape(-1, account.shape[-1]))
-        x = nnx.relu(jnp.expand_dims(market, -2) + own.reshape(*shape, -1)).reshape(own.shape)
+        x = nnx.relu(jnp.expand_dims(market, -2) + on_rows(self.account, account))
+        shape = x.shape[:-1]
+        x = x.reshape(-1, x.shape[-1])
         for layer in self.hidden:
             x = nnx.relu(layer(x))
         out = self._heads(x).astype(jnp.float32)

@@ -199,11 +199,11 @@ def collect(
     def play(
         accounts: AccountState, x: tuple[MarketStep, jax.Array, jax.Array, jax.Array, jax.Array]
     ) -> tuple[AccountState, tuple[Transition, dict[str, jax.Array]]]:
-        step, close, encoded, next_encoded, index = x
+        step, close, encoded, next_encoded, uniform = x
         vector = observe_account(accounts, close, spec.config)
         logits, value = agent.decide(params, encoded, vector)
         policy = distribution(logits, path_mask(spec.actions, vector, allow_short))
-        action = policy.sample(jax.random.uniform(jax.random.fold_in(key, index), value.shape))
+        action = policy.sample(uniform)
         entropy = policy.entropy() / log_n_actions
         after, result = step_account(accounts, action, step, costs, jnp.expand_dims(allow_short, -1), spec, entropy)
         ruined = result.record.ruined
@@ -225,7 +225,10 @@ def collect(
         kept = Transition(vector, action, policy.log_prob(action), value, result.reward, ruined, every)
         return after, (kept, _step_metrics(result, spec, action))
 
-    xs = (steps, closes[:-1], market[:-1], market[1:], jnp.arange(n_steps))
+    # All at once, 4 bytes a step: a draw inside the loop is as many small kernels again as the account.
+    keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(n_steps))
+    uniforms = jax.vmap(lambda k: jax.random.uniform(k, accounts.equity.shape))(keys)
+    xs = (steps, closes[:-1], market[:-1], market[1:], uniforms)
     accounts, (transitions, metrics) = jax.lax.scan(play, accounts, xs)
     last_vector = observe_account(accounts, closes[-1], spec.config)
     _, last_value = agent.decide(params, market[-1], last_vector)
