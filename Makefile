@@ -47,10 +47,13 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/stages.py
+	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/learning.py
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/backtest.py
 	$(BIN)/python benchmarks/walkforward.py
+	$(BIN)/python -m benchmarks.robustness
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -33,9 +33,9 @@ from jaxppo.evaluate.validate import decision_bars, n_decisions, play, play_poli
 from jaxppo.market.dataset import build_market
 from jaxppo.market.tape import Tape, take_windows
 from jaxppo.ppo.probe import log_growth, play_exposures
-from jaxppo.ppo.program import train_spec
+from jaxppo.ppo.program import TapeSpec, make_train, train_spec
 from jaxppo.ppo.schedule import entropy_coefficient, warmup_cosine
-from jaxppo.run.loop import compile_run, first_state
+from jaxppo.ppo.update import hyper_from, update
 
 ENVS, STEPS, UPDATES = 2048, 32, 40
 SB3_ENVS, SB3_STEPS, SB3_BATCH, SB3_EPOCHS = 64, 64, 256, 10
@@ -91,12 +91,13 @@ Progress = Iterator[tuple[int, Callable[[], float]]]
 
 
 def train_ours(task: Task, seed: int) -> Progress:
-    """jaxppo, one update a segment."""
-    compiled = compile_run(task.config, task.market)
-    state = first_state(compiled, seed)
+    """jaxppo, update by update; without the validation that a run compiles in, as no peer has one."""
+    program = make_train(task.config, TapeSpec(task.tape.n_features, 1))
+    hyper = hyper_from(task.config)
+    state = jax.jit(program.init)(jax.random.key(seed), hyper, task.tape)
+    run = jax.jit(lambda s, t: update(s, t, program.spec, hyper)[0], donate_argnums=0)
     for i in range(task.config.budget.n_updates):
-        state, _ = compiled.segment(state, compiled.hyper, compiled.tape, compiled.data, jnp.int32(1))
-        jax.block_until_ready(state)
+        state = jax.block_until_ready(run(state, task.tape))
         yield (i + 1) * task.config.batch_steps, partial(task.ours, state.params)
 
 
@@ -106,9 +107,9 @@ def train_windows(task: Task, seed: int) -> Progress:
     ppo, n_updates = config.ppo, config.budget.n_updates
     warm, per_update = warmup_cosine(n_updates), config.gradient_steps
     optimizer = stored_windows.optimizer_for(lambda count: ppo.learning_rate * warm(count // per_update))
-    init, update = stored_windows.make_update(task.tape, config, optimizer, task.window)
+    init, one_update = stored_windows.make_update(task.tape, config, optimizer, task.window)
     runner = jax.jit(init, static_argnums=1)(jax.random.key(seed), task.width)
-    run = jax.jit(update, donate_argnums=0)
+    run = jax.jit(one_update, donate_argnums=0)
     for i in range(n_updates):
         shares = (jnp.float32(x) for x in (ppo.entropy_start, ppo.entropy_end, ppo.entropy_anneal))
         entropy = entropy_coefficient(jnp.int32(i), n_updates, *shares)
