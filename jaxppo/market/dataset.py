@@ -12,6 +12,7 @@ from jaxppo.config.schema import ASSET_CLASSES, Config, EnvConfig
 from jaxppo.errors import ConfigError, DataError, nearest
 from jaxppo.market.bars import Bars, data_hash
 from jaxppo.market.calendar import bars_per_year
+from jaxppo.market.doubts import in_brief, inspect_bars
 from jaxppo.market.features import FeatureTable, compute_features, feature_hash
 from jaxppo.market.quality import format_time
 from jaxppo.market.splits import SPLITS, SplitRange, cutoff_times, split_ranges, whole_range
@@ -182,7 +183,7 @@ def _market(
         feature_hash=feature_hash(table.names, config.features.scale_window),
         min_bars=table.min_bars,
         data_hash=data_hash(bars),
-        warnings=tuple(warnings),
+        warnings=(*in_brief(map(inspect_bars, bars), config.data.data), *warnings),
     )
 
 
