@@ -90,7 +90,8 @@ def test_rows_of_a_symbol_column_and_of_parquet(tmp_path: Path, write: WriteFile
     path = write("two.csv", HEADER + ",symbol", *lines)
     assert message(path) == "two.csv, symbol B, line 5: low -1 is not positive"
     assert message(write("two.csv", HEADER + ",symbol", lines[0], GOOD[1] + ",")) == (
-        "two.csv, line 3: symbol is empty: it must be 1 to 40 printable characters and begin with none of = + - @ (a formula)"
+        "two.csv, line 3: symbol is empty: it must be 1 to 40 printable characters and begin with none of = + - @"
+        " (a formula)"
     )
     frame = pl.DataFrame({"date": [T0, T0 + 60], "open": 5.0, "high": 6.0, "low": [4.0, None], "close": 5.0})
     frame.write_parquet(tmp_path / "A.parquet")

@@ -38,8 +38,8 @@ SPIKE, LARGE_SPIKE = 25.0, 60.0
 TICK, LARGE_TICK = 18.0, 60.0
 """Wick over the usual range of a bar: real crashes reach 40 (GBP, 6 October 2016); bad ticks in AAPL's hours 511."""
 LARGE_MOVE = 0.25
-"""Log size (real crypto news: 0.20) from which a spike of half its first threshold, or a wick of its
-first, is doubtful whatever is usual."""
+"""Log size (real crypto news: 0.20) from which a spike or wick of half its first threshold is
+doubtful whatever is usual."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def find_outliers(bars: Bars) -> list[Finding]:
     wicks = outlying_wicks(bars)
     spike = np.where(returns.back, returns.score, 0.0)
     large = (spike >= LARGE_SPIKE) | ((spike >= SPIKE / 2) & (np.abs(returns.value) >= LARGE_MOVE))
-    large |= (wicks.score >= LARGE_TICK) | ((wicks.score >= TICK) & (np.abs(wicks.value) >= LARGE_MOVE))
+    large |= (wicks.score >= LARGE_TICK) | ((wicks.score >= TICK / 2) & (np.abs(wicks.value) >= LARGE_MOVE))
     ticks = np.flatnonzero(large | (spike >= SPIKE) | (wicks.score >= TICK))
     if len(ticks):
         size = np.maximum(np.where(spike >= SPIKE / 2, spike / SPIKE, 0), wicks.score / TICK)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,7 +76,8 @@ def bar_files(path: Path) -> list[Path]:
             if path.suffix.lower() not in (*SUFFIXES, ".txt"):
                 raise DataError(f"{path}: not a bar file; give a Parquet or CSV file ({', '.join(SUFFIXES)})")
         else:
-            raise DataError(f"{path}: no such file or folder; give a Parquet or CSV file of bars, or a folder of them")
+            where = str(path) if str(path).isprintable() else repr(str(path))
+            raise DataError(f"{where}: no such file or folder; give a Parquet or CSV file of bars, or a folder of them")
     except OSError as error:
         raise DataError(f"{str(path)[:200]}: cannot be read: {error.strerror}") from error
     return files
@@ -89,14 +92,39 @@ def unread_archives(path: Path) -> list[str]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever a broken file makes the readers raise into a `DataError`."""
+    """Turn whatever a broken file makes the readers raise into a `DataError`, and nothing else onto the terminal."""
     try:
-        yield
+        with _panics_unseen():
+            yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError, csv.Error) as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise DataError(f"{path.name}: cannot be read: {reason}") from error
     except MemoryError as error:
         raise DataError(f"{path.name}: cannot be read: there is not enough memory; split it by time") from error
+
+
+@contextmanager
+def _panics_unseen() -> Iterator[None]:
+    """Hold back what is written to stderr, and drop it where polars panics.
+
+    A panic is raised as an exception, but each thread that it passes through prints a stack of its own first.
+    """
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        panicked = False
+        try:
+            yield
+        except pl.exceptions.PanicException:
+            panicked = True
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            if not panicked and (said := held.read()):
+                os.write(2, said)
 
 
 def open_table(path: Path) -> Table:
@@ -163,7 +191,7 @@ def _open_parquet(path: Path) -> Table:
     columns = find_columns(names, path.name)
     for field, i in columns.index.items():
         if schema[names[i]].is_nested() or schema[names[i]] in (pl.Binary, pl.Object):
-            raise DataError(f"{path.name}: column {names[i]!r} holds {schema[names[i]]}, which is no {field}")
+            raise DataError(f"{path.name}: column {names[i]!r} holds {str(schema[names[i]])[:60]}, which is no {field}")
     _check_size(path, "row", lazy.select(pl.len()).collect().item(), len(columns.index))
     return Table(path, names, columns)
 

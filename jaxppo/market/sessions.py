@@ -66,8 +66,11 @@ def missing_bars(time: np.ndarray, interval: int, asset_class: str, timezone: st
         interval: seconds.
         timezone: IANA zone of the market's day; UTC for bars that name days.
 
-    Bars of two days or more, and of intervals that do not divide a day, are counted by their distance alone.
+    Bars of two days or more, of intervals that do not divide a day, and those of a market with another zone than its
+    class has (the embedded one trades round the clock) are counted by their distance alone.
     """
+    if interval < DAY and timezone != MARKET_TIMEZONES[asset_class]:
+        asset_class = "crypto"
     if interval > DAY or DAY % interval or asset_class == "crypto":
         steps = np.diff(time)
         bars = np.maximum(np.round(steps / interval).astype(np.int64) - 1, 0)

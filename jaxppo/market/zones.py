@@ -34,6 +34,8 @@ def zone_problems(bars: Bars) -> list[ZoneProblem]:
     """All signs in the bars of one symbol."""
     if bars.asset_class == "crypto":
         return _lost_hours(bars)
+    if bars.interval < DAY and bars.timezone != MARKET_TIMEZONES[bars.asset_class]:
+        return []  # a market of its own, such as the embedded one
     closed = _closed_hours(bars)
     return closed or ([] if bars.interval >= DAY else _openings(bars))
 
