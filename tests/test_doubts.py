@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from benchmarks.robustness import mutations
 from benchmarks.robustness.loaders import findings_of, load
 from benchmarks.robustness.mutations import CRYPTO, DAILY, EQUITY, FX, MUST_SHOW, PRICES, generated
+from jaxppo.market.alignment import lagging_symbols
 from jaxppo.market.bars import Bars
-from jaxppo.market.doubts import Finding, in_brief, inspect_bars
+from jaxppo.market.doubts import Finding, in_brief, inspect_all, inspect_bars
 from jaxppo.market.prices import outlying_returns, rolling_scale, split_like
 from jaxppo.market.synthetic import synthetic_market
 
@@ -220,6 +221,33 @@ def test_an_hour_that_a_clock_skipped(gone: str, place: str) -> None:
     assert f"just where the clock goes forward in {place}" in f.text
     other = dataclasses.replace(b, time=time[time != int(np.datetime64("2024-03-12T02:00", "s").astype(np.int64))])
     assert {x.kind for x in inspect_bars(other).findings} == {"gaps"}
+
+
+@pytest.mark.parametrize("hours", [-7, 1, 12])
+def test_a_symbol_whose_clock_is_off_beside_the_others(hours: int) -> None:
+    # Four symbols that share half of the variance of their returns: each correlates with the others by 0.5.
+    rng = np.random.default_rng(0)
+    common, own = rng.standard_normal(2_000), rng.standard_normal((4, 2_000))
+    time = 1_704_067_200 + HOUR * np.arange(2_000)
+    group = []
+    for i in range(4):
+        close = 100 * np.exp(np.cumsum(0.003 * (common + own[i])))
+        prices = dict(zip(PRICES, (close, close * 1.001, close / 1.001, close), strict=True))
+        b = Bars(f"C{i}USDT", "crypto", HOUR, "UTC", time, **prices, volume=np.ones(2_000), source="x")
+        group.append(b)
+    assert lagging_symbols(group) == []
+    group[2] = shifted(group[2], hours * HOUR)
+    (lag,) = lagging_symbols(group)
+    assert (lag.symbol, lag.hours, lag.others) == (2, hours, 3)
+    assert lag.correlation == pytest.approx(0.5, abs=0.06)
+    assert lag.at_once < 0.06
+    reports = inspect_all(group)
+    assert [r.verdict for r in reports] == ["ok", "ok", "doubtful", "ok"]
+    when = "after" if hours > 0 else "before"
+    assert (
+        f"prices move {abs(hours)} hour{'s' * (abs(hours) > 1)} {when} those of the 3 other"
+        in reports[2].findings[0].text
+    )
 
 
 # In brief

@@ -99,9 +99,7 @@ def test_rows_are_counted_before_memory_is_taken(name: str, tmp_path: Path, monk
     read = []
     monkeypatch.setattr(files.pl, "read_csv", lambda *a, **k: read.append(a))
     monkeypatch.setattr(os, "sysconf", lambda what: {"SC_PAGE_SIZE": 4_096, "SC_PHYS_PAGES": 50}[what])
-    with pytest.raises(
-        DataError, match=r"rows take about 0 GiB to read and this machine has 0 GiB of memory; split it"
-    ):
+    with pytest.raises(DataError, match=r"rows take about 0 GiB to read and this machine has 0 GiB of memory"):
         load_bars(path)
     assert read == []
     monkeypatch.setattr(files, "MAX_ROWS", 1_999)
@@ -125,7 +123,7 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
         load_bars(tmp_path)
     (tmp_path / "A.csv").write_text(GOOD)
     monkeypatch.setattr(Path, "open", denied)
-    with pytest.raises(DataError, match="A.csv: cannot be read: .*Permission denied"):
+    with pytest.raises(DataError, match=r"A\.csv: cannot be read: .*Permission denied"):
         load_bars(tmp_path / "A.csv")
 
 
@@ -133,7 +131,12 @@ def test_what_others_say_meanwhile_is_not_lost(tmp_path: Path, capfd: pytest.Cap
     with files.reading(tmp_path):
         os.write(2, b"a warning of somebody's\n")
     assert capfd.readouterr().err == "a warning of somebody's\n"
-    with pytest.raises(DataError, match="cannot be read: index"), files.reading(tmp_path):
-        os.write(2, b"thread panicked at ...\n")
-        raise pl.exceptions.PanicException("index out of bounds")
+
+    def panic() -> None:
+        with files.reading(tmp_path):
+            os.write(2, b"thread panicked at ...\n")
+            raise pl.exceptions.PanicException("index out of bounds")
+
+    with pytest.raises(DataError, match="cannot be read: index"):
+        panic()
     assert capfd.readouterr().err == ""

@@ -340,10 +340,10 @@ def test_a_page_is_made_of_a_run_without_running_its_files(run: tuple[Path, str]
     copy, marker = tmp_path / "run", tmp_path / "ran"
     shutil.copytree(run[0], copy)
     (copy / "config.yaml").write_text(f"seed: !!python/object/apply:os.mkdir ['{marker}']")
-    with pytest.raises(RunDirectoryError, match="config.yaml cannot be read"):
+    with pytest.raises(RunDirectoryError, match=r"config\.yaml cannot be read"):
         load_run(copy)
     (copy / "config.yaml").write_text(yaml.safe_dump(to_dict(Config())))
     (copy / "manifest.json").write_text("[" * 100_000)
-    with pytest.raises(RunDirectoryError, match="manifest.json cannot be read"):
+    with pytest.raises(RunDirectoryError, match=r"manifest\.json cannot be read"):
         load_run(copy)
     assert not marker.exists()

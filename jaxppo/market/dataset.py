@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxppo.config.schema import ASSET_CLASSES, Config, EnvConfig
+from jaxppo.config.schema import ASSET_CLASSES, Config, DataConfig, EnvConfig
 from jaxppo.errors import ConfigError, DataError, nearest
 from jaxppo.market.bars import Bars, data_hash
 from jaxppo.market.calendar import bars_per_year
-from jaxppo.market.doubts import in_brief, inspect_bars
+from jaxppo.market.doubts import in_brief, inspect_all
 from jaxppo.market.features import FeatureTable, compute_features, feature_hash
 from jaxppo.market.quality import format_time
 from jaxppo.market.splits import SPLITS, SplitRange, cutoff_times, split_ranges, whole_range
@@ -183,8 +184,16 @@ def _market(
         feature_hash=feature_hash(table.names, config.features.scale_window),
         min_bars=table.min_bars,
         data_hash=data_hash(bars),
-        warnings=(*in_brief(map(inspect_bars, bars), config.data.data), *warnings),
+        warnings=(*in_brief(inspect_all(bars), _check_arguments(config.data)), *warnings),
     )
+
+
+def _check_arguments(data: DataConfig) -> str | None:
+    """What `python -m jaxppo.data check` takes to look at the same bars; None for the embedded market."""
+    if data.data is None:
+        return None
+    given = {"--interval": data.interval, "--timezone": data.timezone}
+    return shlex.join([data.data, *(word for flag, value in given.items() if value for word in (flag, value))])
 
 
 def _tables(bars: Sequence[Bars], config: Config) -> list[FeatureTable]:

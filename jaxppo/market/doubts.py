@@ -13,12 +13,13 @@ from typing import Literal
 
 import numpy as np
 
+from jaxppo.market.alignment import lagging_symbols
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import HOUR, TRADING_DAYS, bars_per_year
 from jaxppo.market.prices import outlying_returns, outlying_wicks, runs_of_equal_bars, split_like
 from jaxppo.market.quality import format_time
 from jaxppo.market.sessions import missing_bars
-from jaxppo.market.zones import zone_problems
+from jaxppo.market.zones import ZONE_ADVICE, zone_problems
 
 Level = Literal["note", "doubtful"]
 
@@ -232,9 +233,22 @@ DOUBTS: tuple[Doubt, ...] = (
 )
 
 
-def inspect_bars(bars: Bars) -> BarsReport:
-    """All findings about one symbol, the grave ones first."""
-    findings = [finding for doubt in DOUBTS for finding in doubt(bars)]
+def inspect_all(bars: Sequence[Bars]) -> list[BarsReport]:
+    """A report on each symbol, with what shows only beside the others: a clock that is hours off."""
+    beside: dict[int, list[Finding]] = {}
+    for lag in lagging_symbols(bars):
+        b, hours = bars[lag.symbol], abs(lag.hours)
+        text = (
+            f"prices move {_n(hours, 'hour')} {'after' if lag.hours > 0 else 'before'} those of the {lag.others} other"
+            f" {b.asset_class} symbols: correlation {lag.correlation:.2f} at that distance, {lag.at_once:.2f} at none"
+        )
+        beside[lag.symbol] = [_finding("time zone", True, b, len(b.time), 0, text, ZONE_ADVICE)]
+    return [inspect_bars(b, beside.get(i, ())) for i, b in enumerate(bars)]
+
+
+def inspect_bars(bars: Bars, beside: Sequence[Finding] = ()) -> BarsReport:
+    """All findings about one symbol, those `beside` others included, the grave ones first."""
+    findings = [*beside, *(finding for doubt in DOUBTS for finding in doubt(bars))]
     findings.sort(key=lambda f: f.level != "doubtful")
     missing = missing_bars(bars.time, bars.interval, bars.asset_class, bars.timezone)
     count = {f.kind: f.count for f in findings}
@@ -256,8 +270,11 @@ def inspect_bars(bars: Bars) -> BarsReport:
     )
 
 
-def in_brief(reports: Iterable[BarsReport], path: str | None) -> list[str]:
-    """What a run says of its bars before it trains: a line a kind of doubt, one for all notes, and how to see more."""
+def in_brief(reports: Iterable[BarsReport], data: str | None) -> list[str]:
+    """What a run says of its bars before it trains: a line a kind of doubt, one for all notes, and how to see more.
+
+    `data` is what follows `python -m jaxppo.data check`; None where the bars are of no file.
+    """
     findings = [f for report in reports for f in report.findings]
     grave = [f for f in findings if f.level == "doubtful"]
     lines = []
@@ -269,8 +286,8 @@ def in_brief(reports: Iterable[BarsReport], path: str | None) -> list[str]:
         lines.append(
             f"{_n(len(notes), 'minor finding')} in the bars of {_n(len({f.symbol for f in notes}), 'symbol')} ({kinds})"
         )
-    if lines and path is not None:
-        lines[-1] += f"; all of them, with remedies: python -m jaxppo.data check {path}"
+    if lines and data is not None:
+        lines[-1] += f"; all of them, with remedies: python -m jaxppo.data check {data}"
     return lines
 
 

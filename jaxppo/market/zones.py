@@ -18,7 +18,7 @@ _OPEN = (9 * HOUR, 9 * HOUR + HOUR // 2)  # the first bar of a regular session, 
 _REGULAR_SESSION = 8 * HOUR  # a longer day holds extended hours, whose first bar comes when someone trades
 _BLOCK = {"equity": 20, "fx": 8}  # sessions (days, weeks) over which an opening time must last to count as moved
 _AGREE = 0.6
-_ADVICE = "say which zone the file's times are in (--timezone for times without one), or write them in UTC"
+ZONE_ADVICE = "say which zone the file's times are in (--timezone for times without one), or write them in UTC"
 
 
 class ZoneProblem(NamedTuple):
@@ -60,7 +60,7 @@ def _closed_hours(bars: Bars) -> list[ZoneProblem]:
         f"{count:,} bars ({count / len(closed):.1%}) lie on {when}, first {format_time(int(bars.time[first]))} (bar"
         f" {first:,}), when {bars.asset_class} is not traded"
     )
-    return [ZoneProblem(count, first, text, f"{_ADVICE}; another asset class is said with --asset-classes")]
+    return [ZoneProblem(count, first, text, f"{ZONE_ADVICE}; another asset class is said with --asset-classes")]
 
 
 def _openings(bars: Bars) -> list[ZoneProblem]:
@@ -79,7 +79,7 @@ def _openings(bars: Bars) -> list[ZoneProblem]:
             f"sessions open at {_clock(in_winter, fx)} New York time in winter and {_clock(in_summer, fx)} in summer:"
             f" the times do not follow daylight saving, see {format_time(int(bars.time[at]))} (bar {at:,})"
         )
-        return [ZoneProblem(int((moved & summer).sum()), at, text, _ADVICE)]
+        return [ZoneProblem(int((moved & summer).sum()), at, text, ZONE_ADVICE)]
     usual = _mode(opening)
     if usual is None:
         return []
@@ -100,7 +100,9 @@ def _moved(bars: Bars, first: np.ndarray, opening: np.ndarray, usual: int) -> li
         f"sessions usually open at {_clock(usual, fx)} New York time, but at {_clock(mode, fx)} in {len(moved)} of"
         f" {len(blocks)} stretches of {size}, first from {format_time(int(bars.time[at]))} on (bar {at:,})"
     )
-    return [ZoneProblem(len(moved) * size, at, text, f"files of different time zones or hours were joined: {_ADVICE}")]
+    return [
+        ZoneProblem(len(moved) * size, at, text, f"files of different time zones or hours were joined: {ZONE_ADVICE}")
+    ]
 
 
 def _elsewhere(bars: Bars, first: np.ndarray, opening: np.ndarray, usual: int, second: np.ndarray) -> list[ZoneProblem]:
@@ -116,7 +118,7 @@ def _elsewhere(bars: Bars, first: np.ndarray, opening: np.ndarray, usual: int, s
     if right:
         return []
     text = f"sessions open at {_clock(usual, fx)} New York time, not at {expected}"
-    remedy = f"{_ADVICE}; for another exchange than New York's, the calendar features are of New York all the same"
+    remedy = f"{ZONE_ADVICE}; for another exchange than New York's, the calendar features are of New York all the same"
     return [ZoneProblem(len(first), int(first[0]), text, remedy)]
 
 
@@ -143,7 +145,7 @@ def _lost_hours(bars: Bars) -> list[ZoneProblem]:
         + (f", and so in {len(shifts)} years" if len(shifts) > 1 else "")
         + ": local times were taken for UTC"
     )
-    return [ZoneProblem(len(shifts), int(hour[shifts[0]]), text, _ADVICE)]
+    return [ZoneProblem(len(shifts), int(hour[shifts[0]]), text, ZONE_ADVICE)]
 
 
 def _mode(values: np.ndarray, least: int = 5) -> int | None:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from jaxppo.errors import RunDirectoryError
 from jaxppo.market.bars import Refusal, format_interval, survey_bars
-from jaxppo.market.doubts import BarsReport, Finding, inspect_bars
+from jaxppo.market.doubts import BarsReport, Finding, inspect_all
 from jaxppo.market.files import unread_archives
 from jaxppo.run.directory import iso, plain_json, write_atomic
 
@@ -59,7 +59,7 @@ def check_data(options: DataOptions) -> int:
         timezone=options.timezone,
         asset_classes=options.asset_classes,
     )
-    reports = [inspect_bars(b) for b in bars]
+    reports = inspect_all(bars)
     archives = unread_archives(Path(options.path))
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, _WIDTH)
