@@ -134,6 +134,20 @@ def test_local_times_at_a_change_of_the_clock(write: WriteFile, day: str, hours:
     assert message(path, timezone="America/New_York").startswith(f"X.csv, symbol X, line 3: {problem}")
 
 
+@pytest.mark.parametrize(
+    ("hours", "minutes", "row"),
+    [(("00", "01", "01", "02"), ("00",) * 4, 4), (("01", "01", "01", "01"), ("00", "30", "00", "30"), 4)],
+)
+def test_an_hour_that_a_clock_repeats_means_local_times(
+    write: WriteFile, hours: tuple[str, ...], minutes: tuple[str, ...], row: int
+) -> None:
+    lines = [f"2024-11-03T{h}:{m}:00Z,1,1,1,1,1" for h, m in zip(hours, minutes, strict=True)]
+    text = message(write("X.csv", HEADER, *lines))
+    assert text.startswith(f"X.csv, symbol X, line {row}: timestamp 2024-11-03 01:00:00 UTC ")
+    assert "clocks went back that hour, so these are local times: say where with --timezone" in text
+    assert "clocks" not in message(write("X.csv", HEADER, *(line.replace("-03T", "-04T") for line in lines)))
+
+
 def test_newest_first_is_said(write: WriteFile) -> None:
     text = message(write("X.csv", HEADER, *reversed(GOOD)))
     assert text.startswith("X.csv, symbol X, line 3: timestamp 2024-01-01 01:00:00 UTC comes before")

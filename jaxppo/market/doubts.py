@@ -36,8 +36,8 @@ JUMP, LARGE_JUMP = 25.0, 75.0
 """Robust deviations of a return: 25 is news (1 in 40,000 real bars); the largest real one is 59 (XRP, 13 July 2023)."""
 SPIKE, LARGE_SPIKE = 25.0, 60.0
 """Robust deviations of a move that is taken back at once: the largest real one was 54, in after-hours minutes."""
-TICK, LARGE_TICK = 18.0, 60.0
-"""Wick over the usual range of a bar: real crashes reach 40 (GBP, 6 October 2016); bad ticks in AAPL's hours 511."""
+TICK, LARGE_TICK = 18.0, 45.0
+"""Wick over the usual range of a bar: crashes reach 40 (GBP, 6 October 2016), real bad ticks 47 (SPY) to 511 (AAPL)."""
 LARGE_MOVE = 0.25
 """Log size (real crypto news: 0.20) from which a spike or wick of half its first threshold is
 doubtful whatever is usual."""

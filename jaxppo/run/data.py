@@ -30,7 +30,7 @@ class DataOptions:
 
     command: Annotated[Literal["check"], tyro.conf.Positional]
     """check: look at bars; nothing is changed."""
-    path: Annotated[str, tyro.conf.Positional]
+    path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
     """File or folder of Parquet or CSV bars."""
     interval: str | None = None
     """Only bars of this interval, such as 30m, 1h or 1d."""
