@@ -78,7 +78,7 @@ def test_everything_is_written_for_machines(folder: Path, tmp_path: Path, capsys
     ]
     (finding,) = report["symbols"][1]["findings"]
     assert (finding["kind"], finding["level"], finding["count"], finding["bar"]) == ("gaps", "doubtful", 1, 99)
-    assert finding["time"] == "2023-05-26T00:00:00+00:00"
+    assert finding["time"] == "2023-05-25T00:00:00+00:00"
     assert [r["symbol"] for r in report["refused"]] == ["ETHUSDT"]
     capsys.readouterr()
     assert main(["check", str(folder), "--out", str(out)]) == 2

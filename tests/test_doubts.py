@@ -22,7 +22,7 @@ from jaxppo.market.prices import outlying_returns, rolling_scale, split_like
 from jaxppo.market.synthetic import synthetic_market
 
 HOUR = 3_600
-SIZES = {CRYPTO: 1_500, FX: 1_500, EQUITY: 2_600, DAILY: 450}
+SIZES = {CRYPTO: 2_200, FX: 2_200, EQUITY: 2_600, DAILY: 450}
 SAMPLES = {name: generated(name, n) for name, n in SIZES.items()}
 
 
@@ -60,7 +60,8 @@ def test_nothing_is_said_of_good_bars(name: str) -> None:
     report = inspect_bars(bars(name))
     assert report.findings == ()
     assert (report.verdict, report.gaps, report.missing, report.outliers) == ("ok", 0, 0, 0)
-    assert report.bars == report.expected == SIZES[name] or name == FX  # FX weekends have edges that nobody expects
+    # The edges of FX weekends and the afternoons of half days are not expected, though they are there.
+    assert 0.95 * SIZES[name] < report.expected <= report.bars == SIZES[name]
 
 
 def test_nothing_is_said_of_the_embedded_market() -> None:
@@ -92,11 +93,11 @@ def test_gaps_say_how_many_and_where() -> None:
     f = finding(b, "gaps")
     assert (f.level, f.count, f.bar, f.time) == ("note", 1, 699, int(b.time[699]))
     assert f.text == (
-        "3 of 1,500 expected bars are missing in 1 gap; the longest, of 3 bars, follows 2023-01-31 03:00:00 UTC (bar"
+        "3 of 2,200 expected bars are missing in 1 gap; the longest, of 3 bars, follows 2023-01-31 03:00:00 UTC (bar"
         " 699)"
     )
-    # 8 of 1,500 are over half a percent.
-    (b,) = loaded(pl.concat([SAMPLES[CRYPTO][:700], SAMPLES[CRYPTO][708:]]), CRYPTO)
+    # 12 of 2,200 are over half a percent.
+    (b,) = loaded(pl.concat([SAMPLES[CRYPTO][:700], SAMPLES[CRYPTO][712:]]), CRYPTO)
     assert finding(b, "gaps").level == "doubtful"
 
 
@@ -181,8 +182,8 @@ def shifted(b: Bars, seconds: np.ndarray | int) -> Bars:
 
 
 def test_sessions_that_move_with_the_season() -> None:
-    frame = mutations.summer_time_ignored(SAMPLES[EQUITY], np.random.default_rng(0))
-    (b,) = loaded(frame, EQUITY)
+    local = pl.col("timestamp").dt.convert_time_zone("America/New_York").dt.replace_time_zone(None)
+    (b,) = loaded(SAMPLES[EQUITY].with_columns(timestamp=local.dt.replace_time_zone("UTC")), EQUITY)
     f = finding(b, "time zone")
     assert f.level == "doubtful"
     assert "the times do not follow daylight saving" in f.text
@@ -248,6 +249,24 @@ def test_a_symbol_whose_clock_is_off_beside_the_others(hours: int) -> None:
         f"prices move {abs(hours)} hour{'s' * (abs(hours) > 1)} {when} those of the 3 other"
         in reports[2].findings[0].text
     )
+
+
+@pytest.mark.parametrize(("name", "hours"), [(FX, 4), (EQUITY, 2), (CRYPTO, 4)])
+def test_nothing_is_said_of_good_longer_bars(name: str, hours: int) -> None:
+    frame = (
+        SAMPLES[name]
+        .group_by_dynamic("timestamp", every=f"{hours}h")
+        .agg(
+            pl.col("open").first(),
+            pl.col("high").max(),
+            pl.col("low").min(),
+            pl.col("close").last(),
+            pl.col("volume").sum(),
+        )
+    )
+    (b,) = loaded(frame, name.replace("1h", f"{hours}h"))
+    assert b.interval == hours * HOUR
+    assert [f.text for f in inspect_bars(b).findings if f.kind != "jumps"] == []
 
 
 # In brief

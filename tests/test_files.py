@@ -115,7 +115,7 @@ def test_a_file_of_empty_lines_is_counted_too(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(self: Path) -> None:
+    def denied(self: Path, *_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "iterdir", denied)

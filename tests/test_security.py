@@ -22,6 +22,7 @@ from jaxppo.config.presets import MAX_YAML, load_config, replace_fields
 from jaxppo.config.schema import Config, to_dict
 from jaxppo.errors import CheckpointError, ConfigError, RunDirectoryError
 from jaxppo.market.synthetic import synthetic_market
+from jaxppo.report import write_report
 from jaxppo.report.rundata import load_run
 from jaxppo.run.checkpoint import restore_policy, restore_train_state
 from jaxppo.train import main
@@ -173,8 +174,8 @@ def test_a_bomb_of_aliases_is_not_unfolded(tmp_path: Path) -> None:
         ("seed: " + "9" * 100_000, "not valid YAML"),
         ("seed: 2024-13-45", "not valid YAML"),
         ("x: y\n" * (MAX_YAML // 5 + 1), "larger than a configuration can be"),
-        ("features: {features: [" + "x, " * 50_000 + "7]}", "must be of type str, got 7"),
-        ("ppo: {gamma: [" + "x, " * 50_000 + "]}", "must be of type float, got"),
+        ("features: {features: [" + "x, " * 20_000 + "7]}", "must be of type str, got 7"),
+        ("ppo: {gamma: [" + "x, " * 20_000 + "]}", "must be of type float, got"),
         ("data: {data: 'https://user:s3cret@host/bars'}", r"data: addresses \(https:\) are not read"),
     ],
     ids=["nesting", "digits", "date", "size", "list", "message", "address"],
@@ -272,42 +273,67 @@ class Trap:
         return os.mkdir, (str(self.marker),)
 
 
-_classes: list[str] = []
-_listening = False
+class Ear:
+    """What any Python code, of any library, looks up for a pickle, opens or starts while it listens."""
+
+    def __init__(self) -> None:
+        self.heard: dict[str, list[str]] = {}
+        self.listens = False
+        sys.addaudithook(self._hear)  # for good: hooks cannot be removed
+
+    def _hear(self, event: str, args: tuple[object, ...]) -> None:
+        if self.listens and event in ("pickle.find_class", "open", "subprocess.Popen", "os.system", "os.exec"):
+            self.heard.setdefault(event, []).append(".".join(map(str, args[: 2 if "pickle" in event else 1])))
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[dict[str, list[str]]]:
+        self.heard = {}
+        self.listens = True
+        try:
+            yield self.heard
+        finally:
+            self.listens = False
 
 
-def _hear(event: str, args: tuple[object, ...]) -> None:
-    if _listening and event == "pickle.find_class":
-        _classes.append(f"{args[0]}.{args[1]}")
-
-
-@contextlib.contextmanager
-def unpickled() -> Iterator[list[str]]:
-    """The classes that anything, in any library, looks up for a pickle meanwhile."""
-    global _listening
-    if not hasattr(sys, "_jaxppo_hears"):
-        sys.addaudithook(_hear)  # for good: hooks cannot be removed
-        sys._jaxppo_hears = True  # type: ignore[attr-defined]
-    _classes.clear()
-    _listening = True
-    try:
-        yield _classes
-    finally:
-        _listening = False
+EAR = Ear()
 
 
 def test_the_trap_works(tmp_path: Path) -> None:
-    with unpickled() as classes:
+    with EAR.listening() as heard:
         pickle.loads(pickle.dumps(Trap(tmp_path / "sprung")))
+        (tmp_path / "outside").write_text("x")
     assert (tmp_path / "sprung").exists()
-    assert classes == ["posix.mkdir"]
+    assert heard == {"pickle.find_class": ["posix.mkdir"], "open": [str(tmp_path / "outside")]}
 
 
-def test_restoring_unpickles_nothing(run: tuple[Path, str]) -> None:
-    with unpickled() as classes:
+def test_restoring_unpickles_and_starts_nothing(run: tuple[Path, str]) -> None:
+    with EAR.listening() as heard:
         restore_policy(run[0])
         restore_train_state(run[0])
-    assert classes == []
+    assert set(heard) <= {"open"}
+
+
+def test_paths_in_a_run_are_not_followed(run: tuple[Path, str], tmp_path: Path) -> None:
+    """A run directory of somebody else's that names files outside of it, wherever it names anything."""
+    copy, outside = tmp_path / "run", tmp_path / "outside"
+    shutil.copytree(run[0], copy)
+    outside.mkdir()
+    (outside / "bars_1h.csv").write_text("timestamp,open,high,low,close\n")
+    named = str(outside / "bars_1h.csv")
+    data = str(run[0].parent.parent / "bars")
+    changed = 0
+    for file in [p for p in copy.rglob("*") if p.suffix in (".yaml", ".json") or p.name == "_CHECKPOINT_METADATA"]:
+        text = file.read_text(encoding="utf-8")
+        changed += data in text
+        file.write_text(text.replace(data, named), encoding="utf-8")
+    assert changed >= 4  # configuration, manifest, and at least two checkpoints
+    with EAR.listening() as heard:
+        assert restore_policy(copy).info.config.data.data == named
+        restore_train_state(copy)
+        write_report(copy)
+    assert [name for name in heard["open"] if str(outside) in name] == []
+    # Nothing is written but the page and its plots, and they only in the run's own folder.
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["outside", "run"]
 
 
 @pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
@@ -323,16 +349,16 @@ def test_pickles_in_a_checkpoint_are_not_touched(
     for file in [p for p in (copy / "checkpoints").rglob("*") if p.is_file()]:
         for name in ("checkpoint.pkl", "checkpoint", "__init__.py", "sitecustomize.py", "checkpoint.msgpack"):
             (file.parent / name).write_bytes(trap)
-        if where == "instead":
+        if where == "instead" and {"train", "policy"} & set(file.parts):
             file.write_bytes(trap)
-    with unpickled() as classes:
+    with EAR.listening() as heard:
         for restore in (restore_policy, restore_train_state):
             if where == "instead":
                 with pytest.raises(CheckpointError):
                     restore(copy)
             else:
                 restore(copy)
-    assert classes == []
+    assert set(heard) <= {"open"}
     assert not marker.exists()
 
 

@@ -134,6 +134,27 @@ def test_bars_of_a_week_and_of_odd_intervals_are_counted_by_distance() -> None:
     assert gaps(odd, 420, "equity", NEW_YORK) == []
 
 
+@pytest.mark.parametrize("aligned", ["UTC", "server"])
+def test_four_hours_of_fx_at_the_hours_of_utc_or_of_a_server(aligned: str) -> None:
+    hours = times(FX, 3_000)
+    shift = 0 if aligned == "UTC" else 2 * HOUR  # 22:00 UTC is midnight of Eastern Europe in winter
+    time = np.unique((hours - shift) // (4 * HOUR) * 4 * HOUR + shift)
+    assert gaps(time, 4 * HOUR, "fx", NEW_YORK) == []
+    # 10 May 2023 is a Wednesday: its bars of 04:00 and 08:00 (06:00 and 10:00) UTC are gone.
+    gone = utc("2023-05-10T04:00") + shift + 4 * HOUR * np.arange(2)
+    assert gaps(time[~np.isin(time, gone)], 4 * HOUR, "fx", NEW_YORK) == [(gone[0] - 4 * HOUR, 2)]
+
+
+def test_two_hours_of_equities_at_the_hours_of_utc() -> None:
+    time = np.unique(times(EQUITY, 3_000) // (2 * HOUR) * 2 * HOUR)
+    assert gaps(time, 2 * HOUR, "equity", NEW_YORK) == []
+    # Wednesday 10 May 2023, 09:00 to 16:00 New York, is 13:00 to 20:00 UTC: bars of 12:00 to 18:00; 14:00 is gone.
+    hole = utc("2023-05-10T14:00")
+    assert gaps(time[time != hole], 2 * HOUR, "equity", NEW_YORK) == [(utc("2023-05-10T18:00"), 1)]
+    day = time // DAY == hole // DAY
+    assert gaps(time[~day], 2 * HOUR, "equity", NEW_YORK) == [(utc("2023-05-09T18:00"), int(day.sum()))]
+
+
 @pytest.mark.parametrize("asset_class", ["crypto", "fx", "equity"])
 @pytest.mark.parametrize("n", [1, 2])
 def test_few_bars_are_enough(asset_class: str, n: int) -> None:

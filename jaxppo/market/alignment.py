@@ -51,7 +51,7 @@ def _lags(bars: Sequence[Bars], members: Sequence[int]) -> list[Lag]:
     enough = np.flatnonzero(counts >= _LEAST_BARS)
     if len(enough) < 2:
         return []
-    members, returns, counts = [members[i] for i in enough], returns[enough], counts[enough]
+    members, returns, counts = [members[int(i)] for i in enough], returns[enough], counts[enough]
     pick = np.unique(np.linspace(0, len(members) - 1, _SYMBOLS).round().astype(int))
     others = np.ones((len(members), len(pick)), bool)
     others[pick, np.arange(len(pick))] = False

@@ -219,7 +219,7 @@ def find_splits(bars: Bars) -> list[Finding]:
 
 def find_zone_problems(bars: Bars) -> list[Finding]:
     """Bars at hours when the market is closed, and sessions that move with the season or for good."""
-    return [_finding("time zone", True, bars, p.count, p.bar, p.text, p.remedy) for p in zone_problems(bars)]
+    return [_finding("time zone", True, bars, p.affected, p.bar, p.text, p.remedy) for p in zone_problems(bars)]
 
 
 DOUBTS: tuple[Doubt, ...] = (

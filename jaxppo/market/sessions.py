@@ -77,6 +77,10 @@ def missing_bars(time: np.ndarray, interval: int, asset_class: str, timezone: st
         if asset_class == "equity" and interval < DAY:  # nights and weekends, of unknown length
             bars[:] = 0
         expected = len(time) + int(bars.sum())
+    elif HOUR < interval < DAY:  # such bars may begin at the hours of UTC, whose place in the session has seasons
+        count = _by_open_time if asset_class == "fx" else _by_day
+        bars = count(time, interval, asset_class, timezone)
+        expected = len(time) + int(bars.sum())
     else:
         bars, expected = _by_session(time, interval, asset_class, timezone)
     after = np.flatnonzero(bars > 0)
@@ -100,6 +104,42 @@ def _by_session(time: np.ndarray, interval: int, asset_class: str, timezone: str
     covered = usual[slot] & (before[slot] >= low[d]) & (before[slot] < high[d])
     bars = np.maximum(np.diff(position) - covered[:-1], 0)
     return bars, int(position[-1] - position[0]) + 1
+
+
+def _by_open_time(time: np.ndarray, interval: int, asset_class: str, timezone: str) -> np.ndarray:
+    """Whole bars (T - 1,) that fit into the open time between the end of each bar and the next."""
+    ends = time[:-1] + interval
+
+    def closed_until(x: np.ndarray) -> np.ndarray:
+        day, second = local_days(x, asset_class, timezone)
+        return before[day - first] * DAY + np.where(shut[day - first], second, 0)
+
+    first = int(local_days(time[:1], asset_class, timezone)[0][0])
+    days = np.arange(first, first + int(time[-1] - time[0]) // DAY + 4)
+    begin, end = _windows(days, days, interval, asset_class)
+    shut = begin == end
+    before = np.concatenate(([0], np.cumsum(shut)))
+    open_time = time[1:] - ends - (closed_until(time[1:]) - closed_until(ends))
+    return np.maximum(open_time, 0) // interval
+
+
+def _by_day(time: np.ndarray, interval: int, asset_class: str, timezone: str) -> np.ndarray:
+    """Bars (T - 1,) by which trading days fall short of the usual number, after the last bar of each day."""
+    day, _ = local_days(time, asset_class, timezone)
+    last = np.concatenate((np.flatnonzero(np.diff(day) > 0), [len(day) - 1]))
+    traded, counts = day[last], np.diff(np.concatenate(([-1], last)))
+    usual = int(np.median(counts))
+    days = np.arange(traded[0], traded[-1] + 1)
+    begin, end = _windows(days, traded, interval, asset_class)
+    whole = (end - begin) == DAY
+    lacking = np.zeros(len(days), np.int64)
+    lacking[whole] = usual
+    at = traded - traded[0]
+    lacking[at] = np.where(whole[at], np.maximum(usual - counts, 0), 0)
+    before = np.concatenate(([0], np.cumsum(lacking)))
+    bars = np.zeros(len(time), np.int64)
+    bars[last[:-1]] = before[at[1:]] - before[at[:-1]]  # its own and those of the days until the next that was traded
+    return bars[:-1]
 
 
 def _usual_slots(day: np.ndarray, slot: np.ndarray, n_slots: int, whole: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ ZONE_ADVICE = "say which zone the file's times are in (--timezone for times with
 class ZoneProblem(NamedTuple):
     """One sign of a wrong time zone."""
 
-    count: int  # bars or sessions
+    affected: int  # bars or sessions
     bar: int  # the first of them
     text: str
     remedy: str
@@ -37,20 +37,22 @@ def zone_problems(bars: Bars) -> list[ZoneProblem]:
     if bars.interval < DAY and bars.timezone != MARKET_TIMEZONES[bars.asset_class]:
         return []  # a market of its own, such as the embedded one
     closed = _closed_hours(bars)
-    return closed or ([] if bars.interval >= DAY else _openings(bars))
+    # Longer bars may begin at hours of UTC, whose place in New York's day has seasons of its own.
+    return closed or (_openings(bars) if bars.interval <= HOUR else [])
 
 
 def _closed_hours(bars: Bars) -> list[ZoneProblem]:
     """Bars on days and at hours when the market is closed."""
     day, second = local_days(bars.time, bars.asset_class, bars.timezone)
-    closed = weekday(day) >= 5
+    last_day, last_second = local_days(bars.time + min(bars.interval, DAY) - 1, bars.asset_class, bars.timezone)
+    closed = (weekday(day) >= 5) & (weekday(last_day) >= 5)
     when = "Saturdays and Sundays"
     if bars.asset_class == "fx":
         when = "the weekend (Friday 17:00 to Sunday 17:00 New York)"
         if bars.interval >= DAY:  # some brokers date the few hours of Sunday as a day of its own
             closed, when = weekday(day) == 5, "Saturdays"
     elif bars.interval < DAY:
-        closed |= (second < _NIGHT[0]) | (second >= _NIGHT[1])
+        closed |= (day == last_day) & ((last_second < _NIGHT[0]) | (second >= _NIGHT[1]))
         when = "weekends or before 04:00 or after 20:00 New York"
     count = int(closed.sum())
     if count <= _CLOSED_SHARE * len(closed):
@@ -80,18 +82,19 @@ def _openings(bars: Bars) -> list[ZoneProblem]:
             f" the times do not follow daylight saving, see {format_time(int(bars.time[at]))} (bar {at:,})"
         )
         return [ZoneProblem(int((moved & summer).sum()), at, text, ZONE_ADVICE)]
-    usual = _mode(opening)
-    if usual is None:
-        return []
-    return _moved(bars, first, opening, usual) or _elsewhere(bars, first, opening, usual, second)
+    return _moved(bars, first, opening) or _elsewhere(bars, first, opening, second)
 
 
-def _moved(bars: Bars, first: np.ndarray, opening: np.ndarray, usual: int) -> list[ZoneProblem]:
-    """Blocks of sessions whose usual opening is not the overall one."""
+def _moved(bars: Bars, first: np.ndarray, opening: np.ndarray) -> list[ZoneProblem]:
+    """Stretches of sessions whose usual opening is not that of most stretches."""
     fx, size = bars.asset_class == "fx", _BLOCK[bars.asset_class]
     blocks = [slice(i, i + size) for i in range(0, len(first) - size + 1, size)]
-    modes = [(b, _mode(opening[b])) for b in blocks]
-    moved = [(b, m) for b, m in modes if m is not None and abs(m - usual) >= HOUR // 2]
+    modes = [(block, mode) for block in blocks if (mode := _mode(opening[block])) is not None]
+    if len(modes) < _AGREE * len(blocks) or not modes:
+        return []
+    found, counts = np.unique([mode for _, mode in modes], return_counts=True)
+    usual = int(found[np.argmax(counts)])
+    moved = [(block, mode) for block, mode in modes if abs(mode - usual) >= HOUR // 2]
     if not moved:
         return []
     block, mode = moved[0]
@@ -100,13 +103,15 @@ def _moved(bars: Bars, first: np.ndarray, opening: np.ndarray, usual: int) -> li
         f"sessions usually open at {_clock(usual, fx)} New York time, but at {_clock(mode, fx)} in {len(moved)} of"
         f" {len(blocks)} stretches of {size}, first from {format_time(int(bars.time[at]))} on (bar {at:,})"
     )
-    return [
-        ZoneProblem(len(moved) * size, at, text, f"files of different time zones or hours were joined: {ZONE_ADVICE}")
-    ]
+    remedy = f"files of different time zones or hours were joined: {ZONE_ADVICE}"
+    return [ZoneProblem(len(moved) * size, at, text, remedy)]
 
 
-def _elsewhere(bars: Bars, first: np.ndarray, opening: np.ndarray, usual: int, second: np.ndarray) -> list[ZoneProblem]:
+def _elsewhere(bars: Bars, first: np.ndarray, opening: np.ndarray, second: np.ndarray) -> list[ZoneProblem]:
     """A usual opening that is not the market's."""
+    usual = _mode(opening)
+    if usual is None:
+        return []
     fx = bars.asset_class == "fx"
     if fx:
         right = usual <= HOUR or usual >= 7 * DAY - HOUR
