@@ -20,7 +20,8 @@ from helpers import TINY
 from jaxppo.config.check import check_config
 from jaxppo.config.presets import MAX_YAML, load_config, replace_fields
 from jaxppo.config.schema import Config, to_dict
-from jaxppo.errors import CheckpointError, ConfigError, RunDirectoryError
+from jaxppo.errors import CheckpointError, ConfigError, DataError, RunDirectoryError
+from jaxppo.market.decisions import load_decisions
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.report import write_report
 from jaxppo.report.rundata import load_run
@@ -201,6 +202,17 @@ def test_addresses_are_refused_before_anything_is_said(data: str) -> None:
         check_config(replace_fields(Config(), {"data": data}))
     for path in ("bars/", "C:\\bars", "c:/bars", "./a:b/c"):
         check_config(replace_fields(Config(), {"data": path}))
+
+
+def test_decisions_are_read_from_files_only_and_never_more_than_bars(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path in (tmp_path / "pipe.csv", Path("/dev/zero"), tmp_path):
+        with pytest.raises(DataError, match="not a regular file"):
+            load_decisions(path, 10)
+    many = tmp_path / "many.csv"
+    many.write_text("bar,target\n" + "".join(f"{i},1\n" for i in range(200_000)))
+    with pytest.raises(DataError, match=r"many\.csv, line 12: bar 10 is not among the 10 bars"):
+        load_decisions(many, 10)
 
 
 # A whole run
