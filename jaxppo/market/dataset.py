@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +48,16 @@ class Market:
     feature_hash: str
     min_bars: int
     data_hash: str
-    warnings: tuple[str, ...]
+    split_warnings: tuple[str, ...]
+    check_arguments: str | None  # of `jaxppo.data`, to look at the same bars; None where they are of no file
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know before training: doubts about the bars, in brief, then about the splits.
+
+        Made when first asked for: checks build hundreds of markets and ask none of them.
+        """
+        return (*in_brief(inspect_all(self.bars), self.check_arguments), *self.split_warnings)
 
 
 @dataclass(frozen=True)
@@ -184,7 +194,8 @@ def _market(
         feature_hash=feature_hash(table.names, config.features.scale_window),
         min_bars=table.min_bars,
         data_hash=data_hash(bars),
-        warnings=(*in_brief(inspect_all(bars), _check_arguments(config.data)), *warnings),
+        split_warnings=tuple(warnings),
+        check_arguments=_check_arguments(config.data),
     )
 
 
