@@ -124,7 +124,7 @@ def _table(reports: Sequence[BarsReport], refused: Sequence[Refusal]) -> Table:
             f"{r.bars:,}",
             iso(r.start)[:10],
             iso(r.end)[:10],
-            f"{r.missing / r.expected:.2%}" if r.missing else "0",
+            f"{r.missing:,}",
             f"{r.gaps:,}",
             f"{r.zero_volume:.2%}" if r.zero_volume else "0",
             f"{r.stale:,}",
