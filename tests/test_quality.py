@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxppo.errors import DataError, JaxppoError
-from jaxppo.market import bars as bars_module
+from jaxppo.market import files
 from jaxppo.market.bars import load_bars
 from jaxppo.market.quality import CHECKS, RANGE_TOLERANCE, Origin, check_bars
 
@@ -90,7 +90,8 @@ def test_rows_of_a_symbol_column_and_of_parquet(tmp_path: Path, write: WriteFile
     path = write("two.csv", HEADER + ",symbol", *lines)
     assert message(path) == "two.csv, symbol B, line 5: low -1 is not positive"
     assert message(write("two.csv", HEADER + ",symbol", lines[0], GOOD[1] + ",")) == (
-        "two.csv, line 3: symbol is empty, or not 1 to 40 printable characters"
+        "two.csv, line 3: symbol is empty: it must be 1 to 40 printable characters and begin with none of = + - @"
+        " (a formula)"
     )
     frame = pl.DataFrame({"date": [T0, T0 + 60], "open": 5.0, "high": 6.0, "low": [4.0, None], "close": 5.0})
     frame.write_parquet(tmp_path / "A.parquet")
@@ -131,6 +132,20 @@ def test_further_bad_rows_are_counted(write: WriteFile) -> None:
 def test_local_times_at_a_change_of_the_clock(write: WriteFile, day: str, hours: tuple[int, ...], problem: str) -> None:
     path = write("X.csv", HEADER, *(f"{day} 0{hour}:00:00,1,1,1,1,1" for hour in hours))
     assert message(path, timezone="America/New_York").startswith(f"X.csv, symbol X, line 3: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("hours", "minutes", "row"),
+    [(("00", "01", "01", "02"), ("00",) * 4, 4), (("01", "01", "01", "01"), ("00", "30", "00", "30"), 4)],
+)
+def test_an_hour_that_a_clock_repeats_means_local_times(
+    write: WriteFile, hours: tuple[str, ...], minutes: tuple[str, ...], row: int
+) -> None:
+    lines = [f"2024-11-03T{h}:{m}:00Z,1,1,1,1,1" for h, m in zip(hours, minutes, strict=True)]
+    text = message(write("X.csv", HEADER, *lines))
+    assert text.startswith(f"X.csv, symbol X, line {row}: timestamp 2024-11-03 01:00:00 UTC ")
+    assert "clocks went back that hour, so these are local times: say where with --timezone" in text
+    assert "clocks" not in message(write("X.csv", HEADER, *(line.replace("-03T", "-04T") for line in lines)))
 
 
 def test_newest_first_is_said(write: WriteFile) -> None:
@@ -190,9 +205,9 @@ def test_files_that_cannot_be_read(tmp_path: Path, write: WriteFile, monkeypatch
     (tmp_path / "a.csv").write_bytes(b"time,open,high,low,close\n2024-01-02,\xff,1,1,1\n")
     assert message(tmp_path / "a.csv").startswith("a.csv: cannot be read: ")
     pl.DataFrame({c: [1.0] * 5 for c in HEADER.split(",")}).write_parquet(tmp_path / "a.parquet")
-    monkeypatch.setattr(bars_module, "MAX_ROWS", 4)
+    monkeypatch.setattr(files, "MAX_ROWS", 4)
     assert "a.parquet: 5 rows; files over 4 rows" in message(tmp_path / "a.parquet")
-    monkeypatch.setattr(bars_module, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr(files, "MAX_FILE_BYTES", 10)
     assert "files over 4 GiB are not read" in message(tmp_path / "a.parquet")
 
 

@@ -176,8 +176,8 @@ def test_symbols_that_a_split_lacks_are_named(market):
     assert market.splits["train"].symbols == ("A", "B", "EARLY")
     assert market.splits["validation"].symbols == ("A", "B", "LATE")
     assert market.splits["test"].symbols == ("A", "B", "LATE")
-    assert [w.split(" split")[0] for w in market.warnings] == ["train", "validation", "test"]
-    assert [w.split()[-1] for w in market.warnings] == ["LATE", "EARLY", "EARLY"]
+    assert [w.split(" split")[0] for w in market.split_warnings] == ["train", "validation", "test"]
+    assert [w.split()[-1] for w in market.split_warnings] == ["LATE", "EARLY", "EARLY"]
     assert market.decisions["LATE"]["train"] == 0
     assert market.decisions["EARLY"]["train"] == 300 - WARM_UP - RECEPTIVE_FIELD  # the last bar only fills
 

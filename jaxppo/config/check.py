@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from jaxppo.config.schema import Config
 from jaxppo.errors import ConfigError
@@ -22,6 +23,13 @@ def _either(values: list[int]) -> str:
 def _multiples_near(n: int, wanted: int) -> list[int]:
     low = max(1, wanted // n) * n
     return [low] if low >= wanted else [low, low + n]
+
+
+def refuse_url(path: str, field: str) -> None:
+    """`ConfigError` for an address; it is not repeated in the message, since it may hold a password."""
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", path)  # one letter is a drive
+    if scheme:
+        raise ConfigError(f"{field}: addresses ({scheme[1]}:) are not read; download the files and give their folder")
 
 
 def _require_positive(config: Config) -> None:
@@ -68,6 +76,7 @@ def _require_ranges(config: Config) -> None:
 
 def check_config(config: Config) -> Config:
     """Return `config`, or raise `ConfigError` with the first thing that does not fit and what would."""
+    refuse_url(config.data.data or "", "data")
     _require_positive(config)
     _require_ranges(config)
     budget, ppo, env = config.budget, config.ppo, config.env

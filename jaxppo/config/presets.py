@@ -18,6 +18,8 @@ from jaxppo.config.check import check_config
 from jaxppo.config.schema import FIELD_GROUP, GROUPS, Config, from_dict, group_from_dict
 from jaxppo.errors import ConfigError, nearest
 
+MAX_YAML = 262_144
+"""Characters of a configuration; ours have under 3,000."""
 PRESETS = ("quick_test", "standard", "production", "extended", "auto")
 
 # Set with the reward preset. v245 and v33 are the predecessor's own discounts; its entropy coefficients are where our
@@ -82,16 +84,42 @@ def _configs_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def load_yaml(path: Path) -> Any:
-    """Parse a YAML file with the safe loader; `ConfigError` where it cannot be read or parsed."""
+class _PlainLoader(yaml.SafeLoader):
+    """Plain values only: no tags that make objects, and no aliases, by which a few lines unfold to gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are not read", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+def parse_yaml(text: str) -> Any:
+    """Plain values of a YAML text of at most `MAX_YAML` characters; `yaml.YAMLError` for anything else."""
+    if len(text) > MAX_YAML:
+        raise yaml.YAMLError(f"longer than {MAX_YAML:,} characters")
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(text, _PlainLoader)
+    except (ValueError, RecursionError, OverflowError) as error:  # a number, a date or a nesting that Python refuses
+        raise yaml.YAMLError(str(error)) from error
+
+
+def load_yaml(path: Path) -> Any:
+    """Parse a YAML file of plain values; `ConfigError` where it cannot be read or parsed."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path}: not a regular file")
+        if path.stat().st_size > MAX_YAML:
+            raise ConfigError(f"{path}: larger than a configuration can be ({MAX_YAML:,} bytes)")
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({type(error).__name__})") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: not valid YAML; expected `group:` blocks of `field: value`") from error
+        problem = getattr(error, "problem", None) or str(error).split("\n")[0][:100]
+        raise ConfigError(
+            f"{path}{where}: not valid YAML ({problem}); expected `group:` blocks of `field: value`"
+        ) from error
 
 
 def load_preset(name: str) -> dict[str, Any]:

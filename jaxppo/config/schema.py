@@ -321,4 +321,6 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
             pass
     elif origin is None and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise ConfigError(f"{where} must be of type {(origin or hint).__name__}, got {value!r}")
+    shown = repr(value)
+    shown = shown if len(shown) <= 200 else shown[:200] + "..."
+    raise ConfigError(f"{where} must be of type {(origin or hint).__name__}, got {shown}")

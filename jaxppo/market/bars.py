@@ -7,11 +7,9 @@ cannot be trusted are a `DataError` that names file, symbol, row and field.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -29,11 +27,9 @@ from jaxppo.market.calendar import (
     market_timezone,
     parse_interval,
 )
+from jaxppo.market.files import Table, bar_files, check_symbol, open_table, read_table, reading, split_symbols
 from jaxppo.market.formats import (
-    Columns,
     bar_interval,
-    csv_layout,
-    find_columns,
     interval_from_name,
     parse_numbers,
     parse_times,
@@ -41,13 +37,8 @@ from jaxppo.market.formats import (
 )
 from jaxppo.market.quality import FIELDS, Origin, check_bars, check_times, format_time
 
-PARQUET_SUFFIXES = (".parquet", ".pq")
-CSV_SUFFIXES = (".csv", ".tsv")
-MAX_FILE_BYTES = 4 * 2**30
-MAX_ROWS = 250_000_000
-"""Rows of a Parquet file, whose compression a small file may abuse."""
-_HEAD_BYTES = 65_536
-_COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")
+POOLED = "POOLED"
+"""The name of all symbols together in tables and reports, which no symbol may have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,20 +59,12 @@ class Bars:
 
 
 @dataclass(frozen=True)
-class _Table:
-    """A file whose head has been read."""
+class Refusal:
+    """Why a file, or one symbol in it, is not used."""
 
-    path: Path
-    names: tuple[str, ...]
-    columns: Columns
-    header_lines: int = 0
-    symbol: str | None = None  # where the header names one
-    separator: str = ","
-    encoding: str = "utf8"
-
-    @property
-    def unit(self) -> str:
-        return "row" if self.path.suffix.lower() in PARQUET_SUFFIXES else "line"
+    file: str
+    symbol: str
+    reason: str  # file, row and field included
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,25 +111,63 @@ def load_bars(
         ConfigError: an interval, time zone or asset class that does not exist.
     """
     path = Path(path)
-    wanted = None if interval is None else parse_interval(interval)
-    if timezone is not None:
-        check_timezone(timezone)
-    for asset_class in asset_classes.values():
-        check_asset_class(asset_class)
-    files = _bar_files(path)
+    wanted = _check_options(interval, timezone, asset_classes)
+    files = bar_files(path)
     if wanted is None and not symbols:
         _check_names(path, files)
     seen: _Seen = set()
     pieces: list[_Piece] = []
     for file in files:
-        with _reading(file):
-            pieces += _load_file(file, wanted, symbols, timezone, seen)
+        with reading(file):
+            pieces += _load_file(file, wanted, symbols, timezone, seen, None)
     _check_found(path, pieces, seen, wanted, symbols)
     _check_known(asset_classes, seen)
     by_symbol: dict[str, list[_Piece]] = {}
     for piece in pieces:
         by_symbol.setdefault(piece.symbol, []).append(piece)
     return [_join(by_symbol[symbol], asset_classes) for symbol in sorted(by_symbol)]
+
+
+def survey_bars(
+    path: str | Path,
+    *,
+    interval: str | None = None,
+    symbols: Sequence[str] = (),
+    timezone: str | None = None,
+    asset_classes: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[list[Bars], list[Refusal]]:
+    """All bars there are, whatever their intervals, and why the rest is refused: `load_bars` of each file and symbol.
+
+    One file or symbol that is refused leaves the others as they are. Arguments as of `load_bars`.
+
+    Raises:
+        DataError: no such file or folder, no bar file in it, or nothing of what was asked for.
+        ConfigError: an interval, time zone or asset class that does not exist.
+    """
+    path = Path(path)
+    wanted = _check_options(interval, timezone, asset_classes)
+    seen: _Seen = set()
+    pieces: list[_Piece] = []
+    refused: list[Refusal] = []
+    for file in bar_files(path):
+        try:
+            with reading(file):
+                pieces += _load_file(file, wanted, symbols, timezone, seen, refused)
+        except DataError as error:
+            refused.append(Refusal(file.name, symbol_from_name(file.stem), str(error)))
+    if not refused:
+        _check_found(path, pieces, seen, wanted, symbols, several=True)
+        _check_known(asset_classes, seen)
+    groups: dict[tuple[str, int], list[_Piece]] = {}
+    for piece in pieces:
+        groups.setdefault((piece.symbol, piece.interval), []).append(piece)
+    bars = []
+    for (symbol, _), group in sorted(groups.items()):
+        try:
+            bars.append(_join(group, asset_classes))
+        except DataError as error:
+            refused.append(Refusal(group[0].file, symbol, str(error)))
+    return bars, refused
 
 
 def data_hash(bars: Sequence[Bars]) -> str:
@@ -160,18 +181,13 @@ def data_hash(bars: Sequence[Bars]) -> str:
     return digest.hexdigest()
 
 
-def _bar_files(path: Path) -> list[Path]:
-    suffixes = PARQUET_SUFFIXES + CSV_SUFFIXES
-    if path.is_file():
-        if path.suffix.lower() not in (*suffixes, ".txt"):
-            raise DataError(f"{path}: not a bar file; give a Parquet or CSV file ({', '.join(suffixes)})")
-        return [path]
-    if not path.is_dir():
-        raise DataError(f"{path}: no such file or folder; give a Parquet or CSV file of bars, or a folder of them")
-    files = sorted(f for f in path.iterdir() if f.suffix.lower() in suffixes and f.name[0] != "." and f.is_file())
-    if not files:
-        raise DataError(f"{path}: the folder holds no {', '.join(suffixes)} file")
-    return files
+def _check_options(interval: str | None, timezone: str | None, asset_classes: Mapping[str, str]) -> int | None:
+    """Refuse what does not exist; the interval in seconds."""
+    if timezone is not None:
+        check_timezone(timezone)
+    for asset_class in asset_classes.values():
+        check_asset_class(asset_class)
+    return None if interval is None else parse_interval(interval)
 
 
 def _check_names(path: Path, files: Sequence[Path]) -> None:
@@ -197,7 +213,15 @@ def _listing(seen: _Seen) -> str:
     )
 
 
-def _check_found(path: Path, pieces: Sequence[_Piece], seen: _Seen, wanted: int | None, symbols: Sequence[str]) -> None:
+def _check_found(
+    path: Path,
+    pieces: Sequence[_Piece],
+    seen: _Seen,
+    wanted: int | None,
+    symbols: Sequence[str],
+    several: bool = False,
+) -> None:
+    """Refuse when what was asked for is not there, or has several intervals unless `several` may be."""
     names = {symbol for symbol, _ in seen}
     for symbol in symbols:
         if symbol not in names:
@@ -206,6 +230,8 @@ def _check_found(path: Path, pieces: Sequence[_Piece], seen: _Seen, wanted: int 
     if not pieces:
         of = f" of {', '.join(symbols)}" if symbols else ""
         raise DataError(f"{path}: no bars{of} at interval {format_interval(wanted or 0)}; there are {_listing(asked)}")
+    if several:
+        return
     if len({piece.interval for piece in pieces}) > 1:
         raise _several_intervals(path, {(piece.symbol, piece.interval) for piece in pieces})
     loaded = {piece.symbol for piece in pieces}
@@ -224,46 +250,50 @@ def _check_known(asset_classes: Mapping[str, str], seen: _Seen) -> None:
 
 
 def _load_file(
-    path: Path, wanted: int | None, symbols: Sequence[str], timezone: str | None, seen: _Seen
+    path: Path,
+    wanted: int | None,
+    symbols: Sequence[str],
+    timezone: str | None,
+    seen: _Seen,
+    refused: list[Refusal] | None,
 ) -> list[_Piece]:
-    """Pieces of the asked symbols and interval; what else the file holds is added to `seen` as far as it is known."""
+    """Pieces of the asked symbols and interval; what else the file holds is added to `seen` as far as it is known.
+
+    A symbol that is refused is added to `refused`, or raises where that is None.
+    """
     named = interval_from_name(path.stem)
     if wanted is not None and named not in (None, wanted):
         seen.add((symbol_from_name(path.stem), named))
         return []
-    table = _open(path)
+    table = open_table(path)
     if "symbol" not in table.columns.index:
-        symbol = table.symbol or symbol_from_name(path.stem)
+        symbol = check_symbol(table.symbol or symbol_from_name(path.stem), path.name)
         if symbols and symbol not in symbols:
             seen.add((symbol, named))
             return []
-        groups = {symbol: _read(table)}
+        groups = {symbol: read_table(table)}
     else:
-        groups = _split_symbols(table, _read(table))
+        groups = split_symbols(table, read_table(table))
     pieces = []
     for symbol, frame in groups.items():
         if symbols and symbol not in symbols:
             seen.add((symbol, named))
             continue
-        piece = _piece(table, symbol, frame, named, wanted, timezone)
+        try:
+            piece = _piece(table, symbol, frame, named, wanted, timezone)
+        except DataError as error:
+            if refused is None:
+                raise
+            refused.append(Refusal(path.name, symbol, str(error)))
+            continue
         seen.add((symbol, piece.interval))
         if wanted in (None, piece.interval):
             pieces.append(piece)
     return pieces
 
 
-def _split_symbols(table: _Table, frame: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    names = frame["symbol"].cast(pl.String)
-    bad = (names.is_null() | ~names.str.contains(r"^[^\p{C}]{1,40}$")).fill_null(True)
-    if bad.any():
-        row = frame.filter(bad)["row"][0]
-        raise DataError(f"{table.path.name}, {table.unit} {row}: symbol is empty, or not 1 to 40 printable characters")
-    groups = frame.with_columns(names.alias("symbol")).partition_by("symbol", as_dict=True, maintain_order=True)
-    return {str(key[0]): group for key, group in groups.items()}
-
-
 def _piece(
-    table: _Table, symbol: str, frame: pl.DataFrame, named: int | None, wanted: int | None, timezone: str | None
+    table: Table, symbol: str, frame: pl.DataFrame, named: int | None, wanted: int | None, timezone: str | None
 ) -> _Piece:
     """Checked bars of one symbol; those of an unwanted interval are told apart before their prices are looked at."""
     file = table.path.name
@@ -288,6 +318,8 @@ def _join(pieces: Sequence[_Piece], asset_classes: Mapping[str, str]) -> Bars:
     """One symbol's bars, from pieces that follow each other in time."""
     ordered = sorted(pieces, key=lambda piece: int(piece.time[0]))
     symbol, interval = ordered[0].symbol, ordered[0].interval
+    if symbol == POOLED:
+        raise DataError(f"{ordered[0].file}: {POOLED} is what reports call all symbols together; rename the symbol")
     for one, other in itertools.pairwise(ordered):
         if other.time[0] <= one.time[-1]:
             raise DataError(
@@ -307,91 +339,3 @@ def _join(pieces: Sequence[_Piece], asset_classes: Mapping[str, str]) -> Bars:
         source=", ".join(files) if len(files) <= 3 else f"{files[0]} to {files[-1]} ({len(files)} files)",
         **values,
     )
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever a broken file makes the readers raise into a `DataError`."""
-    try:
-        yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError, csv.Error) as error:
-        reason = str(error).strip().split("\n")[0][:200]
-        raise DataError(f"{path.name}: cannot be read: {reason}") from error
-
-
-def _open(path: Path) -> _Table:
-    """Head of a file: column names and where the fields are."""
-    size = path.stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise DataError(f"{path.name}: {size / 2**30:.1f} GiB; files over 4 GiB are not read, split it by time")
-    if size == 0:
-        raise DataError(f"{path.name}: the file is empty")
-    return _open_parquet(path) if path.suffix.lower() in PARQUET_SUFFIXES else _open_csv(path)
-
-
-def _open_parquet(path: Path) -> _Table:
-    lazy = pl.scan_parquet(path, glob=False)
-    names = tuple(lazy.collect_schema().names())
-    rows = lazy.select(pl.len()).collect().item()
-    if rows > MAX_ROWS:
-        raise DataError(f"{path.name}: {rows} rows; files over {MAX_ROWS} rows are not read, split it by time")
-    return _Table(path, names, find_columns(names, path.name))
-
-
-def _open_csv(path: Path) -> _Table:
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-    if head.startswith(_COMPRESSED):
-        raise DataError(f"{path.name}: the file is compressed; unpack it first")
-    encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf8"
-    text = head.decode("utf-16" if encoding == "utf-16" else "utf-8-sig", "replace")
-    lines = text.split("\n")[:3]
-    if "\0" in lines[0]:
-        raise DataError(f"{path.name}: not a text file")
-    separator = max(",\t;|", key=lines[0].count)
-    layout = csv_layout([row or [""] for row in csv.reader(lines, delimiter=separator)], path.name)
-    columns = find_columns(layout.names, path.name)
-    return _Table(path, layout.names, columns, layout.header_lines, layout.symbol, separator, encoding)
-
-
-def _read(table: _Table) -> pl.DataFrame:
-    """The fields' columns under the fields' names, and `row`, the number of each row in the file."""
-    if table.unit == "line":
-        return _read_csv(table)
-    fields = [pl.col(table.names[i]).alias(field) for field, i in table.columns.index.items()]
-    return pl.scan_parquet(table.path, glob=False).select(fields).with_row_index("row").collect()
-
-
-def _read_csv(table: _Table) -> pl.DataFrame:
-    by_position = sorted(table.columns.index.items(), key=lambda item: item[1])
-    try:
-        # The header is read as a row too, so that the index of a row is its line in the file, blank lines included.
-        frame = pl.read_csv(
-            table.path,
-            has_header=False,
-            infer_schema=False,
-            columns=[i for _, i in by_position],
-            separator=table.separator,
-            encoding=table.encoding,
-            glob=False,
-        )
-    except pl.exceptions.ComputeError:
-        _check_lines(table)
-        raise
-    frame.columns = fields = [field for field, _ in by_position]
-    cells = pl.col(fields).str.strip_chars()
-    return (
-        frame.with_row_index("row", offset=1)
-        .slice(table.header_lines)
-        .with_columns(pl.when(cells != "").then(cells))
-        .filter(~pl.all_horizontal(pl.col(fields).is_null()))
-    )
-
-
-def _check_lines(table: _Table) -> None:
-    """Refuse the first line that has more cells than the header; polars does not say which it is."""
-    with table.path.open(encoding=table.encoding, errors="replace", newline="") as text:
-        for cells in (reader := csv.reader(text, delimiter=table.separator)):
-            if len(cells) > len(table.names):
-                where = f"{table.path.name}, line {reader.line_num}"
-                raise DataError(f"{where}: {len(cells)} cells where the header has {len(table.names)}")

@@ -161,8 +161,23 @@ def _local(time: np.ndarray, timezone: str) -> pl.Series:
 
 def utc_offset_seconds(time: np.ndarray, timezone: str) -> np.ndarray:
     """Seconds (T,) int64 to add to each UTC second of `time` (T,) to get the local wall clock of `timezone`."""
+    time = np.asarray(time, np.int64)
+    day = time // DAY
+    span = int(day.max() - day.min()) + 2 if len(day) else 0
+    if span > len(day):
+        return _exact_offset(time, timezone)
+    # An offset that is the same at both ends of a UTC day holds throughout; looking up days instead of bars is ten
+    # times faster for a million minutes.
+    ends = _exact_offset((day.min() + np.arange(span)) * DAY, timezone)
+    offset = ends[day - day.min()]
+    change = np.flatnonzero(offset != ends[day - day.min() + 1])
+    offset[change] = _exact_offset(time[change], timezone)
+    return offset
+
+
+def _exact_offset(time: np.ndarray, timezone: str) -> np.ndarray:
     wall = _local(time, timezone).dt.replace_time_zone(None).dt.epoch("s")
-    return wall.to_numpy().astype(np.int64) - np.asarray(time, np.int64)
+    return wall.to_numpy().astype(np.int64) - time
 
 
 def local_fields(time: np.ndarray, timezone: str) -> dict[str, np.ndarray]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxppo.config.schema import ASSET_CLASSES, Config, EnvConfig
+from jaxppo.config.schema import ASSET_CLASSES, Config, DataConfig, EnvConfig
 from jaxppo.errors import ConfigError, DataError, nearest
 from jaxppo.market.bars import Bars, data_hash
 from jaxppo.market.calendar import bars_per_year
+from jaxppo.market.doubts import in_brief, inspect_all
 from jaxppo.market.features import FeatureTable, compute_features, feature_hash
 from jaxppo.market.quality import format_time
 from jaxppo.market.splits import SPLITS, SplitRange, cutoff_times, split_ranges, whole_range
@@ -45,7 +48,16 @@ class Market:
     feature_hash: str
     min_bars: int
     data_hash: str
-    warnings: tuple[str, ...]
+    split_warnings: tuple[str, ...]
+    check_arguments: str | None  # of `jaxppo.data`, to look at the same bars; None where they are of no file
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know before training: doubts about the bars, in brief, then about the splits.
+
+        Made when first asked for: checks build hundreds of markets and ask none of them.
+        """
+        return (*in_brief(inspect_all(self.bars), self.check_arguments), *self.split_warnings)
 
 
 @dataclass(frozen=True)
@@ -182,8 +194,17 @@ def _market(
         feature_hash=feature_hash(table.names, config.features.scale_window),
         min_bars=table.min_bars,
         data_hash=data_hash(bars),
-        warnings=tuple(warnings),
+        split_warnings=tuple(warnings),
+        check_arguments=_check_arguments(config.data),
     )
+
+
+def _check_arguments(data: DataConfig) -> str | None:
+    """What `python -m jaxppo.data check` takes to look at the same bars; None for the embedded market."""
+    if data.data is None:
+        return None
+    given = {"--interval": data.interval, "--timezone": data.timezone}
+    return shlex.join([data.data, *(word for flag, value in given.items() if value for word in (flag, value))])
 
 
 def _tables(bars: Sequence[Bars], config: Config) -> list[FeatureTable]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +41,14 @@ def load_decisions(path: str | Path, n_bars: int) -> Decisions:
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for, a device read for ever
+            raise DataError(f"{path}: not a regular file; give a CSV file of decisions")
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
             header = [cell.strip().lower() for cell in next(reader, [])]
             order = _check_header(header, path.name)
-            rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+            filled = ((reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells))
+            rows = list(islice(filled, n_bars + 1))  # of more rows than bars, one among these is refused below
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; give a CSV file of decisions") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -66,7 +70,7 @@ def _check_header(header: list[str], file: str) -> str:
     """The column that holds the orders."""
     for i, name in enumerate(header):
         if name not in _COLUMNS:
-            raise DataError(f"{file}, line 1: unknown column {name!r}; {nearest(name, _COLUMNS)}")
+            raise DataError(f"{file}, line 1: unknown column {name[:40]!r}; {nearest(name[:40], _COLUMNS)}")
         if name in header[:i]:
             raise DataError(f"{file}, line 1: column {name!r} stands twice")
     orders = [name for name in ORDERS if name in header]

@@ -50,6 +50,17 @@ def format_time(seconds: int) -> str:
     return (_EPOCH + timedelta(seconds=int(seconds))).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+_LOCAL_TIMES = "clocks went back that hour, so these are local times: say where with --timezone, or write UTC"
+
+
+def _clock_goes_back(seconds: int) -> bool:
+    """Whether clocks in the USA (first Sunday of November) or Europe (last of October) repeat that hour."""
+    when = _EPOCH + timedelta(seconds=int(seconds))
+    american = when.month == 11 and when.day <= 7 and when.hour == 1
+    european = when.month == 10 and when.day >= 25 and 1 <= when.hour <= 3
+    return when.weekday() == 6 and (american or european)
+
+
 def refuse(bad: np.ndarray, origin: Origin, reason: Callable[[int], str]) -> None:
     """Raise a `DataError` with `reason(i)` for the first row i where `bad` (T,) bool holds, and count the others."""
     index = int(np.argmax(bad)) if len(bad) else 0
@@ -100,16 +111,24 @@ def check_times(time: np.ndarray, values: Mapping[str, np.ndarray], origin: Orig
     refuse(
         after_first,
         origin,
-        lambda i: f"timestamp {format_time(time[i])} repeats {origin.unit} {origin.rows[i - 1]}; keep one bar a time",
+        lambda i: (
+            f"timestamp {format_time(time[i])} repeats {origin.unit} {origin.rows[i - 1]}; "
+            + (_LOCAL_TIMES if _clock_goes_back(time[i]) else "keep one bar a time")
+        ),
     )
     newest_first = len(step) > 0 and bool((step < 0).all())
-    advice = "the file is newest first, reverse it" if newest_first else "sort the file by time"
+
+    def advice(i: int) -> str:
+        if newest_first:
+            return "the file is newest first, reverse it"
+        return _LOCAL_TIMES if step[i - 1] >= -3_600 and _clock_goes_back(time[i]) else "sort the file by time"
+
     refuse(
         np.concatenate(([False], step < 0)),
         origin,
         lambda i: (
             f"timestamp {format_time(time[i])} comes before {format_time(time[i - 1])} of "
-            f"{origin.unit} {origin.rows[i - 1]}; bars must be oldest first: {advice}"
+            f"{origin.unit} {origin.rows[i - 1]}; bars must be oldest first: {advice(i)}"
         ),
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import yaml
 
+from jaxppo.config.presets import parse_yaml
 from jaxppo.errors import RunDirectoryError
 
 POOLED = "POOLED"
@@ -84,7 +85,7 @@ def load_run(run_dir: Path) -> RunData:
     metrics = run_dir / "metrics.csv"
     return RunData(
         name=run_dir.resolve().name,
-        config=_mapping(run_dir / "config.yaml", yaml.safe_load),
+        config=_mapping(run_dir / "config.yaml", parse_yaml),
         manifest=_mapping(run_dir / "manifest.json", json.loads),
         metrics=_numbers(metrics, METRIC_COLUMNS, text=()) if metrics.is_file() else pl.DataFrame(),
         best=_evaluation(run_dir / "validation", "best"),
@@ -179,5 +180,5 @@ def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
 def _read(path: Path, read: Callable[[Path], T]) -> T:
     try:
         return read(path)
-    except (OSError, ValueError, yaml.YAMLError, pl.exceptions.PolarsError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, pl.exceptions.PolarsError) as error:
         raise RunDirectoryError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error

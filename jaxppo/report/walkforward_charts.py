@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
+from jaxppo.config.presets import parse_yaml
 from jaxppo.report import canvas
 from jaxppo.report.rundata import RunData, times, values
 from jaxppo.report.style import BENCHMARK, BLACK, GREY, ORANGE, POLICY, SKY
@@ -55,7 +55,7 @@ def load_walkforward(folder: Path, name: str) -> WalkforwardData:
         name=name,
         summary=json.loads((folder / "summary.json").read_text(encoding="utf-8")),
         manifest=json.loads((folder / "manifest.json").read_text(encoding="utf-8")),
-        config=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+        config=parse_yaml((folder / "config.yaml").read_text(encoding="utf-8")),
         folds=pl.read_csv(folder / "folds.csv", infer_schema_length=None),
         symbols=pl.read_csv(folder / "symbols.csv", schema_overrides={"fold": pl.String, "symbol": pl.String}),
         equity=pl.read_parquet(folder / "equity.parquet"),

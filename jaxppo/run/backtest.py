@@ -276,7 +276,7 @@ def backtest_run(options: BacktestOptions) -> Path:
     enable_compilation_cache()
     prepared = prepare(options)
     out = options.out or options.run_dir / FOLDER / f"{options.split}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    console = Console()
+    console = Console(markup=False)  # names of symbols and files are not ours
     with whole_folder(out) as folder:
         done, compile_seconds, run_seconds = compute(prepared)
         policy = prepared.policy

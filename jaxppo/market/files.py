@@ -1,0 +1,262 @@
+"""Parquet and CSV files as tables of the fields that bars need. The only place where market data is read from disk.
+
+A file is somebody else's: its size, shape and kind are looked at before it is read, nothing in it is executed or
+followed, and whatever it makes the readers raise becomes a `DataError`.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from jaxppo.config.check import refuse_url
+from jaxppo.errors import DataError
+from jaxppo.market.formats import Columns, csv_layout, find_columns
+
+PARQUET_SUFFIXES = (".parquet", ".pq")
+CSV_SUFFIXES = (".csv", ".tsv")
+SUFFIXES = PARQUET_SUFFIXES + CSV_SUFFIXES
+ARCHIVE_SUFFIXES = (".gz", ".zip", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".7z", ".rar")
+MAX_FILE_BYTES = 4 * 2**30
+MAX_ROWS = 250_000_000
+MAX_COLUMNS = 1_000
+"""Bounds on what is read at all: compression and empty lines let a small file ask for more memory than there is."""
+MAX_SYMBOLS = 20_000
+MAX_SYMBOL_LENGTH = 40
+_BYTES_PER_VALUE = {"row": 32, "line": 64}
+"""Memory at the peak, from the readers' copies: numbers of a Parquet file, text of a CSV file."""
+_HEAD_BYTES = 65_536
+_CHUNK_BYTES = 2**24
+_COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"x\x01", b"x\x9c", b"x\xda")
+"""gzip, zip, Zstandard, bzip2, xz and zlib: polars would unpack some of them without being asked."""
+_SYMBOL = rf"^[^\p{{C}}=+@\-][^\p{{C}}]{{0,{MAX_SYMBOL_LENGTH - 1}}}$"
+_SYMBOL_RULE = f"it must be 1 to {MAX_SYMBOL_LENGTH} printable characters and begin with none of = + - @ (a formula)"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file whose head has been read."""
+
+    path: Path
+    names: tuple[str, ...]
+    columns: Columns
+    header_lines: int = 0
+    symbol: str | None = None  # where the header names one
+    separator: str = ","
+    encoding: str = "utf8"
+
+    @property
+    def unit(self) -> str:
+        return "row" if self.path.suffix.lower() in PARQUET_SUFFIXES else "line"
+
+
+def bar_files(path: Path) -> list[Path]:
+    """The file itself, or the bar files of a folder (not of its subfolders), by name.
+
+    Raises:
+        DataError: nothing there, or something that is called a bar file and is none, such as a pipe or a folder.
+    """
+    refuse_url(str(path), "data")
+    try:
+        if path.is_dir():
+            files = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and f.name[0] != ".")
+            if not files:
+                raise DataError(f"{path}: the folder holds no {', '.join(SUFFIXES)} file")
+        elif path.is_file() or path.exists():
+            files = [path]
+            if path.suffix.lower() not in (*SUFFIXES, ".txt"):
+                raise DataError(f"{path}: not a bar file; give a Parquet or CSV file ({', '.join(SUFFIXES)})")
+        else:
+            where = str(path) if str(path).isprintable() else repr(str(path))
+            raise DataError(f"{where}: no such file or folder; give a Parquet or CSV file of bars, or a folder of them")
+    except OSError as error:
+        raise DataError(f"{str(path)[:200]}: cannot be read: {error.strerror}") from error
+    return files
+
+
+def unread_archives(path: Path) -> list[str]:
+    """Names of compressed files and archives that stand beside the bar files of a folder and are left alone."""
+    if not path.is_dir():
+        return []
+    return sorted(f.name for f in path.iterdir() if f.suffix.lower() in ARCHIVE_SUFFIXES and f.name[0] != ".")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever a broken file makes the readers raise into a `DataError`, and nothing else onto the terminal."""
+    try:
+        with _panics_unseen():
+            yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError, csv.Error) as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        raise DataError(f"{path.name}: cannot be read: {reason}") from error
+    except MemoryError as error:
+        raise DataError(f"{path.name}: cannot be read: there is not enough memory; split it by time") from error
+
+
+@contextmanager
+def _panics_unseen() -> Iterator[None]:
+    """Hold back what is written to stderr, and drop it where polars panics and fails.
+
+    A panic is raised as an error, but each thread that it passes through prints a stack of its own first.
+    """
+    try:
+        stderr = os.dup(2)
+    except OSError:  # a process without one has nothing to hold back
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(held.fileno(), 2)
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            said = held.read()
+            if said and not (failed and b"panicked at" in said):
+                os.write(2, said)
+
+
+def open_table(path: Path) -> Table:
+    """Head of a file: column names and where the fields are."""
+    if not path.name.isprintable():
+        raise DataError(f"{path.name!r}: rename the file, its name has characters that cannot be shown")
+    if not path.is_file():
+        raise DataError(f"{path.name}: not a regular file, although it is called one; remove or rename it")
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise DataError(f"{path.name}: {size / 2**30:.1f} GiB; files over 4 GiB are not read, split it by time")
+    if size == 0:
+        raise DataError(f"{path.name}: the file is empty")
+    return _open_parquet(path) if path.suffix.lower() in PARQUET_SUFFIXES else _open_csv(path)
+
+
+def read_table(table: Table) -> pl.DataFrame:
+    """The fields' columns under the fields' names, and `row`, the number of each row in the file."""
+    if table.unit == "line":
+        return _read_csv(table)
+    fields = [pl.col(table.names[i]).alias(field) for field, i in table.columns.index.items()]
+    return pl.scan_parquet(table.path, glob=False).select(fields).with_row_index("row").collect()
+
+
+def check_symbol(symbol: str, file: str) -> str:
+    """`symbol`, of a file's name or head, or a `DataError` where it cannot be one."""
+    if not pl.Series([symbol]).str.contains(_SYMBOL)[0]:
+        raise DataError(f"{file}: symbol {symbol[:60]!r}: {_SYMBOL_RULE}")
+    return symbol
+
+
+def split_symbols(table: Table, frame: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """The rows of each symbol of a symbol column, in their order."""
+    names = frame["symbol"].cast(pl.String)
+    bad = (names.is_null() | ~names.str.contains(_SYMBOL)).fill_null(True)
+    if bad.any():
+        where, name = frame.filter(bad)["row"][0], names.filter(bad)[0]
+        found = "is empty" if name is None else repr(name[:60])
+        raise DataError(f"{table.path.name}, {table.unit} {where}: symbol {found}: {_SYMBOL_RULE}")
+    if (n := names.n_unique()) > MAX_SYMBOLS:
+        raise DataError(f"{table.path.name}: {n:,} symbols; files of over {MAX_SYMBOLS:,} are not read, split it")
+    groups = frame.with_columns(names.alias("symbol")).partition_by("symbol", as_dict=True, maintain_order=True)
+    return {str(key[0]): group for key, group in groups.items()}
+
+
+def _check_size(path: Path, unit: str, rows: int, fields: int) -> None:
+    """Refuse more rows than are ever read, or than this machine can hold."""
+    if rows > MAX_ROWS:
+        raise DataError(f"{path.name}: {rows} rows; files over {MAX_ROWS} rows are not read, split it by time")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if (needed := rows * fields * _BYTES_PER_VALUE[unit]) > memory:
+        raise DataError(
+            f"{path.name}: {rows:,} rows take about {needed / 2**30:.0f} GiB to read and this machine has"
+            f" {memory / 2**30:.0f} GiB of memory; split it by time"
+        )
+
+
+def _open_parquet(path: Path) -> Table:
+    lazy = pl.scan_parquet(path, glob=False)
+    schema = lazy.collect_schema()
+    names = tuple(schema.names())
+    if len(names) > MAX_COLUMNS:
+        raise DataError(f"{path.name}: {len(names):,} columns; files of over {MAX_COLUMNS:,} are not read")
+    columns = find_columns(names, path.name)
+    for field, i in columns.index.items():
+        if schema[names[i]].is_nested() or schema[names[i]] in (pl.Binary, pl.Object):
+            raise DataError(f"{path.name}: column {names[i]!r} holds {str(schema[names[i]])[:60]}, which is no {field}")
+    _check_size(path, "row", lazy.select(pl.len()).collect().item(), len(columns.index))
+    return Table(path, names, columns)
+
+
+def _open_csv(path: Path) -> Table:
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        if head.startswith(_COMPRESSED):
+            raise DataError(f"{path.name}: the file is compressed; unpack it first")
+        utf16 = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = head.decode("utf-16" if utf16 else "utf-8-sig", "replace")
+        lines = text.split("\n")[:3]
+        if "\0" in lines[0]:
+            raise DataError(f"{path.name}: not a text file")
+        if len(lines) == 1 and len(head) == _HEAD_BYTES:
+            raise DataError(
+                f"{path.name}: the first line is longer than {_HEAD_BYTES:,} characters; bars have few columns"
+            )
+        separator = max(",\t;|", key=lines[0].count)
+        if lines[0].count(separator) >= MAX_COLUMNS:
+            raise DataError(f"{path.name}: over {MAX_COLUMNS:,} columns; such files are not read")
+        layout = csv_layout([row or [""] for row in csv.reader(lines, delimiter=separator)], path.name)
+        columns = find_columns(layout.names, path.name)
+        ends = head.count(b"\n")
+        while chunk := file.read(_CHUNK_BYTES):
+            ends += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) == ord("\n")))
+    _check_size(path, "line", ends, len(columns.index))
+    encoding = "utf-16" if utf16 else "utf8"
+    return Table(path, layout.names, columns, layout.header_lines, layout.symbol, separator, encoding)
+
+
+def _read_csv(table: Table) -> pl.DataFrame:
+    by_position = sorted(table.columns.index.items(), key=lambda item: item[1])
+    try:
+        # The header is read as a row too, so that the index of a row is its line in the file, blank lines included.
+        frame = pl.read_csv(
+            table.path,
+            has_header=False,
+            infer_schema=False,
+            columns=[i for _, i in by_position],
+            separator=table.separator,
+            encoding=table.encoding,
+            glob=False,
+        )
+    except pl.exceptions.ComputeError:
+        _check_lines(table)
+        raise
+    frame.columns = fields = [field for field, _ in by_position]
+    cells = pl.col(fields).str.strip_chars()
+    return (
+        frame.with_row_index("row", offset=1)
+        .slice(table.header_lines)
+        .with_columns(pl.when(cells != "").then(cells))
+        .filter(~pl.all_horizontal(pl.col(fields).is_null()))
+    )
+
+
+def _check_lines(table: Table) -> None:
+    """Refuse the first line that has more cells than the header; polars does not say which it is."""
+    with table.path.open(encoding=table.encoding, errors="replace", newline="") as text:
+        for cells in (reader := csv.reader(text, delimiter=table.separator)):
+            if len(cells) > len(table.names):
+                where = f"{table.path.name}, line {reader.line_num}"
+                raise DataError(f"{where}: {len(cells)} cells where the header has {len(table.names)}")
