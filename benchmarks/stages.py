@@ -94,7 +94,7 @@ def stages_of(spec: TrainSpec, tape: Tape, state: TrainState, hyper: Hyper) -> d
         return collect(agent, spec.env, state.params, tape, state.paths, state.accounts, key, n_steps, field)
 
     def encode(state: TrainState, tape: Tape) -> Any:
-        return agent.encode(state.params, path_windows(tape, state.paths, field, n_steps + 1))
+        return agent.encode(state.params, path_windows(tape, state.paths, field, n_steps + 1)[0])
 
     _, played, _ = jax.jit(rollout)(state, tape)
     advantage, target = jax.jit(lambda r: rollout_advantages(r, hyper))(played)

@@ -143,6 +143,7 @@ def test_a_run_ends_well_and_quietly(run):
 
 def test_a_run_directory_is_complete(run):
     assert sorted(p.name for p in run.path.iterdir()) == [
+        "alarms.json",
         "checkpoints",
         "config.yaml",
         "gate.json",

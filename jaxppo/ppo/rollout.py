@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxppo.agent.policy import Agent, Distribution, Params, distribution
-from jaxppo.env.account import AccountState, open_account
+from jaxppo.env.account import AccountState
 from jaxppo.env.rewards import saturation_bound
 from jaxppo.env.trading import EnvSpec, StepResult, observe_account, step_account
 from jaxppo.market.tape import (
@@ -24,6 +24,7 @@ from jaxppo.market.tape import (
     take_windows,
 )
 from jaxppo.ppo.advantages import counterfactual
+from jaxppo.ppo.guard import broken_accounts, restart_accounts
 from jaxppo.ppo.loss import path_mask
 
 
@@ -88,9 +89,16 @@ def advance_paths(
     return jax.tree.map(lambda new, old: jnp.where(ended, new, old), fresh, moved), ended
 
 
-def path_windows(tape: Tape, paths: PathState, receptive_field: int, n_bars: int) -> jax.Array:
-    """Features that encode `n_bars` decisions of each path: (P, R - 1 + n_bars, F)."""
-    return take_windows(tape, paths.symbol, paths.t - (receptive_field - 1), receptive_field - 1 + n_bars)
+def path_windows(tape: Tape, paths: PathState, receptive_field: int, n_bars: int) -> tuple[jax.Array, jax.Array]:
+    """Features that encode `n_bars` decisions of each path.
+
+    Returns:
+      (P, R - 1 + n_bars, F), 0 where the Tape is not finite: a sample without weight would not silence a NaN, in the
+      gradient least of all. And a (P,) bool: all features of the path are finite.
+    """
+    windows = take_windows(tape, paths.symbol, paths.t - (receptive_field - 1), receptive_field - 1 + n_bars)
+    finite = jnp.isfinite(windows)
+    return jnp.where(finite, windows, 0.0), finite.all(axis=(1, 2))
 
 
 def _path_steps(tape: Tape, paths: PathState, n_steps: int) -> tuple[MarketStep, jax.Array]:
@@ -184,19 +192,21 @@ def collect(
       counterfactual_gamma: discount of counterfactual advantages; None where there are none.
 
     Returns:
-      The accounts after the last bar (ruined lanes restarted), the rollout, and scalar metrics.
+      The accounts after the last bar (ruined lanes restarted), the rollout, and scalar metrics. A step whose reward,
+      account or features are not finite is bad: it ends its episode with the reward that its value expected, so that
+      advantage and value error are 0, and a broken account is restarted.
     """
-    market = agent.encode(params, path_windows(tape, paths, receptive_field, n_steps + 1))
-    market = jnp.swapaxes(market, 0, 1)  # (T + 1, P, H)
+    windows, clean = path_windows(tape, paths, receptive_field, n_steps + 1)
+    market = jnp.swapaxes(agent.encode(params, windows), 0, 1)  # (T + 1, P, H)
+    unclean = jnp.expand_dims(~clean, -1)
     steps, closes = _path_steps(tape, paths, n_steps)
     allow_short = tape.allow_short[paths.symbol]
     costs = jax.tree.map(lambda c: jnp.expand_dims(c[paths.symbol], -1), tape.costs)
-    fresh = open_account(jnp.ones_like(accounts.equity))
     log_n_actions = math.log(spec.actions.n_actions)
 
     def play(
         accounts: AccountState, x: tuple[MarketStep, jax.Array, jax.Array, jax.Array, jax.Array]
-    ) -> tuple[AccountState, tuple[Transition, dict[str, jax.Array]]]:
+    ) -> tuple[AccountState, tuple[Transition, dict[str, jax.Array], dict[str, jax.Array]]]:
         step, close, encoded, next_encoded, index = x
         vector = observe_account(accounts, close, spec.config)
         logits, value = agent.decide(params, encoded, vector)
@@ -204,8 +214,13 @@ def collect(
         action = policy.sample(jax.random.uniform(jax.random.fold_in(key, index), value.shape))
         entropy = policy.entropy() / log_n_actions
         after, result = step_account(accounts, action, step, costs, jnp.expand_dims(allow_short, -1), spec, entropy)
-        ruined = result.record.ruined
-        after = jax.tree.map(lambda new, old: jnp.where(ruined, new, old), fresh, after)
+        broken = broken_accounts(after)
+        bad = broken | unclean | ~jnp.isfinite(result.reward)
+        result = result._replace(
+            reward=jnp.where(bad, 0.0, result.reward),
+            components=jax.tree.map(lambda c: jnp.where(bad, 0.0, c), result.components),
+        )
+        ended = result.record.ruined | broken
         every = None
         if counterfactual_gamma is not None:
             every = every_action(
@@ -220,11 +235,18 @@ def collect(
                 policy,
                 counterfactual_gamma,
             )
-        kept = Transition(vector, action, policy.log_prob(action), value, result.reward, ruined, every)
-        return after, (kept, _step_metrics(result, spec, action))
+            known = ~bad & jnp.isfinite(every.advantage).all(-1)
+            every = every._replace(advantage=jnp.where(jnp.expand_dims(known, -1), every.advantage, 0.0))
+        reward = jnp.where(bad, value, result.reward)
+        kept = Transition(vector, action, policy.log_prob(action), value, reward, ended | bad, every)
+        counts = {"bad_samples": bad, "broken_accounts": broken}
+        counts = jax.tree.map(lambda x: x.astype(jnp.float32).sum(), counts)
+        return restart_accounts(after, ended), (kept, _step_metrics(result, spec, action), counts)
 
     xs = (steps, closes[:-1], market[:-1], market[1:], jnp.arange(n_steps))
-    accounts, (transitions, metrics) = jax.lax.scan(play, accounts, xs)
+    accounts = restart_accounts(accounts, broken_accounts(accounts))
+    accounts, (transitions, metrics, counts) = jax.lax.scan(play, accounts, xs)
     last_vector = observe_account(accounts, closes[-1], spec.config)
     _, last_value = agent.decide(params, market[-1], last_vector)
-    return accounts, Rollout(transitions, last_value), jax.tree.map(jnp.mean, metrics)
+    metrics = jax.tree.map(jnp.mean, metrics) | jax.tree.map(jnp.sum, counts)
+    return accounts, Rollout(transitions, last_value), metrics

@@ -11,15 +11,17 @@ import optax
 
 from jaxppo.agent.policy import Agent, Params
 from jaxppo.config.schema import Config
-from jaxppo.env.account import AccountState, open_account
+from jaxppo.env.account import AccountState
 from jaxppo.env.trading import EnvSpec
 from jaxppo.market.tape import Tape
 from jaxppo.ppo.advantages import gae
+from jaxppo.ppo.guard import Guard, Learned, guard_update, restart_accounts
 from jaxppo.ppo.loss import Batch, Hyper, Samples, ppo_loss
 from jaxppo.ppo.rollout import PathState, Rollout, advance_paths, collect, path_windows
 from jaxppo.ppo.schedule import entropy_coefficient, per_gradient_step, warmup_cosine
 
 ADAM_EPS = 1e-5
+ADAM = 1  # its place in the chain, and so in the optimizer's state
 
 
 class TrainState(NamedTuple):
@@ -31,6 +33,7 @@ class TrainState(NamedTuple):
     accounts: AccountState  # (P, L)
     key: jax.Array  # key data; draws are functions of (key, update, env), so it never changes
     update: jax.Array  # () int32: updates done; env steps would overflow int32 at 2.1e9
+    guard: Guard  # the last good parameters, to go back to
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def gradient_step(
         return jax.tree.map(lambda n, o: jnp.where(apply, n, o), new, old)
 
     clip, _, schedule, scale = after
-    kept = (clip, choose(after[1], learner.opt_state[1]), schedule, scale)
+    kept = (clip, choose(after[ADAM], learner.opt_state[ADAM]), schedule, scale)
     skipped = learner.skipped + (~finite).astype(jnp.int32)
     metrics = {**aux._asdict(), "grad_norm": norm}
     return Learner(choose(params, learner.params), kept, stopped, skipped), metrics
@@ -104,7 +107,7 @@ def minibatch(tape: Tape, paths: PathState, samples: Samples, chosen: jax.Array,
     """The paths `chosen` (p,) of a rollout; features are looked up again, never stored."""
     some = PathState(*(x[chosen] for x in paths))
     return Batch(
-        features=path_windows(tape, some, spec.receptive_field, spec.config.budget.n_steps),
+        features=path_windows(tape, some, spec.receptive_field, spec.config.budget.n_steps)[0],
         allow_short=tape.allow_short[some.symbol],
         samples=jax.tree.map(lambda x: x[:, chosen], samples),
     )
@@ -127,7 +130,8 @@ def learn(
 
     learner = Learner(state.params, state.opt_state, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
     learner, metrics = jax.lax.scan(step, learner, chosen)
-    means = jax.tree.map(jnp.mean, metrics)
+    finite = jnp.isfinite(metrics["grad_norm"])  # the skipped steps are counted, and would hide what the others did
+    means = jax.tree.map(lambda x: jnp.mean(x, where=finite), metrics)
     means["skipped_steps"] = learner.skipped.astype(jnp.float32)
     means["entropy_coefficient"] = coefficient
     return learner.params, learner.opt_state, means
@@ -149,7 +153,8 @@ def rollout_advantages(rollout: Rollout, hyper: Hyper) -> tuple[jax.Array, jax.A
 
 def update(state: TrainState, tape: Tape, spec: TrainSpec, hyper: Hyper) -> tuple[TrainState, dict[str, jax.Array]]:
     """One PPO update: the next state and its scalar metrics."""
-    budget, episode = spec.config.budget, spec.config.env.episode_steps
+    budget, ppo, episode = spec.config.budget, spec.config.ppo, spec.config.env.episode_steps
+    hyper = hyper._replace(learning_rate=hyper.learning_rate * state.guard.scale)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.update)
     act, shuffle, restart = jax.random.split(key, 3)
     accounts, rollout, metrics = collect(
@@ -162,7 +167,7 @@ def update(state: TrainState, tape: Tape, spec: TrainSpec, hyper: Hyper) -> tupl
         act,
         budget.n_steps,
         spec.receptive_field,
-        hyper.gamma if spec.config.ppo.advantages == "counterfactual" else None,
+        hyper.gamma if ppo.advantages == "counterfactual" else None,
     )
     advantage, target = rollout_advantages(rollout, hyper)
     steps = rollout.steps
@@ -171,9 +176,13 @@ def update(state: TrainState, tape: Tape, spec: TrainSpec, hyper: Hyper) -> tupl
     else:  # the lambda-return stays the value's target
         samples = Samples(steps.account, None, steps.every.log_prob, steps.value, steps.every.advantage, target)
     params, opt_state, learned = learn(state, samples, tape, shuffle, spec, hyper)
+    before, after = (Learned(p, o[ADAM]) for p, o in ((state.params, state.opt_state), (params, opt_state)))
+    bad = 2 * learned["skipped_steps"] >= spec.config.gradient_steps
+    kept, guard, back = guard_update(state.guard, before, after, bad, ppo.rollback_after, ppo.rollback_factor)
+    opt_state = (*opt_state[:ADAM], kept.moments, *opt_state[ADAM + 1 :])
     paths, ended = advance_paths(tape, state.paths, restart, budget.n_steps, episode)
-    fresh = open_account(jnp.ones_like(accounts.equity))
-    accounts = jax.tree.map(lambda new, old: jnp.where(jnp.expand_dims(ended, -1), new, old), fresh, accounts)
+    accounts = restart_accounts(accounts, jnp.expand_dims(ended, -1))
     metrics |= learned | {"explained_variance": explained_variance(steps.value, target)}
     metrics["learning_rate"] = hyper.learning_rate * warmup_cosine(budget.n_updates)(state.update)
-    return TrainState(params, opt_state, paths, accounts, state.key, state.update + 1), metrics
+    metrics |= {"rollbacks": back.astype(jnp.float32), "learning_rate_scale": guard.scale}
+    return TrainState(kept.params, opt_state, paths, accounts, state.key, state.update + 1, guard), metrics

@@ -21,6 +21,7 @@ from jaxppo.market.tape import Tape
 from jaxppo.ppo.loss import Hyper
 from jaxppo.ppo.program import Program, SegmentOutput, TapeSpec, make_train
 from jaxppo.ppo.update import TrainState, hyper_from
+from jaxppo.run.alarms import AlarmLog
 from jaxppo.run.artifacts import write_validation
 from jaxppo.run.checkpoint import CheckpointInfo, CheckpointWriter, restore_policy
 from jaxppo.run.directory import MetricsCsv
@@ -122,6 +123,7 @@ class Trainer:
     def run(self, state: TrainState, at: Progress, display: Display) -> Finished:
         """Train to the end, validate, save; returns the totals."""
         self._metrics.keep_until(at.update if at.update else -1)
+        self._alarms = AlarmLog(self._run_dir, self._actions.labels, at.update)
         out: SegmentOutput | None = None
         for length in segment_lengths(self._config, at.update):
             state, out, at = self._segment(state, at, length, display)
@@ -152,6 +154,8 @@ class Trainer:
         self._events.segment(after.update, length, rows, row, self._config.batch_steps)
         self._checkpoints.save(state, self._info(after))
         display.segment(after.update, speed, validation_line(row))
+        for line in self._alarms.add(row):
+            display.say(line)
         return state, out, after
 
     def _progress(self, at: Progress, length: int, seconds: float, fitness: float) -> Progress:
