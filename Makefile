@@ -7,7 +7,7 @@ ARGS ?=
 # Test processes; compilation takes most of the time, and one core each.
 WORKERS ?= 2
 
-.PHONY: train test test-slow smoke check format bench clean
+.PHONY: train test test-slow test-plan smoke check format bench clean
 
 train: $(VENV)/.run
 	$(BIN)/python -m jaxppo.train --preset quick_test $(ARGS)
@@ -17,6 +17,18 @@ test: check
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(ARGS)
+
+# The planner against XLA's own CUDA compiler (223 MB, apart from the rest): no GPU is needed, none is used.
+test-plan: $(VENV)/.test $(VENV)/plan
+	PYTHONPATH=$(VENV)/plan $(BIN)/python -m jaxppo.plan --gpu a100-40gb --n-symbols 2 --n-bars 1800 \
+		--features base --n-envs 64 --lanes 8 --n-steps 4 --episode-steps 16 --minibatches 2 --window 8 --no-largest
+	PYTHONPATH=$(VENV)/plan $(BIN)/python -m pytest tests/test_plan.py tests/test_planning.py
+
+$(VENV)/plan: constraints.txt | $(VENV)/bin/python
+	rm -rf $@ $@.part
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps --target $@.part \
+		jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12
+	mv $@.part $@
 
 # Lint and types, a short run from data to report, and the fast tests of the arithmetic: for a second Python version.
 smoke: check

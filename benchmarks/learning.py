@@ -2,6 +2,7 @@
 
     python benchmarks/learning.py            # all markets, 3 seeds
     python benchmarks/learning.py observed   # one market
+    python benchmarks/learning.py latent --set lanes=64 trunk_layers=1
 
 Every figure is net of costs and comes from the ledger, on fresh data that no training saw.
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+import yaml
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.presets import replace_fields, resolve
@@ -105,6 +107,7 @@ class Score:
     trades: int
     steps: int
     seconds: float  # compile and training
+    steps_per_second: float  # of training alone, the validations of a run included
 
     @property
     def share(self) -> float:
@@ -131,6 +134,7 @@ def run(task: Task, seed: int, n_bars: int = 20_000, n_symbols: int = 8, verbose
     fresh, oracle = fresh_market(task, config, seed)
     n = n_decisions(fresh)
     test = jax.jit(lambda p, tape: play_policy(spec.agent, spec.env, p, tape, n, spec.receptive_field)[0])
+    trained = time.perf_counter()
     for length in config.segments:
         state, out = compiled.segment(state, compiled.hyper, compiled.tape, compiled.data, jnp.int32(length))
         if verbose:
@@ -141,13 +145,21 @@ def run(task: Task, seed: int, n_bars: int = 20_000, n_symbols: int = 8, verbose
                 f"  trade rate {rows['train_trade_rate'][length - 1]:.3f}  {time.perf_counter() - began:.0f} s"
             )
     jax.block_until_ready(state)
-    seconds = time.perf_counter() - began
+    ended = time.perf_counter()
     record = test(state.params, fresh)
     growth = log_growth(record)
     best = jax.jit(lambda wanted, tape: play_exposures(wanted, spec.env, tape))(jnp.float32(oracle), fresh)
     error = float(growth.std(ddof=1) / np.sqrt(len(growth)))
     steps = config.budget.n_updates * config.batch_steps
-    return Score(float(growth.mean()), error, float(log_growth(best).mean()), int(record.closed.sum()), steps, seconds)
+    return Score(
+        policy=float(growth.mean()),
+        policy_error=error,
+        oracle=float(log_growth(best).mean()),
+        trades=int(record.closed.sum()),
+        steps=steps,
+        seconds=ended - began,
+        steps_per_second=steps / (ended - trained),
+    )
 
 
 def main() -> None:
@@ -155,14 +167,16 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", default=list(TASKS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="configuration fields to change")
     args = parser.parse_args()
-    print("market      seed   policy      (se)   oracle   share  trades   steps  seconds   (bp a bar, net, fresh data)")
+    changes = {k: yaml.safe_load(v) for k, v in (pair.split("=", 1) for pair in args.set)}
+    print("market      seed   policy      (se)   oracle   share  trades   steps  seconds  steps/s   (bp a bar, net)")
     for name in args.tasks:
         for seed in range(args.seeds):
-            s = run(TASKS[name], seed, verbose=args.verbose)
+            s = run(TASKS[name], seed, verbose=args.verbose, **changes)
             print(
                 f"{name:10} {seed:5d} {s.policy:8.3f} {s.policy_error:9.3f} {s.oracle:8.3f} {100 * s.share:6.1f}%"
-                f" {s.trades:7d} {s.steps / 1e6:6.1f}M {s.seconds:8.1f}",
+                f" {s.trades:7d} {s.steps / 1e6:6.1f}M {s.seconds:8.1f} {s.steps_per_second:8,.0f}",
                 flush=True,
             )
 

@@ -330,6 +330,7 @@ def test_rollouts_never_leave_the_split():
     _, rollout, metrics = collected(parameters(), market(), paths, fresh(n, LANES), jax.random.key(0))
     for leaf in jax.tree.leaves((rollout, metrics)):
         assert np.isfinite(leaf).all()
+    assert float(metrics["bad_samples"]) == 0
 
 
 @pytest.fixture(scope="module")

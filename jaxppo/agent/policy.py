@@ -78,10 +78,12 @@ class Agent(NamedTuple):
     graph: nnx.GraphDef
 
     def encode(self, params: Params, features: jax.Array) -> jax.Array:
-        return self._bind(params).encode(features)
+        with jax.named_scope("encode"):
+            return self._bind(params).encode(features)
 
     def decide(self, params: Params, market: jax.Array, account: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return self._bind(params).decide(market, account)
+        with jax.named_scope("decide"):
+            return self._bind(params).decide(market, account)
 
     def _bind(self, params: Params) -> ActorCritic:
         return nnx.merge(self.graph, nnx.State(params))

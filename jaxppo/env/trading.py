@@ -84,6 +84,7 @@ class StepResult(NamedTuple):
     record: StepRecord
 
 
+@jax.named_scope("account")
 def observe_account(account: AccountState, close: jax.Array, config: EnvConfig) -> jax.Array:
     """The account vector, the same function in training, backtest and live use. Free of price units.
 
@@ -125,6 +126,7 @@ def observe_account(account: AccountState, close: jax.Array, config: EnvConfig) 
     )
 
 
+@jax.named_scope("account")
 def step_account(
     account: AccountState,
     action: jax.Array,

@@ -51,6 +51,7 @@ def where(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
 
 
+@jax.named_scope("guard")
 def guard_update(
     guard: Guard, before: Learned, after: Learned, bad: jax.Array, rollback_after: int, factor: float
 ) -> tuple[Learned, Guard, jax.Array]:

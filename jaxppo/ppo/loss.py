@@ -79,6 +79,7 @@ def value_loss(value: jax.Array, old_value: jax.Array, target: jax.Array, clip: 
     return 0.5 * jnp.where(clip > 0, jnp.maximum(error, clipped), error)
 
 
+@jax.named_scope("loss")
 def ppo_loss(
     agent: Agent,
     table: ActionTable,

@@ -89,6 +89,7 @@ def advance_paths(
     return jax.tree.map(lambda new, old: jnp.where(ended, new, old), fresh, moved), ended
 
 
+@jax.named_scope("look_up")
 def path_windows(tape: Tape, paths: PathState, receptive_field: int, n_bars: int) -> tuple[jax.Array, jax.Array]:
     """Features that encode `n_bars` decisions of each path.
 
@@ -169,6 +170,7 @@ def every_action(
     return EveryAction(policy.log_probs, jnp.moveaxis(advantage, 0, -1))
 
 
+@jax.named_scope("rollout")
 def collect(
     agent: Agent,
     spec: EnvSpec,

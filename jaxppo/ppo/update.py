@@ -89,7 +89,8 @@ def gradient_step(
     finite = jnp.isfinite(norm)
     stopped = learner.stopped | ((hyper.target_kl > 0) & (aux.approx_kl > hyper.target_kl))
     apply = finite & ~stopped
-    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer counts
+    # optax raises floats to integer counts
+    with jax.numpy_dtype_promotion("standard"), jax.named_scope("optimizer"):
         updates, after = make_optimizer(spec.config, hyper).update(grads, learner.opt_state, learner.params)
     params = optax.apply_updates(learner.params, updates)
 
@@ -103,6 +104,7 @@ def gradient_step(
     return Learner(choose(params, learner.params), kept, stopped, skipped), metrics
 
 
+@jax.named_scope("look_up")
 def minibatch(tape: Tape, paths: PathState, samples: Samples, chosen: jax.Array, spec: TrainSpec) -> Batch:
     """The paths `chosen` (p,) of a rollout; features are looked up again, never stored."""
     some = PathState(*(x[chosen] for x in paths))
@@ -113,6 +115,7 @@ def minibatch(tape: Tape, paths: PathState, samples: Samples, chosen: jax.Array,
     )
 
 
+@jax.named_scope("learn")
 def learn(
     state: TrainState, samples: Samples, tape: Tape, key: jax.Array, spec: TrainSpec, hyper: Hyper
 ) -> tuple[Params, Any, dict[str, jax.Array]]:
@@ -143,6 +146,7 @@ def explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.where(variance > 0, 1.0 - (target - value).var() / jnp.maximum(variance, 1e-12), 0.0)
 
 
+@jax.named_scope("advantages")
 def rollout_advantages(rollout: Rollout, hyper: Hyper) -> tuple[jax.Array, jax.Array]:
     """Advantages and value targets (T, P, L). Episodes are truncated only where a rollout ends, which bootstraps."""
     steps = rollout.steps
