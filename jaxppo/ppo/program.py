@@ -103,7 +103,8 @@ def make_train(config: Config, tape_spec: TapeSpec) -> Program:
         def one(i: jax.Array, carry: tuple[TrainState, Any]) -> tuple[TrainState, Any]:
             state, rows = carry
             state, metrics = update(state, tape, spec, hyper)
-            return state, jax.tree.map(lambda all_, m: all_.at[i].set(m), rows, metrics)
+            # Not `.at[i].set`, a scatter: GPUs run those in no fixed order, or slowly.
+            return state, jax.tree.map(lambda x, m: jax.lax.dynamic_update_index_in_dim(x, m, i, 0), rows, metrics)
 
         return jax.lax.fori_loop(0, n_updates, one, (state, rows))
 

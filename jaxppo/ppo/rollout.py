@@ -246,9 +246,11 @@ def collect(
         return restart_accounts(after, ended), (kept, _step_metrics(result, spec, action), counts)
 
     xs = (steps, closes[:-1], market[:-1], market[1:], jnp.arange(n_steps))
-    accounts = restart_accounts(accounts, broken_accounts(accounts))
+    broken_before = broken_accounts(accounts)
+    accounts = restart_accounts(accounts, broken_before)
     accounts, (transitions, metrics, counts) = jax.lax.scan(play, accounts, xs)
     last_vector = observe_account(accounts, closes[-1], spec.config)
     _, last_value = agent.decide(params, market[-1], last_vector)
     metrics = jax.tree.map(jnp.mean, metrics) | jax.tree.map(jnp.sum, counts)
+    metrics["broken_accounts"] += broken_before.astype(jnp.float32).sum()
     return accounts, Rollout(transitions, last_value), metrics

@@ -15,7 +15,7 @@ from jaxppo.env.account import AccountState
 from jaxppo.env.trading import EnvSpec
 from jaxppo.market.tape import Tape
 from jaxppo.ppo.advantages import gae
-from jaxppo.ppo.guard import Guard, Learned, guard_update, restart_accounts
+from jaxppo.ppo.guard import Guard, Learned, guard_update, restart_accounts, where
 from jaxppo.ppo.loss import Batch, Hyper, Samples, ppo_loss
 from jaxppo.ppo.rollout import PathState, Rollout, advance_paths, collect, path_windows
 from jaxppo.ppo.schedule import entropy_coefficient, per_gradient_step, warmup_cosine
@@ -155,9 +155,26 @@ def rollout_advantages(rollout: Rollout, hyper: Hyper) -> tuple[jax.Array, jax.A
     return gae(steps.reward, steps.value, next_value, steps.terminated, never, hyper.gamma, hyper.gae_lambda)
 
 
+def judge(
+    state: TrainState, params: Params, opt_state: Any, metrics: dict[str, jax.Array], spec: TrainSpec
+) -> tuple[Params, Any, Guard, dict[str, jax.Array]]:
+    """What to keep of an update that began with `state` and has learnt `params` and `opt_state`."""
+    config = spec.config
+    before, after = Learned(state.params, state.opt_state[ADAM]), Learned(params, opt_state[ADAM])
+    # Bad samples leave nothing but the entropy bonus: where most are bad, that would be all there is to learn.
+    void = 2 * metrics["bad_samples"] >= config.batch_steps
+    skipped = jnp.where(void, float(config.gradient_steps), metrics["skipped_steps"])
+    bad = 2 * skipped >= config.gradient_steps
+    kept, guard, back = guard_update(
+        state.guard, before, where(void, before, after), bad, config.ppo.rollback_after, config.ppo.rollback_factor
+    )
+    told = {"skipped_steps": skipped, "rollbacks": back.astype(jnp.float32), "learning_rate_scale": guard.scale}
+    return kept.params, (*opt_state[:ADAM], kept.moments, *opt_state[ADAM + 1 :]), guard, metrics | told
+
+
 def update(state: TrainState, tape: Tape, spec: TrainSpec, hyper: Hyper) -> tuple[TrainState, dict[str, jax.Array]]:
     """One PPO update: the next state and its scalar metrics."""
-    budget, ppo, episode = spec.config.budget, spec.config.ppo, spec.config.env.episode_steps
+    budget, episode = spec.config.budget, spec.config.env.episode_steps
     hyper = hyper._replace(learning_rate=hyper.learning_rate * state.guard.scale)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.update)
     act, shuffle, restart = jax.random.split(key, 3)
@@ -171,7 +188,7 @@ def update(state: TrainState, tape: Tape, spec: TrainSpec, hyper: Hyper) -> tupl
         act,
         budget.n_steps,
         spec.receptive_field,
-        hyper.gamma if ppo.advantages == "counterfactual" else None,
+        hyper.gamma if spec.config.ppo.advantages == "counterfactual" else None,
     )
     advantage, target = rollout_advantages(rollout, hyper)
     steps = rollout.steps
@@ -180,13 +197,9 @@ def update(state: TrainState, tape: Tape, spec: TrainSpec, hyper: Hyper) -> tupl
     else:  # the lambda-return stays the value's target
         samples = Samples(steps.account, None, steps.every.log_prob, steps.value, steps.every.advantage, target)
     params, opt_state, learned = learn(state, samples, tape, shuffle, spec, hyper)
-    before, after = (Learned(p, o[ADAM]) for p, o in ((state.params, state.opt_state), (params, opt_state)))
-    bad = 2 * learned["skipped_steps"] >= spec.config.gradient_steps
-    kept, guard, back = guard_update(state.guard, before, after, bad, ppo.rollback_after, ppo.rollback_factor)
-    opt_state = (*opt_state[:ADAM], kept.moments, *opt_state[ADAM + 1 :])
+    metrics |= learned | {"explained_variance": explained_variance(steps.value, target)}
+    params, opt_state, guard, metrics = judge(state, params, opt_state, metrics, spec)
     paths, ended = advance_paths(tape, state.paths, restart, budget.n_steps, episode)
     accounts = restart_accounts(accounts, jnp.expand_dims(ended, -1))
-    metrics |= learned | {"explained_variance": explained_variance(steps.value, target)}
     metrics["learning_rate"] = hyper.learning_rate * warmup_cosine(budget.n_updates)(state.update)
-    metrics |= {"rollbacks": back.astype(jnp.float32), "learning_rate_scale": guard.scale}
-    return TrainState(kept.params, opt_state, paths, accounts, state.key, state.update + 1, guard), metrics
+    return TrainState(params, opt_state, paths, accounts, state.key, state.update + 1, guard), metrics
