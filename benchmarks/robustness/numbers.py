@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -170,7 +171,7 @@ def _streaks(step: Callable[[Run], Any], state: TrainState, hyper: Hyper, tape: 
         scale = max(scale / 2, 2.0**-10) if (i + 1) % 3 == 0 else scale
         right = back == ((i + 1) % 3 == 0) and float(state.guard.scale) == scale
         withstood += right and _sound(state) and (not back or _same(state.params, good))
-    falls = all(a >= b for a, b in zip(entropy, entropy[1:], strict=False))
+    falls = all(a >= b for a, b in itertools.pairwise(entropy))
     yield Row(
         "an update of a streak without one finite gradient",
         n,
