@@ -126,7 +126,7 @@ def test_every_rule_has_a_line_that_starts_and_one_that_ends():
 
 
 def test_a_line_is_said_once_when_an_alarm_starts_and_once_when_it_ends(tmp_path):
-    log = AlarmLog(tmp_path, LABELS, 0)
+    log = AlarmLog(tmp_path, LABELS)
     said = [log.add(row) for row in rows({}, {"approx_kl": 0.5}, {"approx_kl": 0.7}, {}, {})]
     assert [len(lines) for lines in said] == [0, 1, 0, 1, 0]
     assert said[1][0].startswith("alarm: kl_blow_up at update 10: updates moved the policy by a KL of 0.50")
@@ -136,7 +136,7 @@ def test_a_line_is_said_once_when_an_alarm_starts_and_once_when_it_ends(tmp_path
 
 
 def test_a_run_without_an_alarm_says_so_in_its_file(tmp_path):
-    AlarmLog(tmp_path, LABELS, 0).add(rows({})[0])
+    AlarmLog(tmp_path, LABELS).add(rows({})[0])
     assert json.loads((tmp_path / "alarms.json").read_text()) == []
 
 
@@ -145,7 +145,7 @@ def test_a_resumed_run_has_the_alarms_of_one_that_never_stopped(tmp_path):
     all_rows = rows(holding(1.0), {**holding(1.0), "approx_kl": 1 / 3}, holding(1.0), holding(1.0), {})
     through = tmp_path / "through"
     through.mkdir()
-    log = AlarmLog(through, LABELS, 0)
+    log = AlarmLog(through, LABELS)
     for row in all_rows:
         log.add(row)
     stopped = tmp_path / "stopped"
@@ -153,14 +153,15 @@ def test_a_resumed_run_has_the_alarms_of_one_that_never_stopped(tmp_path):
     csv = MetricsCsv(stopped, list(all_rows[0]))
     for row in all_rows[:3]:
         csv.append(row)
-    log = AlarmLog(stopped, LABELS, 10)
+    log = AlarmLog(stopped, LABELS)
+    log.follow(10)
     lines = [line for row in all_rows[2:] for line in log.add(row)]
     assert len([x for x in lines if "always_hold" in x]) == 2
     assert (stopped / "alarms.json").read_bytes() == (through / "alarms.json").read_bytes()
 
 
 def test_a_full_disk_does_not_stop_the_run(tmp_path, monkeypatch):
-    log = AlarmLog(tmp_path, LABELS, 0)
+    log = AlarmLog(tmp_path, LABELS)
     row, other = rows({"approx_kl": 0.5}, {})
 
     def full(path, text):

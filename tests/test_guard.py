@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,10 @@ import pytest
 from helpers import tiny_config, tiny_program
 
 from jaxppo.env.account import open_account
+from jaxppo.errors import DataError
+from jaxppo.market.dataset import build_market
+from jaxppo.market.features import compute_features
+from jaxppo.market.synthetic import synthetic_market
 from jaxppo.ppo.guard import LEAST_SCALE, Guard, Learned, all_finite, broken_accounts, first_guard, guard_update
 from jaxppo.ppo.update import ADAM, hyper_from, update
 
@@ -267,3 +272,18 @@ def test_the_guard_is_no_more_than_another_copy(tiny):
     state = states[2]
     assert isinstance(state.guard, Guard)
     assert size(state.guard) <= size((state.params, state.opt_state)) + 8
+
+
+def test_a_market_with_a_feature_that_is_not_finite_is_refused():
+    """The program would survive it, at the price of the paths that see it; a user wants to know instead."""
+    config = tiny_config()
+    bars = synthetic_market(0, 2, 900)
+    tables = [compute_features(b, ("base",), 32) for b in bars]
+    values = tables[1].values.copy()
+    values[500, 2] = np.nan
+    values[3, 0] = np.inf  # before min_bars nothing is looked at
+    tables[1] = replace(tables[1], values=values)
+    with pytest.raises(DataError) as error:
+        build_market(bars, config, 8, tables)
+    name = tables[1].names[2]
+    assert str(error.value).startswith(f"{bars[1].symbol}: feature {name!r} is nan at bar 500 (0-based) of ")

@@ -17,11 +17,15 @@ ALARMS = "alarms.json"
 class AlarmLog:
     """Follows the rows of metrics.csv and keeps alarms.json beside it. A resumed run begins with the rows it has."""
 
-    def __init__(self, run_dir: Path, labels: Sequence[str], update: int):
-        """Take in the rows of `run_dir` up to `update`."""
-        self._path = run_dir / ALARMS
-        self._alarms = Alarms(labels, _rows(run_dir / METRICS, update))
+    def __init__(self, run_dir: Path, labels: Sequence[str]):
+        self._run_dir = run_dir
+        self._labels = labels
+        self._alarms = Alarms(labels)
         self._written: str | None = None
+
+    def follow(self, update: int) -> None:
+        """Begin with the rows of metrics.csv up to `update`."""
+        self._alarms = Alarms(self._labels, _rows(self._run_dir / METRICS, update))
 
     def add(self, row: Mapping[str, Any]) -> list[str]:
         """Look at one more row; returns the lines that the log should show."""
@@ -30,7 +34,7 @@ class AlarmLog:
         text = json.dumps(found, indent=2, allow_nan=False) + "\n"
         if text != self._written:
             try:
-                write_atomic(self._path, text)
+                write_atomic(self._run_dir / ALARMS, text)
                 self._written = text
             except OSError:
                 pass  # it follows from metrics.csv alone, and is tried again with the next row

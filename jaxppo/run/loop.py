@@ -122,11 +122,12 @@ class Trainer:
         self._checkpoints = CheckpointWriter(run_dir, keep)
         self._metrics = MetricsCsv(run_dir, metrics_columns(self._config, self._actions.labels))
         self._events = EventWriter(run_dir)
+        self._alarms = AlarmLog(run_dir, self._actions.labels)
 
     def run(self, state: TrainState, at: Progress, display: Display) -> Finished:
         """Train to the end, validate, save; returns the totals."""
         self._metrics.keep_until(at.update if at.update else -1)
-        self._alarms = AlarmLog(self._run_dir, self._actions.labels, at.update)
+        self._alarms.follow(at.update)
         out: SegmentOutput | None = None
         for length in segment_lengths(self._config, at.update):
             state, out, at = self._segment(state, at, length, display)
