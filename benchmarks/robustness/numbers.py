@@ -17,7 +17,7 @@ from jaxppo.config.schema import Config
 from jaxppo.market.dataset import build_market
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.tape import Tape
-from jaxppo.ppo.guard import all_finite, broken_accounts
+from jaxppo.ppo.guard import broken_accounts, is_sound
 from jaxppo.ppo.loss import Hyper
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.update import ADAM, TrainState, hyper_from, update
@@ -128,7 +128,7 @@ def _same(a: Any, b: Any) -> bool:
 
 def _sound(state: TrainState) -> bool:
     weights = (state.params, state.opt_state, state.guard)
-    return bool(all_finite(weights)) and not bool(broken_accounts(state.accounts).any())
+    return bool(is_sound(weights)) and not bool(broken_accounts(state.accounts).any())
 
 
 def rows(quick: bool) -> Iterator[Row]:
