@@ -176,11 +176,12 @@ def test_a_full_disk_does_not_stop_the_run(tmp_path, monkeypatch):
 
 
 def test_the_report_shows_them_with_the_updates(tmp_path):
-    write_run(tmp_path, Fake())
-    healthy = {f.title for f in warnings(load_run(tmp_path))}
+    run = tmp_path / "run"
+    write_run(run, Fake())
+    healthy = {f.title for f in warnings(load_run(run))}
     titles = {rule.title for rule in RULES}
     assert not healthy & titles
-    path = tmp_path / "metrics.csv"
+    path = run / "metrics.csv"
     header, *lines = path.read_text().splitlines()
     at = header.split(",").index("approx_kl")
     skipped = header.split(",").index("skipped_steps")
@@ -192,7 +193,7 @@ def test_the_report_shows_them_with_the_updates(tmp_path):
     cells[skipped] = "12"
     lines[-1] = ",".join(cells)
     path.write_text("\n".join([header, *lines]) + "\n")
-    by_title = {f.title: f for f in warnings(load_run(tmp_path)) if f.title in titles}
+    by_title = {f.title: f for f in warnings(load_run(run)) if f.title in titles}
     assert set(by_title) == {"KL blow-up", "Skipped steps"}
     kl, steps = by_title["KL blow-up"], by_title["Skipped steps"]
     assert kl.tone == "caution"  # it is over
