@@ -16,7 +16,16 @@ from jaxppo.errors import DataError
 from jaxppo.market.dataset import build_market
 from jaxppo.market.features import compute_features
 from jaxppo.market.synthetic import synthetic_market
-from jaxppo.ppo.guard import LEAST_SCALE, Guard, Learned, broken_accounts, first_guard, guard_update, is_sound
+from jaxppo.ppo.guard import (
+    LEAST_SCALE,
+    Guard,
+    Learned,
+    broken_accounts,
+    first_guard,
+    guard_update,
+    is_sound,
+    stand_ins,
+)
 from jaxppo.ppo.update import ADAM, hyper_from, update
 
 NAN, INF = jnp.nan, jnp.inf
@@ -99,6 +108,14 @@ def test_an_account_with_one_bad_number_is_broken(field):
 def test_levels_that_are_infinite_are_none_and_not_broken():
     account = open_account(jnp.ones(2))._replace(stop=jnp.full(2, INF), take_profit=jnp.full(2, -INF))
     assert not broken_accounts(account).any()
+
+
+def test_paths_that_are_not_clean_give_their_places_to_the_others_in_turn():
+    # Clean are 1, 3 and 4. Path 0 takes the 0th of them, path 2 the 2nd, path 5 (5 % 3 = 2) the 2nd again.
+    clean = jnp.array([False, True, False, True, True, False])
+    assert stand_ins(clean).tolist() == [1, 1, 4, 3, 4, 4]
+    assert stand_ins(jnp.ones(4, bool)).tolist() == [0, 1, 2, 3]
+    assert stand_ins(jnp.zeros(2, bool)).tolist() == [0, 1]  # there is none; nothing will be kept of such an update
 
 
 # In the program

@@ -106,3 +106,10 @@ def restart_accounts(account: AccountState, chosen: jax.Array) -> AccountState:
     """Fresh accounts of 1.0 where `chosen`, bool, broadcastable with the account."""
     fresh = open_account(jnp.ones_like(account.equity))
     return jax.tree.map(lambda new, old: jnp.where(chosen, new, old), fresh, account)
+
+
+def stand_ins(clean: jax.Array) -> jax.Array:
+    """The path to learn from in each one's place, (P,) int32: itself where `clean`, (P,) bool, else a clean one in turn."""
+    index = jnp.arange(clean.shape[0], dtype=jnp.int32)
+    first = jnp.argsort(~clean, stable=True).astype(jnp.int32)  # the clean ones, in order
+    return jnp.where(clean, index, first[index % jnp.maximum(clean.sum(dtype=jnp.int32), 1)])

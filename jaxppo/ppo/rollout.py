@@ -63,6 +63,7 @@ class Rollout(NamedTuple):
 
     steps: Transition  # fields (T, P, L, ...)
     last_value: jax.Array  # (P, L): value of the state after the last step
+    clean: jax.Array  # (P,) bool: all features that the path saw are finite
 
 
 def start_paths(tape: Tape, key: jax.Array, n_paths: int, n_steps: int, episode_steps: int) -> PathState:
@@ -90,16 +91,9 @@ def advance_paths(
 
 
 @jax.named_scope("look_up")
-def path_windows(tape: Tape, paths: PathState, receptive_field: int, n_bars: int) -> tuple[jax.Array, jax.Array]:
-    """Features that encode `n_bars` decisions of each path.
-
-    Returns:
-      (P, R - 1 + n_bars, F), 0 where the Tape is not finite: a sample without weight would not silence a NaN, in the
-      gradient least of all. And a (P,) bool: all features of the path are finite.
-    """
-    windows = take_windows(tape, paths.symbol, paths.t - (receptive_field - 1), receptive_field - 1 + n_bars)
-    finite = jnp.isfinite(windows)
-    return jnp.where(finite, windows, 0.0), finite.all(axis=(1, 2))
+def path_windows(tape: Tape, paths: PathState, receptive_field: int, n_bars: int) -> jax.Array:
+    """Features that encode `n_bars` decisions of each path: (P, R - 1 + n_bars, F)."""
+    return take_windows(tape, paths.symbol, paths.t - (receptive_field - 1), receptive_field - 1 + n_bars)
 
 
 def _path_steps(tape: Tape, paths: PathState, n_steps: int) -> tuple[MarketStep, jax.Array]:
@@ -198,9 +192,12 @@ def collect(
       account or features are not finite is bad: it ends its episode with the reward that its value expected, so that
       advantage and value error are 0, and a broken account is restarted.
     """
-    windows, clean = path_windows(tape, paths, receptive_field, n_steps + 1)
-    market = jnp.swapaxes(agent.encode(params, windows), 0, 1)  # (T + 1, P, H)
+    windows = path_windows(tape, paths, receptive_field, n_steps + 1)
+    finite = jnp.isfinite(windows)
+    clean = finite.all(axis=(1, 2))
     unclean = jnp.expand_dims(~clean, -1)
+    market = agent.encode(params, jnp.where(finite, windows, 0.0))
+    market = jnp.swapaxes(market, 0, 1)  # (T + 1, P, H)
     steps, closes = _path_steps(tape, paths, n_steps)
     allow_short = tape.allow_short[paths.symbol]
     costs = jax.tree.map(lambda c: jnp.expand_dims(c[paths.symbol], -1), tape.costs)
@@ -253,4 +250,4 @@ def collect(
     _, last_value = agent.decide(params, market[-1], last_vector)
     metrics = jax.tree.map(jnp.mean, metrics) | jax.tree.map(jnp.sum, counts)
     metrics["broken_accounts"] += broken_before.astype(jnp.float32).sum()
-    return accounts, Rollout(transitions, last_value), metrics
+    return accounts, Rollout(transitions, last_value, clean), metrics

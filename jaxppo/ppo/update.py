@@ -15,7 +15,7 @@ from jaxppo.env.account import AccountState
 from jaxppo.env.trading import EnvSpec
 from jaxppo.market.tape import Tape
 from jaxppo.ppo.advantages import gae
-from jaxppo.ppo.guard import Guard, Learned, guard_update, restart_accounts, where
+from jaxppo.ppo.guard import Guard, Learned, guard_update, restart_accounts, stand_ins, where
 from jaxppo.ppo.loss import Batch, Hyper, Samples, ppo_loss
 from jaxppo.ppo.rollout import PathState, Rollout, advance_paths, collect, path_windows
 from jaxppo.ppo.schedule import entropy_coefficient, per_gradient_step, warmup_cosine
@@ -109,7 +109,7 @@ def minibatch(tape: Tape, paths: PathState, samples: Samples, chosen: jax.Array,
     """The paths `chosen` (p,) of a rollout; features are looked up again, never stored."""
     some = PathState(*(x[chosen] for x in paths))
     return Batch(
-        features=path_windows(tape, some, spec.receptive_field, spec.config.budget.n_steps)[0],
+        features=path_windows(tape, some, spec.receptive_field, spec.config.budget.n_steps),
         allow_short=tape.allow_short[some.symbol],
         samples=jax.tree.map(lambda x: x[:, chosen], samples),
     )
@@ -117,12 +117,21 @@ def minibatch(tape: Tape, paths: PathState, samples: Samples, chosen: jax.Array,
 
 @jax.named_scope("learn")
 def learn(
-    state: TrainState, samples: Samples, tape: Tape, key: jax.Array, spec: TrainSpec, hyper: Hyper
+    state: TrainState,
+    samples: Samples,
+    tape: Tape,
+    key: jax.Array,
+    spec: TrainSpec,
+    hyper: Hyper,
+    clean: jax.Array,
 ) -> tuple[Params, Any, dict[str, jax.Array]]:
-    """Epochs of minibatches over one rollout. Whole paths are shuffled: 4,096 indices, not a million samples."""
+    """Epochs of minibatches over one rollout. Whole paths are shuffled: 4,096 indices, not a million samples.
+
+    Paths that are not `clean`, (P,) bool, give their places to others: no weight silences a NaN in a gradient.
+    """
     ppo, n_paths = spec.config.ppo, spec.config.n_paths
     shuffles = jax.vmap(lambda k: jax.random.permutation(k, n_paths))(jax.random.split(key, ppo.epochs))
-    chosen = shuffles.reshape(ppo.epochs * ppo.minibatches, n_paths // ppo.minibatches)
+    chosen = stand_ins(clean)[shuffles].reshape(ppo.epochs * ppo.minibatches, n_paths // ppo.minibatches)
     coefficient = entropy_coefficient(
         state.update, spec.config.budget.n_updates, hyper.entropy_start, hyper.entropy_end, hyper.entropy_anneal
     )
@@ -196,7 +205,7 @@ def update(state: TrainState, tape: Tape, spec: TrainSpec, hyper: Hyper) -> tupl
         samples = Samples(steps.account, steps.action, steps.log_prob, steps.value, advantage, target)
     else:  # the lambda-return stays the value's target
         samples = Samples(steps.account, None, steps.every.log_prob, steps.value, steps.every.advantage, target)
-    params, opt_state, learned = learn(state, samples, tape, shuffle, spec, hyper)
+    params, opt_state, learned = learn(state, samples, tape, shuffle, spec, hyper, rollout.clean)
     metrics |= learned | {"explained_variance": explained_variance(steps.value, target)}
     params, opt_state, guard, metrics = judge(state, params, opt_state, metrics, spec)
     paths, ended = advance_paths(tape, state.paths, restart, budget.n_steps, episode)
