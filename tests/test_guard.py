@@ -115,7 +115,7 @@ def test_paths_that_are_not_clean_give_their_places_to_the_others_in_turn():
     clean = jnp.array([False, True, False, True, True, False])
     assert stand_ins(clean).tolist() == [1, 1, 4, 3, 4, 4]
     assert stand_ins(jnp.ones(4, bool)).tolist() == [0, 1, 2, 3]
-    assert stand_ins(jnp.zeros(2, bool)).tolist() == [0, 1]  # there is none; nothing will be kept of such an update
+    assert stand_ins(jnp.zeros(2, bool)).tolist() == [0, 0]  # there is none; nothing will be kept of such an update
 
 
 # In the program
