@@ -8,6 +8,7 @@ import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -20,6 +21,8 @@ from jaxppo.config.schema import EnvConfig
 from jaxppo.env.actions import action_table
 from jaxppo.errors import CheckpointError
 from jaxppo.evaluate.validate import n_decisions, validate
+from jaxppo.ppo.guard import first_guard
+from jaxppo.ppo.update import ADAM
 from jaxppo.run.checkpoint import (
     CheckpointInfo,
     CheckpointWriter,
@@ -306,7 +309,21 @@ def test_another_format_is_refused(saved, tmp_path):
     raw = json.loads(file.read_text())
     raw["custom_metadata"]["format"] = 99
     file.write_text(json.dumps(raw))
-    assert "not a jaxppo checkpoint of format 1 (found 99)" in refused(tmp_path)
+    assert "not a jaxppo checkpoint of format 1 or 2 (found 99)" in refused(tmp_path)
+
+
+def test_a_checkpoint_of_format_1_is_read(saved, tmp_path):
+    """It has no guard; the last good parameters are then those that it holds."""
+    state, _, info = saved[1][LAST]
+    old = {k: v for k, v in state._asdict().items() if k != "guard"}
+    writer = CheckpointWriter(tmp_path, keep=1)
+    writer.save(SimpleNamespace(_asdict=lambda: old, params=state.params), replace(info, format=1))
+    writer.close()
+    again, read = restore_train_state(tmp_path)
+    assert read == replace(info, format=1)
+    assert_same_bits({k: v for k, v in again._asdict().items() if k != "guard"}, old)
+    assert_same_bits(again.guard, first_guard(state.params, state.opt_state[ADAM]))
+    assert_same_bits(restore_policy(tmp_path).params, state.params)
 
 
 def test_nothing_is_pickled(saved, monkeypatch):
@@ -336,7 +353,7 @@ def test_info_survives_json(actions):
 
 def test_info_that_is_none_is_refused():
     for raw in (None, [], {}, {"format": 0}):
-        with pytest.raises(CheckpointError, match="here: not a jaxppo checkpoint of format 1"):
+        with pytest.raises(CheckpointError, match="here: not a jaxppo checkpoint of format 1 or 2"):
             CheckpointInfo.from_json(raw, "here")
 
 

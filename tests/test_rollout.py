@@ -262,6 +262,7 @@ def test_metric_names():
     names |= {"action_share_hold", "action_share_buy", "action_share_sell"}
     names |= {"policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm"}
     names |= {"skipped_steps", "entropy_coefficient", "explained_variance", "learning_rate"}
+    names |= {"bad_samples", "broken_accounts", "rollbacks", "learning_rate_scale"}
     assert set(metrics) == names
     assert all(m.shape == () and m.dtype == jnp.float32 for m in metrics.values())
 
@@ -329,6 +330,7 @@ def test_rollouts_never_leave_the_split():
     _, rollout, metrics = collected(parameters(), market(), paths, fresh(n, LANES), jax.random.key(0))
     for leaf in jax.tree.leaves((rollout, metrics)):
         assert np.isfinite(leaf).all()
+    assert float(metrics["bad_samples"]) == 0
 
 
 @pytest.fixture(scope="module")

@@ -101,12 +101,21 @@ def test_the_program_fills_every_training_column():
 def test_training_means_leave_out_the_rows_of_a_shorter_segment():
     rows = {
         "learning_rate": np.float32([3e-4, 1e-4, 0]),
+        "learning_rate_scale": np.float32([1, 0.5, 0]),
         "skipped_steps": np.int32([2, 1, 0]),
+        "bad_samples": np.float32([0, 7, 0]),
+        "broken_accounts": np.float32([0, 5, 0]),
+        "rollbacks": np.float32([1, 1, 0]),
         "entropy": np.float32([1.0, 0.5, 0]),
     }
     means = train_means(rows, 2)  # of three rows, the last was never run
-    assert means == {"learning_rate": pytest.approx(1e-4), "skipped_steps": 3.0, "entropy": 0.75}
+    sums = {"skipped_steps": 3.0, "bad_samples": 7.0, "broken_accounts": 5.0, "rollbacks": 2.0}
+    last = {"learning_rate": pytest.approx(1e-4), "learning_rate_scale": 0.5}
+    assert means == {**sums, **last, "entropy": 0.75}
     assert train_means(rows, 0) == {}
+    # An update without a finite gradient has no loss; it does not hide the others'.
+    assert train_means({**rows, "entropy": np.float32([np.nan, 0.5, 0])}, 2)["entropy"] == 0.5
+    assert np.isnan(train_means({**rows, "entropy": np.float32([np.nan, np.nan, 0])}, 2)["entropy"])
 
 
 def test_validation_row_takes_each_figure_from_its_field(validation):

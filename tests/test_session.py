@@ -143,6 +143,7 @@ def test_a_run_ends_well_and_quietly(run):
 
 def test_a_run_directory_is_complete(run):
     assert sorted(p.name for p in run.path.iterdir()) == [
+        "alarms.json",
         "checkpoints",
         "config.yaml",
         "gate.json",
@@ -371,6 +372,26 @@ def test_another_seed_gives_another_run(run, args, tmp_path):
         other = call(tmp_path / "run", *args, "--seed", "1")
     assert other.rows_without_times[0] != run.rows_without_times[0]
     assert other.rows_without_times[-1] != run.rows_without_times[-1]
+
+
+def test_a_run_whose_numbers_go_bad_ends_well_and_says_so(run, args, tmp_path):
+    """A step size of 1e38 breaks the parameters in every update; each goes back, with half of it."""
+    with no_report():
+        bad = call(tmp_path / "run", *args, "--learning-rate", "1e38")
+    assert (bad.code, bad.err) == (0, "")
+    assert [r["rollbacks"] for r in bad.rows] == ["", "2", "1"]
+    assert [r["learning_rate_scale"] for r in bad.rows] == ["", "0.25", "0.125"]
+    assert all(float(r["skipped_steps"]) > 0 for r in bad.rows[1:])
+    assert [r["entropy_coefficient"] for r in bad.rows] == [r["entropy_coefficient"] for r in run.rows]
+    said = [line for line in bad.out.splitlines() if line.startswith("alarm: rollback")]
+    assert len(said) == 1  # once, at its start
+    assert said[0].startswith("alarm: rollback at update 2: the parameters went back to the last good ones")
+    alarms = {a["name"]: a for a in json.loads((bad.path / "alarms.json").read_text())}
+    assert (alarms["rollback"]["since"], alarms["rollback"]["until"], alarms["rollback"]["worst"]) == (2, None, 2)
+    assert "skipped_steps" in alarms
+    state, _ = restore_train_state(bad.path, "final")
+    for name, tree in {"params": state.params, "optimizer": state.opt_state, "guard": state.guard}.items():
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(tree)), name
 
 
 # Cut off and resumed

@@ -58,6 +58,8 @@ def _require_ranges(config: Config) -> None:
         _require_in(name, getattr(ppo, name), 0.0, 1.0)
     for name in ("clip_value", "value_weight", "entropy_start", "entropy_end", "target_kl"):
         _require_in(name, getattr(ppo, name), 0.0, math.inf)
+    _require_in("rollback_after", ppo.rollback_after, 0, math.inf)
+    _require_in("rollback_factor", ppo.rollback_factor, 0.0, 1.0)
     _require_in("stop_loss", env.stop_loss, 0.0, 0.99)
     _require_in("take_profit", env.take_profit, 0.0, 0.99)
     _require_in("ruin_level", env.ruin_level, 0.0, 0.99)

@@ -160,6 +160,10 @@ class PPOConfig:
     """Scale advantages to zero mean and unit deviation in each minibatch."""
     target_kl: float = 0.0
     """Skip the rest of an update once the approximate KL passes this; 0 for never."""
+    rollback_after: int = 3
+    """Go back to the last good parameters after this many updates in a row with most gradients not finite; 0: never."""
+    rollback_factor: float = 0.5
+    """Factor of the learning rate at each such return; it is never raised again, and falls to 1/1024 at most."""
 
 
 @dataclass(frozen=True)

@@ -102,11 +102,12 @@ def build_market(
       tables: features of one's own, one table a symbol, in place of the configured groups.
 
     Raises:
-      DataError: a symbol too short for the features, or no symbol long enough for the training or validation split.
+      DataError: a symbol too short for the features, a feature that is not finite, or no symbol long enough for the
+        training or validation split.
     """
     tables = tables or _tables(bars, config)
     min_bars = tables[0].min_bars
-    cut = [_trim(b, t.values, min_bars) for b, t in zip(bars, tables, strict=True)]
+    cut = [_trim(b, t, min_bars) for b, t in zip(bars, tables, strict=True)]
     purge = purge_gap(config, receptive_field)
     ranges, cutoffs, warnings = _ranges(cut, config, receptive_field, purge)
     needed = {
@@ -152,7 +153,7 @@ def build_evaluation(
       DataError: no symbol has MIN_DECISIONS bars to decide on there; the message has the dates.
     """
     tables = tables or _tables(bars, config)
-    cut = [_trim(b, t.values, t.min_bars) for b, t in zip(bars, tables, strict=True)]
+    cut = [_trim(b, t, t.min_bars) for b, t in zip(bars, tables, strict=True)]
     purge = purge_gap(config, receptive_field)
     ranges = []
     for s in cut:
@@ -231,10 +232,18 @@ def _nothing_there(
     )
 
 
-def _trim(bars: Bars, values: np.ndarray, min_bars: int) -> _Symbol:
+def _trim(bars: Bars, table: FeatureTable, min_bars: int) -> _Symbol:
     keep = slice(min_bars - 1, None)
+    values = table.values[keep]
+    good = np.isfinite(values)
+    if not good.all():
+        row, column = np.argwhere(~good)[0]
+        raise DataError(
+            f"{bars.symbol}: feature {table.names[column]!r} is {values[row, column]} at bar {row + min_bars - 1}"
+            f" (0-based) of {bars.source}; features must be finite from bar {min_bars - 1} on"
+        )
     prices = {k: getattr(bars, k)[keep] for k in ("open", "high", "low", "close")}
-    return _Symbol(bars, values[keep], bars.time[keep], prices, trailing_volatility(bars.close)[keep])
+    return _Symbol(bars, values, bars.time[keep], prices, trailing_volatility(bars.close)[keep])
 
 
 def _ranges(

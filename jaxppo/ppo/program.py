@@ -19,9 +19,10 @@ from jaxppo.env.account import open_account
 from jaxppo.env.trading import ACCOUNT_FEATURES, env_spec
 from jaxppo.evaluate.validate import EvaluationSet, Ledger, Validation, validate
 from jaxppo.market.tape import Tape
+from jaxppo.ppo.guard import first_guard
 from jaxppo.ppo.loss import Hyper
 from jaxppo.ppo.rollout import start_paths
-from jaxppo.ppo.update import TrainSpec, TrainState, make_optimizer, update
+from jaxppo.ppo.update import ADAM, TrainSpec, TrainState, make_optimizer, update
 
 
 class TapeSpec(NamedTuple):
@@ -78,14 +79,16 @@ def make_train(config: Config, tape_spec: TapeSpec) -> Program:
     def init(key: jax.Array, hyper: Hyper, tape: Tape) -> TrainState:
         for_params, for_paths, for_run = jax.random.split(key, 3)
         params = init_params(agent_spec(config, tape_spec.n_features, spec.env.actions.n_actions), for_params)
+        opt_state = make_optimizer(config, hyper).init(params)
         start = jnp.ones((config.n_paths, budget.lanes))
         return TrainState(
             params=params,
-            opt_state=make_optimizer(config, hyper).init(params),
+            opt_state=opt_state,
             paths=start_paths(tape, for_paths, config.n_paths, budget.n_steps, config.env.episode_steps),
             accounts=open_account(start),
             key=jax.random.key_data(for_run),
             update=jnp.zeros((), jnp.int32),
+            guard=first_guard(params, opt_state[ADAM]),
         )
 
     def check(params: Params, data: EvaluationSet) -> tuple[Validation, Ledger]:
@@ -100,7 +103,8 @@ def make_train(config: Config, tape_spec: TapeSpec) -> Program:
         def one(i: jax.Array, carry: tuple[TrainState, Any]) -> tuple[TrainState, Any]:
             state, rows = carry
             state, metrics = update(state, tape, spec, hyper)
-            return state, jax.tree.map(lambda all_, m: all_.at[i].set(m), rows, metrics)
+            # Not `.at[i].set`, a scatter: GPUs run those in no fixed order, or slowly.
+            return state, jax.tree.map(lambda x, m: jax.lax.dynamic_update_index_in_dim(x, m, i, 0), rows, metrics)
 
         return jax.lax.fori_loop(0, n_updates, one, (state, rows))
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxppo.agent.policy import Agent, Distribution, Params, distribution
-from jaxppo.env.account import AccountState, open_account
+from jaxppo.env.account import AccountState
 from jaxppo.env.rewards import saturation_bound
 from jaxppo.env.trading import EnvSpec, StepResult, observe_account, step_account
 from jaxppo.market.tape import (
@@ -24,6 +24,7 @@ from jaxppo.market.tape import (
     take_windows,
 )
 from jaxppo.ppo.advantages import counterfactual
+from jaxppo.ppo.guard import broken_accounts, restart_accounts
 from jaxppo.ppo.loss import path_mask
 
 
@@ -62,6 +63,7 @@ class Rollout(NamedTuple):
 
     steps: Transition  # fields (T, P, L, ...)
     last_value: jax.Array  # (P, L): value of the state after the last step
+    clean: jax.Array  # (P,) bool: all features that the path saw are finite
 
 
 def start_paths(tape: Tape, key: jax.Array, n_paths: int, n_steps: int, episode_steps: int) -> PathState:
@@ -186,19 +188,24 @@ def collect(
       counterfactual_gamma: discount of counterfactual advantages; None where there are none.
 
     Returns:
-      The accounts after the last bar (ruined lanes restarted), the rollout, and scalar metrics.
+      The accounts after the last bar (ruined lanes restarted), the rollout, and scalar metrics. A step whose reward,
+      account or features are not finite is bad: it ends its episode with the reward that its value expected, so that
+      advantage and value error are 0, and a broken account is restarted.
     """
-    market = agent.encode(params, path_windows(tape, paths, receptive_field, n_steps + 1))
+    windows = path_windows(tape, paths, receptive_field, n_steps + 1)
+    finite = jnp.isfinite(windows)
+    clean = finite.all(axis=(1, 2))
+    unclean = jnp.expand_dims(~clean, -1)
+    market = agent.encode(params, jnp.where(finite, windows, 0.0))
     market = jnp.swapaxes(market, 0, 1)  # (T + 1, P, H)
     steps, closes = _path_steps(tape, paths, n_steps)
     allow_short = tape.allow_short[paths.symbol]
     costs = jax.tree.map(lambda c: jnp.expand_dims(c[paths.symbol], -1), tape.costs)
-    fresh = open_account(jnp.ones_like(accounts.equity))
     log_n_actions = math.log(spec.actions.n_actions)
 
     def play(
         accounts: AccountState, x: tuple[MarketStep, jax.Array, jax.Array, jax.Array, jax.Array]
-    ) -> tuple[AccountState, tuple[Transition, dict[str, jax.Array]]]:
+    ) -> tuple[AccountState, tuple[Transition, dict[str, jax.Array], dict[str, jax.Array]]]:
         step, close, encoded, next_encoded, uniform = x
         vector = observe_account(accounts, close, spec.config)
         logits, value = agent.decide(params, encoded, vector)
@@ -206,8 +213,13 @@ def collect(
         action = policy.sample(uniform)
         entropy = policy.entropy() / log_n_actions
         after, result = step_account(accounts, action, step, costs, jnp.expand_dims(allow_short, -1), spec, entropy)
-        ruined = result.record.ruined
-        after = jax.tree.map(lambda new, old: jnp.where(ruined, new, old), fresh, after)
+        broken = broken_accounts(after)
+        bad = broken | unclean | ~jnp.isfinite(result.reward)
+        result = result._replace(
+            reward=jnp.where(bad, 0.0, result.reward),
+            components=jax.tree.map(lambda c: jnp.where(bad, 0.0, c), result.components),
+        )
+        ended = result.record.ruined | broken
         every = None
         if counterfactual_gamma is not None:
             every = every_action(
@@ -222,14 +234,23 @@ def collect(
                 policy,
                 counterfactual_gamma,
             )
-        kept = Transition(vector, action, policy.log_prob(action), value, result.reward, ruined, every)
-        return after, (kept, _step_metrics(result, spec, action))
+            known = ~bad & jnp.isfinite(every.advantage).all(-1)
+            every = every._replace(advantage=jnp.where(jnp.expand_dims(known, -1), every.advantage, 0.0))
+        reward = jnp.where(bad, value, result.reward)
+        kept = Transition(vector, action, policy.log_prob(action), value, reward, ended | bad, every)
+        counts = {"bad_samples": bad, "broken_accounts": broken}
+        counts = jax.tree.map(lambda x: x.astype(jnp.float32).sum(), counts)
+        return restart_accounts(after, ended), (kept, _step_metrics(result, spec, action), counts)
 
     # All at once, 4 bytes a step: a draw inside the loop is as many small kernels again as the account.
     keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(n_steps))
     uniforms = jax.vmap(lambda k: jax.random.uniform(k, accounts.equity.shape))(keys)
     xs = (steps, closes[:-1], market[:-1], market[1:], uniforms)
-    accounts, (transitions, metrics) = jax.lax.scan(play, accounts, xs)
+    broken_before = broken_accounts(accounts)
+    accounts = restart_accounts(accounts, broken_before)
+    accounts, (transitions, metrics, counts) = jax.lax.scan(play, accounts, xs)
     last_vector = observe_account(accounts, closes[-1], spec.config)
     _, last_value = agent.decide(params, market[-1], last_vector)
-    return accounts, Rollout(transitions, last_value), jax.tree.map(jnp.mean, metrics)
+    metrics = jax.tree.map(jnp.mean, metrics) | jax.tree.map(jnp.sum, counts)
+    metrics["broken_accounts"] += broken_before.astype(jnp.float32).sum()
+    return accounts, Rollout(transitions, last_value, clean), metrics

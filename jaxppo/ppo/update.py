@@ -11,15 +11,17 @@ import optax
 
 from jaxppo.agent.policy import Agent, Params
 from jaxppo.config.schema import Config
-from jaxppo.env.account import AccountState, open_account
+from jaxppo.env.account import AccountState
 from jaxppo.env.trading import EnvSpec
 from jaxppo.market.tape import Tape
 from jaxppo.ppo.advantages import gae
+from jaxppo.ppo.guard import Guard, Learned, guard_update, restart_accounts, stand_ins, where
 from jaxppo.ppo.loss import Batch, Hyper, Samples, ppo_loss
 from jaxppo.ppo.rollout import PathState, Rollout, advance_paths, collect, path_windows
 from jaxppo.ppo.schedule import entropy_coefficient, per_gradient_step, warmup_cosine
 
 ADAM_EPS = 1e-5
+ADAM = 1  # its place in the chain, and so in the optimizer's state
 
 
 class TrainState(NamedTuple):
@@ -31,6 +33,7 @@ class TrainState(NamedTuple):
     accounts: AccountState  # (P, L)
     key: jax.Array  # key data; draws are functions of (key, update, env), so it never changes
     update: jax.Array  # () int32: updates done; env steps would overflow int32 at 2.1e9
+    guard: Guard  # the last good parameters, to go back to
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def gradient_step(
         return jax.tree.map(lambda n, o: jnp.where(apply, n, o), new, old)
 
     clip, _, schedule, scale = after
-    kept = (clip, choose(after[1], learner.opt_state[1]), schedule, scale)
+    kept = (clip, choose(after[ADAM], learner.opt_state[ADAM]), schedule, scale)
     skipped = learner.skipped + (~finite).astype(jnp.int32)
     metrics = {**aux._asdict(), "grad_norm": norm}
     return Learner(choose(params, learner.params), kept, stopped, skipped), metrics
@@ -114,12 +117,21 @@ def minibatch(tape: Tape, paths: PathState, samples: Samples, chosen: jax.Array,
 
 @jax.named_scope("learn")
 def learn(
-    state: TrainState, samples: Samples, tape: Tape, key: jax.Array, spec: TrainSpec, hyper: Hyper
+    state: TrainState,
+    samples: Samples,
+    tape: Tape,
+    key: jax.Array,
+    spec: TrainSpec,
+    hyper: Hyper,
+    clean: jax.Array,
 ) -> tuple[Params, Any, dict[str, jax.Array]]:
-    """Epochs of minibatches over one rollout. Whole paths are shuffled: 4,096 indices, not a million samples."""
+    """Epochs of minibatches over one rollout. Whole paths are shuffled: 4,096 indices, not a million samples.
+
+    Paths that are not `clean`, (P,) bool, give their places to others: no weight silences a NaN in a gradient.
+    """
     ppo, n_paths = spec.config.ppo, spec.config.n_paths
     shuffles = jax.vmap(lambda k: jax.random.permutation(k, n_paths))(jax.random.split(key, ppo.epochs))
-    chosen = shuffles.reshape(ppo.epochs * ppo.minibatches, n_paths // ppo.minibatches)
+    chosen = stand_ins(clean)[shuffles].reshape(ppo.epochs * ppo.minibatches, n_paths // ppo.minibatches)
     coefficient = entropy_coefficient(
         state.update, spec.config.budget.n_updates, hyper.entropy_start, hyper.entropy_end, hyper.entropy_anneal
     )
@@ -130,7 +142,8 @@ def learn(
 
     learner = Learner(state.params, state.opt_state, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
     learner, metrics = jax.lax.scan(step, learner, chosen)
-    means = jax.tree.map(jnp.mean, metrics)
+    finite = jnp.isfinite(metrics["grad_norm"])  # the skipped steps are counted, and would hide what the others did
+    means = jax.tree.map(lambda x: jnp.mean(x, where=finite), metrics)
     means["skipped_steps"] = learner.skipped.astype(jnp.float32)
     means["entropy_coefficient"] = coefficient
     return learner.params, learner.opt_state, means
@@ -151,9 +164,27 @@ def rollout_advantages(rollout: Rollout, hyper: Hyper) -> tuple[jax.Array, jax.A
     return gae(steps.reward, steps.value, next_value, steps.terminated, never, hyper.gamma, hyper.gae_lambda)
 
 
+def judge(
+    state: TrainState, params: Params, opt_state: Any, metrics: dict[str, jax.Array], spec: TrainSpec
+) -> tuple[Params, Any, Guard, dict[str, jax.Array]]:
+    """What to keep of an update that began with `state` and has learnt `params` and `opt_state`."""
+    config = spec.config
+    before, after = Learned(state.params, state.opt_state[ADAM]), Learned(params, opt_state[ADAM])
+    # Bad samples leave nothing but the entropy bonus: where most are bad, that would be all there is to learn.
+    void = 2 * metrics["bad_samples"] >= config.batch_steps
+    skipped = jnp.where(void, float(config.gradient_steps), metrics["skipped_steps"])
+    bad = 2 * skipped >= config.gradient_steps
+    kept, guard, back = guard_update(
+        state.guard, before, where(void, before, after), bad, config.ppo.rollback_after, config.ppo.rollback_factor
+    )
+    told = {"skipped_steps": skipped, "rollbacks": back.astype(jnp.float32), "learning_rate_scale": guard.scale}
+    return kept.params, (*opt_state[:ADAM], kept.moments, *opt_state[ADAM + 1 :]), guard, metrics | told
+
+
 def update(state: TrainState, tape: Tape, spec: TrainSpec, hyper: Hyper) -> tuple[TrainState, dict[str, jax.Array]]:
     """One PPO update: the next state and its scalar metrics."""
     budget, episode = spec.config.budget, spec.config.env.episode_steps
+    hyper = hyper._replace(learning_rate=hyper.learning_rate * state.guard.scale)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.update)
     act, shuffle, restart = jax.random.split(key, 3)
     accounts, rollout, metrics = collect(
@@ -174,10 +205,10 @@ def update(state: TrainState, tape: Tape, spec: TrainSpec, hyper: Hyper) -> tupl
         samples = Samples(steps.account, steps.action, steps.log_prob, steps.value, advantage, target)
     else:  # the lambda-return stays the value's target
         samples = Samples(steps.account, None, steps.every.log_prob, steps.value, steps.every.advantage, target)
-    params, opt_state, learned = learn(state, samples, tape, shuffle, spec, hyper)
-    paths, ended = advance_paths(tape, state.paths, restart, budget.n_steps, episode)
-    fresh = open_account(jnp.ones_like(accounts.equity))
-    accounts = jax.tree.map(lambda new, old: jnp.where(jnp.expand_dims(ended, -1), new, old), fresh, accounts)
+    params, opt_state, learned = learn(state, samples, tape, shuffle, spec, hyper, rollout.clean)
     metrics |= learned | {"explained_variance": explained_variance(steps.value, target)}
+    params, opt_state, guard, metrics = judge(state, params, opt_state, metrics, spec)
+    paths, ended = advance_paths(tape, state.paths, restart, budget.n_steps, episode)
+    accounts = restart_accounts(accounts, jnp.expand_dims(ended, -1))
     metrics["learning_rate"] = hyper.learning_rate * warmup_cosine(budget.n_updates)(state.update)
-    return TrainState(params, opt_state, paths, accounts, state.key, state.update + 1), metrics
+    return TrainState(params, opt_state, paths, accounts, state.key, state.update + 1, guard), metrics

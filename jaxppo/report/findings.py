@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from jaxppo.evaluate.alarms import Alarm, Alarms
 from jaxppo.evaluate.significance import expected_max_sharpe
 from jaxppo.report.curves import action_name
 from jaxppo.report.plots import DRAWDOWN_LIMIT, drawdown
@@ -259,10 +260,22 @@ def _training_warnings(run: RunData) -> list[Finding]:
             "No later validation was better than the one before the first update; nothing that generalises was learnt."
         )
         found.append(Finding("bad", "The untrained policy is the best", text))
-    skipped = values(run.metrics, "skipped_steps")
-    if np.nan_to_num(skipped).max(initial=0.0) > 0:
-        text = "Some optimizer steps were skipped because their gradients were not finite; try a lower learning rate."
-        found.append(Finding("caution", "Skipped steps", text))
+    return found + _alarms(run)
+
+
+def _alarms(run: RunData) -> list[Finding]:
+    """One finding an alarm, with every stretch of updates over which it lasted."""
+    labels = lookup(run.manifest, "actions", "labels", default=[])
+    by_name: dict[str, list[Alarm]] = {}
+    for alarm in Alarms(labels, run.metrics.to_dicts() if "update" in run.metrics.columns else ()).found:
+        by_name.setdefault(alarm.name, []).append(alarm)
+    found = []
+    for alarms in by_name.values():
+        lasts = alarms[-1].until is None
+        spans = [f"from update {a.since} {f'to {a.until}' if a.until is not None else 'to the end'}" for a in alarms]
+        worst = alarms[-1].text
+        text = f"{worst[0].upper()}{worst[1:]}. Alarm {', '.join(spans)}."
+        found.append(Finding("bad" if lasts else "caution", alarms[-1].title, text))
     return found
 
 

@@ -21,11 +21,14 @@ from jaxppo.env.actions import ActionTable
 from jaxppo.errors import CheckpointError
 from jaxppo.market.dataset import Market
 from jaxppo.market.tape import zero_tape
+from jaxppo.ppo.guard import first_guard
 from jaxppo.ppo.program import TapeSpec, agent_spec, make_train
-from jaxppo.ppo.update import TrainState, hyper_from
+from jaxppo.ppo.update import ADAM, TrainState, hyper_from
 
 ocp = orbax.v1
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+"""Format 1 has no guard: what it restores begins with its own parameters as the last good ones."""
 FOLDER = "checkpoints"
 Which = Literal["latest", "best", "final"] | int
 
@@ -45,19 +48,21 @@ class CheckpointInfo:
     best_fitness: float  # of the run so far
     best_update: int
     elapsed_seconds: float  # of training so far
+    format: int = FORMAT
 
     def to_json(self) -> dict[str, Any]:
         raw = {k: v for k, v in asdict(self).items() if k not in ("config", "actions")}
         raw["feature_names"] = list(self.feature_names)
         actions = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.actions).items()}
-        return {"format": FORMAT, **raw, "config": to_dict(self.config), "actions": actions}
+        return {**raw, "config": to_dict(self.config), "actions": actions}
 
     @staticmethod
     def from_json(raw: Any, where: str) -> CheckpointInfo:
-        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        if not isinstance(raw, dict) or raw.get("format") not in READABLE:
             found = raw.get("format") if isinstance(raw, dict) else None
-            raise CheckpointError(f"{where}: not a jaxppo checkpoint of format {FORMAT} (found {found})")
-        fields = {k: v for k, v in raw.items() if k != "format"}
+            readable = " or ".join(map(str, READABLE))
+            raise CheckpointError(f"{where}: not a jaxppo checkpoint of format {readable} (found {found})")
+        fields = dict(raw)
         fields["config"] = from_dict(fields["config"], where)
         actions: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["actions"].items()}
         fields["actions"] = ActionTable(**actions)
@@ -187,7 +192,10 @@ def restore_train_state(path: str | Path, which: Which = "latest") -> tuple[Trai
     # A train state's shapes depend on the number of features alone, so the smallest Tape will do.
     tape = jax.eval_shape(lambda: zero_tape(1, 1, len(info.feature_names)))
     shapes = jax.eval_shape(program.init, jax.random.key(0), hyper_from(info.config), tape)
-    loaded = _load(checkpointer, step, "train", _abstract(shapes._asdict()))
+    saved = {k: v for k, v in shapes._asdict().items() if k != "guard" or info.format > 1}
+    loaded = _load(checkpointer, step, "train", _abstract(saved))
+    if "guard" not in loaded:
+        loaded["guard"] = first_guard(loaded["params"], loaded["opt_state"][ADAM])
     return TrainState(**loaded), info
 
 

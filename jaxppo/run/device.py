@@ -17,6 +17,11 @@ def detect_device() -> DeviceInfo:
     return DeviceInfo(devices[0].platform, devices[0].device_kind, len(devices), stats.get("bytes_limit"))
 
 
+DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
+"""Options of XLA under which a GPU gives the same bits in every run: no kernel that adds in whatever order its threads
+finish, and none chosen by timing the candidates. Other backends know the option and it changes nothing there."""
+
+
 def enable_compilation_cache() -> Path:
     """Keep compiled programs in the user's cache folder, so that the same run compiles once a machine."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

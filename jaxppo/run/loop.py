@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from jaxppo.market.tape import Tape
 from jaxppo.ppo.loss import Hyper
 from jaxppo.ppo.program import Program, SegmentOutput, TapeSpec, make_train
 from jaxppo.ppo.update import TrainState, hyper_from
+from jaxppo.run.alarms import AlarmLog
 from jaxppo.run.artifacts import write_validation
 from jaxppo.run.checkpoint import CheckpointInfo, CheckpointWriter, restore_policy
 from jaxppo.run.directory import MetricsCsv
@@ -43,6 +45,7 @@ class Compiled:
     data: EvaluationSet
     compile_seconds: float
     memory_bytes: int  # of the program's temporaries, outputs and arguments, where the backend says
+    options: Mapping[str, Any]  # of the compiler
 
 
 def evaluation_set(split: Split) -> EvaluationSet:
@@ -51,8 +54,8 @@ def evaluation_set(split: Split) -> EvaluationSet:
     return EvaluationSet(split.tape, jnp.asarray(index), jnp.float32(per_year))
 
 
-def compile_run(config: Config, market: Market) -> Compiled:
-    """Trace and compile the program of a run, once."""
+def compile_run(config: Config, market: Market, options: Mapping[str, Any] = MappingProxyType({})) -> Compiled:
+    """Trace and compile the program of a run, once. `options` are XLA's."""
     tape = market.splits["train"].tape
     data = evaluation_set(market.splits["validation"])
     program = make_train(config, TapeSpec(tape.n_features, n_decisions(data.tape)))
@@ -60,17 +63,18 @@ def compile_run(config: Config, market: Market) -> Compiled:
     began = time.perf_counter()
     state = jax.eval_shape(program.init, jax.random.key(0), hyper, tape)
     lowered = jax.jit(program.segment, donate_argnums=0).lower(state, hyper, tape, data, jnp.int32(0))
-    segment = lowered.compile()
+    segment = lowered.compile(compiler_options=dict(options))
     seconds = time.perf_counter() - began
     memory = segment.memory_analysis()
     sizes = ("temp_size_in_bytes", "argument_size_in_bytes", "output_size_in_bytes")
     total = sum(getattr(memory, name, 0) for name in sizes) if memory else 0
-    return Compiled(program, segment, hyper, tape, data, seconds, total)
+    return Compiled(program, segment, hyper, tape, data, seconds, total, options)
 
 
 def first_state(compiled: Compiled, seed: int) -> TrainState:
     """The state before the first update."""
-    return jax.jit(compiled.program.init)(jax.random.key(seed), compiled.hyper, compiled.tape)
+    init = jax.jit(compiled.program.init, compiler_options=dict(compiled.options))
+    return init(jax.random.key(seed), compiled.hyper, compiled.tape)
 
 
 @dataclass(frozen=True)
@@ -118,10 +122,12 @@ class Trainer:
         self._checkpoints = CheckpointWriter(run_dir, keep)
         self._metrics = MetricsCsv(run_dir, metrics_columns(self._config, self._actions.labels))
         self._events = EventWriter(run_dir)
+        self._alarms = AlarmLog(run_dir, self._actions.labels)
 
     def run(self, state: TrainState, at: Progress, display: Display) -> Finished:
         """Train to the end, validate, save; returns the totals."""
         self._metrics.keep_until(at.update if at.update else -1)
+        self._alarms.follow(at.update)
         out: SegmentOutput | None = None
         for length in segment_lengths(self._config, at.update):
             state, out, at = self._segment(state, at, length, display)
@@ -152,6 +158,8 @@ class Trainer:
         self._events.segment(after.update, length, rows, row, self._config.batch_steps)
         self._checkpoints.save(state, self._info(after))
         display.segment(after.update, speed, validation_line(row))
+        for line in self._alarms.add(row):
+            display.say(line)
         return state, out, after
 
     def _progress(self, at: Progress, length: int, seconds: float, fitness: float) -> Progress:

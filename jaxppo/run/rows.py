@@ -24,10 +24,16 @@ _TRAIN_COLUMNS = (
     "value_loss",
     "grad_norm",
     "skipped_steps",
+    "bad_samples",
+    "broken_accounts",
+    "rollbacks",
+    "learning_rate_scale",
     "entropy_coefficient",
     "train_trade_rate",
     "train_ruin_rate",
 )
+_SUMS = ("skipped_steps", "bad_samples", "broken_accounts", "rollbacks")
+_LAST = ("learning_rate", "learning_rate_scale")
 # Column of metrics.csv: field of `Metrics`.
 _VALIDATION_COLUMNS = {
     "val_return": "net_return",
@@ -69,13 +75,12 @@ def metrics_columns(config: Config, labels: Sequence[str]) -> list[str]:
 
 
 def train_means(rows: Mapping[str, np.ndarray], n_updates: int) -> dict[str, float]:
-    """Means over a segment's updates; the learning rate is the last one's and skipped steps are summed."""
+    """Means over a segment's updates, without those where there is none; the last learning rate, and sums of faults."""
     if n_updates == 0:
         return {}
-    means = {k: float(np.mean(v[:n_updates])) for k, v in rows.items()}
-    means["learning_rate"] = float(rows["learning_rate"][n_updates - 1])
-    means["skipped_steps"] = float(np.sum(rows["skipped_steps"][:n_updates]))
-    return means
+    own = {k: np.asarray(v[:n_updates], np.float64) for k, v in rows.items()}
+    means = {k: float(np.nanmean(v)) if not np.isnan(v).all() else np.nan for k, v in own.items()}
+    return means | {k: float(own[k].sum()) for k in _SUMS} | {k: float(own[k][-1]) for k in _LAST}
 
 
 def validation_row(validation: Validation, labels: Sequence[str]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from jaxppo.market.synthetic import synthetic_market
 from jaxppo.ppo.program import train_spec
 from jaxppo.ppo.update import TrainState
 from jaxppo.run.checkpoint import CheckpointInfo, require_match, restore_train_state
-from jaxppo.run.device import detect_device, enable_compilation_cache
+from jaxppo.run.device import DETERMINISTIC, detect_device, enable_compilation_cache
 from jaxppo.run.directory import CONFIG, claim, default_run_dir, iso, write_config, write_manifest
 from jaxppo.run.loop import Finished, Progress, Trainer, compile_run, first_state
 from jaxppo.run.progress import Display
@@ -37,6 +37,8 @@ class RunOptions:
     """Go on with the run in --run-dir from its latest checkpoint."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep, besides the best."""
+    deterministic: bool = False
+    """On a GPU, the same bits in every run on the same machine: slower kernels in places, and none tuned by timing."""
 
 
 def load_market_bars(config: Config) -> tuple[list[Bars], str]:
@@ -136,14 +138,14 @@ def train_run(options: RunOptions, preset: str | None, given: Mapping[str, Any])
     run_dir = options.run_dir or default_run_dir(config.preset)
     if resumed is None:
         claim(run_dir)
-    compiled = compile_run(config, market)
+    compiled = compile_run(config, market, DETERMINISTIC if options.deterministic else {})
     if resumed is None:  # an interrupt until here leaves an empty folder, which the next try may have
         write_config(run_dir, resolved)
     display.say(f"compiled in {compiled.compile_seconds:.1f} s; run directory {run_dir}")
     actions = compiled.program.spec.env.actions
     facts: dict[str, Any] = {
         "compile_seconds": compiled.compile_seconds,
-        "program": {"memory_bytes": compiled.memory_bytes},
+        "program": {"memory_bytes": compiled.memory_bytes, "deterministic": options.deterministic},
     }
     write_manifest(run_dir, resolved, market, source, device, actions, facts)
     state, at = resumed or (first_state(compiled, config.seed), Progress())

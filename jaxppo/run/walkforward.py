@@ -178,10 +178,12 @@ def run_folds(
 def _line(chunk: Sequence[int], row: Mapping[str, float]) -> str:
     first, last = chunk[0] + 1, chunk[-1] + 1
     of = f"fold {first}" if first == last else f"folds {first}-{last}"
-    skipped = f"  skipped gradient steps {row['skipped_steps']:.1f}" if row["skipped_steps"] else ""
+    # Means of the updates and folds: a whole number would hide that some folds had none.
+    named = {"skipped_steps": "skipped gradient steps", "bad_samples": "bad samples", "rollbacks": "rollbacks"}
+    faults = "".join(f"  {text} {row[name]:.2g} an update" for name, text in named.items() if row[name])
     return (
         f"{of}: reward {row['reward_mean']:+.4f}  entropy {row['entropy']:.2f}"
-        f"  orders {100 * row['train_trade_rate']:.0f}% of steps{skipped}"
+        f"  orders {100 * row['train_trade_rate']:.0f}% of steps{faults}"
     )
 
 

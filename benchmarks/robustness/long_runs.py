@@ -1,0 +1,116 @@
+"""2,000 updates with a validation and a checkpoint after every second one: does anything grow?"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from benchmarks.robustness.row import Row
+from jaxppo.market.synthetic import synthetic_market
+
+WARM_UP = 200
+"""Updates until everything that is made once has been made: the report's imports are not among it, they come last."""
+GROWTH_MIB = 8.0
+"""What the resident memory may move by from there on. The allocator's own ups and downs are a few MiB."""
+FLAGS: dict[str, Any] = {
+    "n-envs": 16,
+    "lanes": 4,
+    "n-steps": 4,
+    "episode-steps": 16,
+    "epochs": 2,
+    "minibatches": 2,
+    "window": 8,
+    "channels": 4,
+    "trunk-width": 8,
+    "features": "base",
+    "scale-window": 32,
+    "interval": "1h",
+}
+
+
+class Sample(NamedTuple):
+    """A running process at one moment, from /proc."""
+
+    update: int  # the last validated
+    rss_mib: float
+    handles: int
+    threads: int
+
+
+def _sample(process: int, metrics: Path) -> Sample | None:
+    """None before the first validation, and once the process has gone."""
+    try:
+        lines = metrics.read_text().splitlines()
+        status = dict(x.split(":", 1) for x in Path(f"/proc/{process}/status").read_text().splitlines())
+        handles = len(list(Path(f"/proc/{process}/fd").iterdir()))
+        update = int(lines[-1].split(",", 1)[0])
+        return Sample(update, float(status["VmRSS"].split()[0]) / 1024, handles, int(status["Threads"]))
+    except (OSError, ValueError, KeyError, IndexError):
+        return None
+
+
+def watch(folder: Path, updates: int, every: int, pause: float = 0.1) -> tuple[int, str, list[Sample]]:
+    """Train from the command line in a process of its own; its exit status, its output, and samples of it.
+
+    The samples end with the last validation: what writes the report afterwards is another matter.
+    """
+    bars, run = folder / "bars", folder / "run"
+    bars.mkdir()
+    for b in synthetic_market(0, 2, 900):
+        columns = {name: getattr(b, name) for name in ("open", "high", "low", "close", "volume")}
+        pl.DataFrame({"timestamp": b.time, **columns}).write_csv(bars / f"{b.symbol}_1h.csv")
+    given = {**FLAGS, "n-updates": updates, "validate-every": every, "data": bars, "run-dir": run}
+    command = [sys.executable, "-m", "jaxppo.train", *(str(x) for k, v in given.items() for x in (f"--{k}", v))]
+    samples: list[Sample] = []
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            sample = _sample(process.pid, run / "metrics.csv")
+            if sample is not None and sample.update < updates:
+                samples.append(sample)
+            time.sleep(pause)
+    return process.returncode, (folder / "log").read_text(), samples
+
+
+def at(samples: Sequence[Sample], update: int) -> Sample:
+    """The first sample at `update` or after it; the last where there is none."""
+    return next((s for s in samples if s.update >= update), samples[-1])
+
+
+def typical(samples: Sequence[Sample], update: int, of: str, width: int = 100) -> float:
+    """Median of the samples within `width` updates up to `update`: a checkpoint in flight comes and goes."""
+    near = sorted(getattr(s, of) for s in samples if update - width < s.update <= update)
+    return float(near[len(near) // 2]) if near else float(getattr(at(samples, update), of))
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    updates = 600 if quick else 2000
+    points = (WARM_UP, updates // 2, updates)
+    with tempfile.TemporaryDirectory() as folder:
+        status, output, samples = watch(Path(folder), updates, 2)
+        validations = len((Path(folder) / "run/metrics.csv").read_text().splitlines()) - 1
+        size = sum(f.stat().st_size for f in (Path(folder) / "run").rglob("*") if f.is_file()) / 2**20
+    if status:
+        raise RuntimeError(output[-2000:])
+    when = ", ".join(f"{p:,}" for p in points)
+    for of, name, unit, limit in (
+        ("rss_mib", "resident memory", " MiB", GROWTH_MIB),
+        ("handles", "open file handles", "", 0.0),
+        ("threads", "threads", "", 0.0),
+    ):
+        figures = [typical(samples, p, of) for p in points]
+        told = ", ".join(f"{f:,.0f}" for f in figures)
+        yield Row(
+            f"{updates:,} updates, {validations:,} validations and checkpoints: {name} after {when} updates",
+            1,
+            int(figures[-1] <= figures[0] + limit),
+            f"{told}{unit}: no growth after {WARM_UP} updates" + (f" beyond {limit:.0f}{unit}" if limit else ""),
+        )
+    yield Row(f"size of that run on disk: {size:.1f} MiB", 1, 1, "finished with a report")

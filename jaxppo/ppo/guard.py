@@ -1,0 +1,115 @@
+"""Numbers gone bad: what a sample, an account and an update are when they are not finite, and the way back.
+
+Three nets, each for what passes the one before. An env step whose reward, account or features are not finite teaches
+nothing (`rollout.collect`). A gradient that is not finite moves nothing (`update.gradient_step`). And a run of updates
+in which nothing moved, or parameters that are not finite, go back to the last good state, here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxppo.agent.policy import Params
+from jaxppo.env.account import AccountState, open_account
+
+LEAST_SCALE = 2.0**-10
+"""Ten halvings. A learning rate below a thousandth of the configured one only looks like training."""
+
+
+class Learned(NamedTuple):
+    """What gradients move: the parameters and Adam's moments. The schedule's count is not here: it never goes back."""
+
+    params: Params
+    moments: Any
+
+
+class Guard(NamedTuple):
+    """The last good state of a run and the way back to it. One more `Learned` is all the memory that it takes."""
+
+    good: Learned  # that an update without bad gradients began with
+    streak: jax.Array  # () int32: bad updates in a row
+    scale: jax.Array  # () float32: of the learning rate; 1 until the first rollback, and never raised again
+
+
+def first_guard(params: Params, moments: Any) -> Guard:
+    """The guard of a run that begins with these parameters; buffers of its own, so that a state can be donated."""
+    copy = jax.tree.map(jnp.copy, Learned(params, moments))
+    return Guard(copy, jnp.zeros((), jnp.int32), jnp.ones(()))
+
+
+def is_sound(tree: Any) -> jax.Array:
+    """() bool: the squares of all floats in `tree` have a finite sum. A weight beyond 1e19 is none to go on with."""
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.isfinite(sum((jnp.square(x).sum() for x in floats), start=jnp.zeros(())))
+
+
+def where(condition: jax.Array, new: Any, old: Any) -> Any:
+    """`jnp.where` of a () bool over two trees."""
+    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
+
+
+@jax.named_scope("guard")
+def guard_update(
+    guard: Guard, before: Learned, after: Learned, bad: jax.Array, rollback_after: int, factor: float
+) -> tuple[Learned, Guard, jax.Array]:
+    """Look at an update that has ended, and undo the last ones where they led nowhere.
+
+    What an update began with is good once that update has computed finite gradients with it; what it ended with has yet
+    to show that. The way back is taken after `rollback_after` bad updates in a row, and at once where the parameters or
+    moments are not finite: no gradient can mend those.
+
+    Args:
+      guard: before the update.
+      before, after: what the update began and ended with.
+      bad: () bool, most of its gradients were not finite.
+      rollback_after: bad updates in a row that it takes; 0 for never.
+      factor: of the learning rate at each rollback.
+
+    Returns:
+      What to go on with, the guard after the update, and a () bool: rolled back.
+    """
+    streak = jnp.where(bad, guard.streak + 1, 0)
+    sound = is_sound(after)
+    back = ~sound
+    if rollback_after > 0:
+        back |= streak >= rollback_after
+    good = where(sound & ~bad, before, guard.good)
+    lowered = jnp.maximum(guard.scale * factor, LEAST_SCALE)
+    kept = Guard(good, jnp.where(back, 0, streak), jnp.where(back, lowered, guard.scale))
+    return where(back, good, after), kept, back
+
+
+def broken_accounts(account: AccountState) -> jax.Array:
+    """Accounts with a number that is not one, bool of the account's shape. Such an account never comes back by itself.
+
+    NaN compares as false, so it is not even ruined: every later bar of its episode would be NaN too.
+    """
+    # One sum, one look: a sum is finite only if all its terms are. Exit levels are infinite where there is none.
+    levels = jnp.isnan(account.stop) | jnp.isnan(account.take_profit)
+    money = (
+        account.units * account.mark
+        + account.equity
+        + account.rest
+        + account.peak
+        + account.average_cost
+        + account.trade_pnl
+        + account.sharpe_a
+        + account.sharpe_b
+    )
+    return levels | ~jnp.isfinite(money)
+
+
+def restart_accounts(account: AccountState, chosen: jax.Array) -> AccountState:
+    """Fresh accounts of 1.0 where `chosen`, bool, broadcastable with the account."""
+    fresh = open_account(jnp.ones_like(account.equity))
+    return jax.tree.map(lambda new, old: jnp.where(chosen, new, old), fresh, account)
+
+
+def stand_ins(clean: jax.Array) -> jax.Array:
+    """The path to learn from in the place of each, (P,) int32: itself where `clean`, (P,) bool, else the next clean one."""
+    index = jnp.arange(clean.shape[0], dtype=jnp.int32)
+    first = jnp.argsort(~clean, stable=True).astype(jnp.int32)  # the clean ones, in order
+    return jnp.where(clean, index, first[index % jnp.maximum(clean.sum(dtype=jnp.int32), 1)])

@@ -1,0 +1,105 @@
+"""Long runs: counters that pass 2^31, and nothing that grows."""
+
+from __future__ import annotations
+
+import csv
+import struct
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import tiny_config, tiny_market
+from tensorboardX.proto.event_pb2 import Event
+
+from benchmarks.robustness.long_runs import Sample, at, typical, watch
+from jaxppo.config.presets import Resolved
+from jaxppo.ppo.update import update
+from jaxppo.run.checkpoint import restore_train_state
+from jaxppo.run.loop import Progress, Trainer, compile_run, first_state
+from jaxppo.run.progress import Display
+
+# 40 million updates of 64 env steps: 2.56e9, beyond int32 (2.147e9) and beyond what float32 tells apart (1.7e7).
+DONE = 40_000_000
+BATCH_STEPS = 64
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    config = tiny_config()
+    market = tiny_market(config)
+    return config, market, compile_run(config, market)
+
+
+def steps_of_events(folder: Path) -> dict[str, list[int]]:
+    """Step of every scalar of an event file: length (8 bytes), its checksum (4), the event, its checksum (4)."""
+    found: dict[str, list[int]] = {}
+    for file in sorted(folder.iterdir()):
+        data, place = file.read_bytes(), 0
+        while place < len(data):
+            (length,) = struct.unpack_from("<Q", data, place)
+            event = Event.FromString(data[place + 12 : place + 12 + length])
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append(event.step)
+            place += 16 + length
+    return found
+
+
+def test_counters_pass_two_to_the_31(compiled, tmp_path):
+    config, market, program = compiled
+    state = first_state(program, 0)._replace(update=jnp.int32(DONE))
+    trainer = Trainer(tmp_path, Resolved(config, {}), market, program, keep=2)
+    at_ = Progress(update=DONE)
+    state, _, at_ = trainer._segment(state, at_, 2, Display(DONE + 3, BATCH_STEPS))
+    trainer.close()
+    assert at_.update == int(state.update) == DONE + 2
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (int(row["update"]), int(row["env_steps"])) == (DONE + 2, 2_560_000_128)
+    steps = steps_of_events(tmp_path / "tensorboard")
+    assert steps["train/entropy"] == [2_560_000_064, 2_560_000_128]
+    assert steps["validation/fitness"] == [2_560_000_128]
+    restored, info = restore_train_state(tmp_path)
+    assert (int(restored.update), info.update) == (DONE + 2, DONE + 2)
+
+
+def test_counts_on_the_device_stay_in_their_range(compiled):
+    """int32 throughout, and the schedules are at their end, not beyond it, long after the last update planned."""
+    config, _, program = compiled
+    spec, tape, hyper = program.program.spec, program.tape, program.hyper
+    state = first_state(program, 0)
+    clip, adam, schedule, scale = state.opt_state
+    count = jnp.int32(2**31 - 3)  # two steps before its end; an update takes four
+    state = state._replace(
+        update=jnp.int32(2**31 - 2),
+        opt_state=(clip, adam._replace(count=count), schedule._replace(count=count), scale),
+    )
+    after, metrics = jax.jit(lambda s, t: update(s, t, spec, hyper))(state, tape)
+    assert int(after.update) == 2**31 - 1
+    assert [int(after.opt_state[1].count), int(after.opt_state[2].count)] == [2**31 - 1] * 2
+    assert float(metrics["learning_rate"]) == pytest.approx(0.01 * config.ppo.learning_rate, rel=1e-5)
+    assert float(metrics["entropy_coefficient"]) == pytest.approx(config.ppo.entropy_end, rel=1e-5)
+    assert float(metrics["skipped_steps"]) == 0
+
+
+def test_figures_are_of_the_updates_that_they_name():
+    samples = [Sample(u, 100.0 + u, 10, 5) for u in range(0, 1000, 2)]
+    assert at(samples, 301).update == 302
+    assert typical(samples, 200, "rss_mib") == 100.0 + 152  # the middle of 102, 104 ... 200
+    assert typical(samples[:3], 900, "handles") == 10.0  # nothing near: the last there is
+
+
+@pytest.mark.slow
+def test_nothing_grows(tmp_path):
+    """600 updates with 300 validations and checkpoints, watched from outside."""
+    status, output, samples = watch(tmp_path, updates=600, every=2)
+    assert status == 0, output
+    assert "report: " in output
+    assert len(samples) > 20
+    for of, limit in (("rss_mib", 8.0), ("handles", 0.0), ("threads", 0.0)):
+        early, late = typical(samples, 300, of), typical(samples, 600, of)
+        assert late <= early + limit, (of, early, late)
+    kept = [int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert len(kept) <= 3
+    assert np.max(kept) == 600
