@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxppo.agent.policy import Params
 from jaxppo.config.presets import Resolved
 from jaxppo.config.schema import Config
+from jaxppo.errors import CheckpointError, ConfigError, Interrupted, JaxppoError
 from jaxppo.evaluate.gate import Gate
 from jaxppo.evaluate.validate import EvaluationSet, Ledger, Validation, n_decisions
 from jaxppo.market.dataset import Market, Split, joint_calendar
@@ -22,11 +24,13 @@ from jaxppo.ppo.loss import Hyper
 from jaxppo.ppo.program import Program, SegmentOutput, TapeSpec, make_train
 from jaxppo.ppo.update import TrainState, hyper_from
 from jaxppo.run.artifacts import write_validation
-from jaxppo.run.checkpoint import CheckpointInfo, CheckpointWriter, restore_policy
-from jaxppo.run.directory import MetricsCsv
+from jaxppo.run.checkpoint import CheckpointInfo, CheckpointWriter
+from jaxppo.run.directory import METRICS, MetricsCsv
 from jaxppo.run.gate import Record, gate_line, judge_policy, write_gate
 from jaxppo.run.progress import Display
 from jaxppo.run.rows import metrics_columns, train_columns, train_means, validation_line, validation_row
+from jaxppo.run.stop import OUT_OF_TIME, Pace, Reason, Stop
+from jaxppo.run.tensorboard import FOLDER as EVENTS
 from jaxppo.run.tensorboard import EventWriter
 
 Segment = Callable[..., tuple[TrainState, SegmentOutput]]
@@ -118,23 +122,69 @@ class Trainer:
         self._checkpoints = CheckpointWriter(run_dir, keep)
         self._metrics = MetricsCsv(run_dir, metrics_columns(self._config, self._actions.labels))
         self._events = EventWriter(run_dir)
+        self._best: Params | None = None  # on the host
 
-    def run(self, state: TrainState, at: Progress, display: Display) -> Finished:
-        """Train to the end, validate, save; returns the totals."""
-        self._metrics.keep_until(at.update if at.update else -1)
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What is on the disk, for the manifest."""
+        return self._checkpoints.kept()
+
+    def run(
+        self,
+        state: TrainState,
+        at: Progress,
+        display: Display,
+        stop: Stop | None = None,
+        best: Params | None = None,
+    ) -> Finished:
+        """Train to the end, validate, save; returns the totals.
+
+        Args:
+          state: to go on from.
+          at: where that is.
+          display: told of every segment.
+          stop: asked before every segment.
+          best: of a resumed run, the policy of `at.best_update`.
+
+        Raises:
+          Interrupted: `stop` said so; all is saved, or the message says what is not.
+          CheckpointError: the run is done, but its last checkpoint could not be saved.
+        """
+        stop, began, self._best = stop or Stop(), at.update, best
+        self._trim(at, display)
+        pace = Pace(at.elapsed_seconds / at.update if at.update else 0.0)
         out: SegmentOutput | None = None
         for length in segment_lengths(self._config, at.update):
+            reason = stop.reason(pace.foresee(length) + self._checkpoints.seconds)
+            if reason is not None:
+                raise self._stopped(reason, state, at, at.update > began or reason.status != OUT_OF_TIME, display)
+            since = time.perf_counter()
             state, out, at = self._segment(state, at, length, display)
+            pace.took(length, time.perf_counter() - since)
+        saved = self._secure(state, at, display)
         gate = self._finish(state, out, at)
         display.say(gate_line(gate))
+        if not saved:
+            raise CheckpointError(f"{self._run_dir}: the run is done but not saved: {self._resume_from()}")
         steps = at.update * self._config.batch_steps
         speed = steps / at.elapsed_seconds if at.elapsed_seconds else 0.0
         return Finished(at.update, steps, at.elapsed_seconds, speed, at.best_update, at.best_fitness)
 
     def close(self) -> None:
         """Wait for the save in flight; safe to call again."""
+        self._checkpoints.wait()
         self._checkpoints.close()
-        self._events.close()
+
+    def _trim(self, at: Progress, display: Display) -> None:
+        """Take from metrics.csv and the events what the resumed run writes again."""
+        update = at.update if self._checkpoints.updates else -1  # a run without a checkpoint begins again
+        step = update * self._config.batch_steps if update >= 0 else -1
+        for name, last, wanted in (
+            (METRICS, self._metrics.keep_until(update), update),
+            (EVENTS, self._events.keep_until(step), step),
+        ):
+            if update >= 0 and last != wanted:
+                display.say(f"warning: {name} is not whole: what it had of earlier updates up to {update} is lost")
 
     def _segment(
         self, state: TrainState, at: Progress, length: int, display: Display
@@ -147,12 +197,69 @@ class Trainer:
         rows, validation = scalars
         speed = length * self._config.batch_steps / seconds if length else 0.0
         after = self._progress(at, length, seconds, float(validation.pooled.fitness))
+        if after.best_update == after.update:
+            self._best = jax.tree.map(np.array, jax.device_get(state.params))  # a copy: the state will be donated
         row = self._row(after, rows, length, speed, validation)
-        self._metrics.append(row)
-        self._events.segment(after.update, length, rows, row, self._config.batch_steps)
-        self._checkpoints.save(state, self._info(after))
         display.segment(after.update, speed, validation_line(row))
+        recorded = self._record(
+            display,
+            lambda: self._metrics.append(row),
+            lambda: self._events.segment(after.update, length, rows, row, self._config.batch_steps),
+        )
+        self._waited(display)
+        if recorded:
+            self._checkpoints.save(state, self._info(after), self._best)
         return state, out, after
+
+    def _record(self, display: Display, *writes: Callable[[], None]) -> bool:
+        """Whether rows and events are on the disk, which no checkpoint may be ahead of; if not, they are kept."""
+        done = True
+        for write in writes:
+            try:
+                write()
+            except OSError as error:
+                done = False
+                where = error.filename or self._run_dir
+                display.say(
+                    f"warning: {where}: {error.strerror}; nothing is saved, and tried again after the next segment"
+                )
+        return done
+
+    def _waited(self, display: Display) -> None:
+        failure, first = self._checkpoints.wait(), not self._stated
+        if failure is not None:
+            display.say(f"warning: {failure}; older ones are kept, and the next is saved after the next segment")
+        elif first and self._checkpoints.bytes:
+            self._stated = True
+            display.say(self._checkpoints.bound())
+
+    _stated = False  # how large checkpoints are
+
+    def _secure(self, state: TrainState, at: Progress, display: Display) -> bool:
+        """Wait until `state` is saved; where it could not be, try once more."""
+        self._waited(display)
+        if at.update not in self._checkpoints.updates and self._record(
+            display, self._metrics.retry, self._events.retry
+        ):
+            self._checkpoints.save(state, self._info(at), self._best)
+            self._waited(display)
+        return at.update in self._checkpoints.updates
+
+    def _resume_from(self) -> str:
+        saved = self._checkpoints.updates
+        where = f"from update {saved[-1]}" if saved else "from the start"
+        return f"make room and go on {where} with --run-dir {self._run_dir} --resume"
+
+    def _stopped(self, reason: Reason, state: TrainState, at: Progress, moved: bool, display: Display) -> JaxppoError:
+        saved = not self._checkpoints.updates and not at.update or self._secure(state, at, display)
+        where = f"stopped at update {at.update} of {self._config.budget.n_updates}"
+        if not moved:
+            return ConfigError(f"{reason.text}; {where} without a segment done: give more, or lower --validate-every")
+        if not saved:
+            return Interrupted(
+                f"{reason.text}; {where}, which could not be saved; {self._resume_from()}", reason.status
+            )
+        return Interrupted(f"{reason.text}; {where}; go on with --run-dir {self._run_dir} --resume", reason.status)
 
     def _progress(self, at: Progress, length: int, seconds: float, fitness: float) -> Progress:
         update = at.update + length
@@ -197,13 +304,12 @@ class Trainer:
 
     def _finish(self, state: TrainState, out: SegmentOutput | None, at: Progress) -> Gate:
         """Write what the final and the best policy did on the validation split, and judge the best."""
-        self.close()
         split, labels = self._market.splits["validation"], self._actions.labels
         final = self._play(state, state.params) if out is None else jax.device_get((out.validation, out.ledger))
         write_validation(self._run_dir, "final", final[0], final[1], split, labels)
         best = final
         if at.best_update != at.update:
-            best = self._play(state, restore_policy(self._run_dir, at.best_update).params)
+            best = self._play(state, self._best)
         write_validation(self._run_dir, "best", best[0], best[1], split, labels)
         looks = 1 + len(self._config.segments)  # the untrained policy is looked at too
         record = Record(looks, float(best[0].pooled.fitness), float(final[0].pooled.fitness))
