@@ -38,6 +38,7 @@ ocp = orbax.v1
 FORMAT = 2
 FOLDER = "checkpoints"
 INFO = "info.json"
+_DESCRIPTIONS = 2**17  # bytes; measured are some 50,000, most of them Orbax's
 _LEFT_BEHIND = re.compile(r"\d+(\.saving|\.removing|\.orbax-checkpoint-tmp)+")  # by a process that was killed
 Which = Literal["latest", "best", "final"] | int
 
@@ -107,6 +108,12 @@ def survey(folder: Path) -> Survey:
     return found
 
 
+def _largest(state: TrainState) -> int:
+    """Bytes that a checkpoint does not pass: its arrays, should they not compress at all, and their descriptions."""
+    arrays = sum(x.nbytes for x in jax.tree.leaves((state, state.params, state.params)))
+    return int(1.01 * arrays) + _DESCRIPTIONS
+
+
 def _rank(fitness: float, step: int) -> tuple[float, int]:
     """Of equals the later is the better; what is not a number is the worst."""
     return (-math.inf if math.isnan(fitness) else fitness, step)
@@ -128,7 +135,6 @@ class CheckpointWriter:
         self._fitness = {step: info.fitness for step, info in survey(self._folder).sound.items()}
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._running: Future[None] | None = None
-        self.bytes = 0  # of one checkpoint, once one is saved
         self.seconds = 0.0  # that the last save took
 
     @property
@@ -136,19 +142,15 @@ class CheckpointWriter:
         """Updates of the sound checkpoints."""
         return sorted(self._fitness)
 
-    def bound(self) -> str:
-        """How much room the checkpoints take, in a line; known once one is saved."""
-        each, number = self.bytes / 2**20, self._keep + 2
-        return (
-            f"checkpoints: {each:.2f} MiB each; the newest {self._keep}, the best and the one being written are at most"
-            f" {number * each:.2f} MiB"
-        )
+    def bound(self, state: TrainState) -> str:
+        """How much room the checkpoints of a run take at most, in a line."""
+        most = (self._keep + 2) * _largest(state) / 2**20
+        return f"checkpoints: the newest {self._keep}, the best and one being written, at most {most:.2f} MiB in all"
 
-    def kept(self) -> dict[str, Any]:
-        """What is on the disk, with the number and bytes of the checkpoints that it never passes."""
+    def kept(self, state: TrainState) -> dict[str, Any]:
+        """What is on the disk, and the bytes that it never passes."""
         sizes = [sum(p.stat().st_size for p in (self._folder / str(u)).rglob("*") if p.is_file()) for u in self.updates]
-        most = self._keep + 2
-        return {"updates": self.updates, "bytes": sum(sizes), "most": most, "most_bytes": most * max(sizes, default=0)}
+        return {"updates": self.updates, "bytes": sum(sizes), "most_bytes": (self._keep + 2) * _largest(state)}
 
     def save(self, state: TrainState, info: CheckpointInfo, best: Params | None = None) -> None:
         """Copy `state` off the device and write it in the background, after the save before.
@@ -202,7 +204,7 @@ class CheckpointWriter:
             parts = {"train": state._asdict(), "policy": {"params": state.params}, "best": {"params": best}}
             ocp.save_checkpointables(part, parts, overwrite=True)
             write_atomic(part / INFO, json.dumps(info.to_json()))
-            size = seal(part)
+            seal(part)
             self._remove(info.update)  # one that was damaged, or is done again
             part.rename(final)
         except Exception:
@@ -210,7 +212,7 @@ class CheckpointWriter:
                 shutil.rmtree(left, ignore_errors=True)
             raise
         sync_folder(self._folder)
-        self.bytes, self._fitness[info.update] = size, info.fitness
+        self._fitness[info.update] = info.fitness
         self._retain()
         self.seconds = time.perf_counter() - began
 

@@ -32,13 +32,12 @@ def _measure(path: Path, flush: bool = False) -> dict[str, Any]:
         return {"bytes": os.fstat(file.fileno()).st_size, "sha256": digest}
 
 
-def seal(folder: Path) -> int:
-    """Flush every file of `folder` to the disk and write their sizes and SHA-256; returns the bytes of all."""
+def seal(folder: Path) -> None:
+    """Flush every file of `folder` to the disk and write their sizes and SHA-256 beside them."""
     found = {name: _measure(path, flush=True) for name, path in sorted(_files(folder)) if name != CHECKSUMS}
     write_atomic(folder / CHECKSUMS, json.dumps(found, indent=1))
     for parent, _, _ in os.walk(folder):
         sync_folder(Path(parent))
-    return sum(f["bytes"] for f in found.values()) + (folder / CHECKSUMS).stat().st_size
 
 
 def damage(folder: Path) -> str | None:

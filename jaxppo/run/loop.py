@@ -124,10 +124,9 @@ class Trainer:
         self._events = EventWriter(run_dir)
         self._best: Params | None = None  # on the host
 
-    @property
-    def kept(self) -> dict[str, Any]:
-        """What is on the disk, for the manifest."""
-        return self._checkpoints.kept()
+    def kept(self, state: TrainState) -> dict[str, Any]:
+        """The checkpoints that are on the disk, for the manifest."""
+        return self._checkpoints.kept(state)
 
     def run(
         self,
@@ -152,6 +151,7 @@ class Trainer:
         """
         stop, began, self._best = stop or Stop(), at.update, best
         self._trim(at, display)
+        display.say(self._checkpoints.bound(state))
         pace = Pace(at.elapsed_seconds / at.update if at.update else 0.0)
         out: SegmentOutput | None = None
         for length in segment_lengths(self._config, at.update):
@@ -220,20 +220,13 @@ class Trainer:
             except OSError as error:
                 done = False
                 where = error.filename or self._run_dir
-                display.say(
-                    f"warning: {where}: {error.strerror}; nothing is saved, and tried again after the next segment"
-                )
+                display.say(f"warning: {where}: {error.strerror}; nothing is saved, the next try is after a segment")
         return done
 
     def _waited(self, display: Display) -> None:
-        failure, first = self._checkpoints.wait(), not self._stated
+        failure = self._checkpoints.wait()
         if failure is not None:
             display.say(f"warning: {failure}; older ones are kept, and the next is saved after the next segment")
-        elif first and self._checkpoints.bytes:
-            self._stated = True
-            display.say(self._checkpoints.bound())
-
-    _stated = False  # how large checkpoints are
 
     def _secure(self, state: TrainState, at: Progress, display: Display) -> bool:
         """Wait until `state` is saved; where it could not be, try once more."""
@@ -251,7 +244,8 @@ class Trainer:
         return f"make room and go on {where} with --run-dir {self._run_dir} --resume"
 
     def _stopped(self, reason: Reason, state: TrainState, at: Progress, moved: bool, display: Display) -> JaxppoError:
-        saved = not self._checkpoints.updates and not at.update or self._secure(state, at, display)
+        begun = at.update > 0 or self._checkpoints.updates  # else the run has nothing to save
+        saved = not begun or self._secure(state, at, display)
         where = f"stopped at update {at.update} of {self._config.budget.n_updates}"
         if not moved:
             return ConfigError(f"{reason.text}; {where} without a segment done: give more, or lower --validate-every")

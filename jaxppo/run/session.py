@@ -131,21 +131,24 @@ def _resumed(run_dir: Path, market: Market, config: Config) -> Start | None:
     manifest = earlier_manifest(run_dir)
     if not has_checkpoints(run_dir):
         if "finished" in manifest:
-            raise CheckpointError(
-                f"{run_dir}: the run is finished and its checkpoints are gone; nothing is left to resume"
-            )
+            raise CheckpointError(f"{run_dir}: the run is finished and its checkpoints are gone; start a new run")
+        _require_same_data(run_dir, manifest.get("data", {}).get("hash"), market)
         return None
     state, best, info = restore_run(run_dir)
     require_same_program(info.config, config, info.update, run_dir)
     actions = env_spec(config.env, config.reward).actions
     require_match(info, market.feature_names, actions, market.feature_hash)
-    if info.data_hash != market.data_hash:
-        raise CheckpointError(
-            f"{run_dir}: the data changed since the run began (hash {info.data_hash[:12]}, now"
-            f" {market.data_hash[:12]}); resume with the same bars, or start a new run"
-        )
+    _require_same_data(run_dir, info.data_hash, market)
     names = [f.name for f in dataclasses.fields(Progress)]
     return Start(state, Progress(**{name: getattr(info, name) for name in names}), best, info.config)
+
+
+def _require_same_data(run_dir: Path, data_hash: str | None, market: Market) -> None:
+    if data_hash is not None and data_hash != market.data_hash:
+        raise CheckpointError(
+            f"{run_dir}: the data changed since the run began (hash {data_hash[:12]}, now"
+            f" {market.data_hash[:12]}); resume with the same bars, or start a new run"
+        )
 
 
 def train_run(options: RunOptions, preset: str | None, given: Mapping[str, Any], began: float | None = None) -> Path:
@@ -181,7 +184,7 @@ def train_run(options: RunOptions, preset: str | None, given: Mapping[str, Any],
             return _train(run_dir, options, resolved, market, source, device, display, began)
     except OSError as error:  # the loop goes on without what it cannot write; before and after it nothing does
         raise RunDirectoryError(
-            f"{error.filename or run_dir}: {error.strerror or error}; mend that and go on with --run-dir {run_dir} --resume"
+            f"{error.filename or run_dir}: {error.strerror or error}; mend that, then --run-dir {run_dir} --resume"
         ) from error
 
 
@@ -203,10 +206,9 @@ def _train(
         for line in describe_resume(start.config if start else None, config, start.at.update if start else 0):
             display.say(line)
     if start is not None and start.config.budget.n_updates != config.budget.n_updates:
-        facts["extended"] = [
-            *earlier_manifest(run_dir).get("extended", []),
-            {"at": start.at.update, "from": start.config.budget.n_updates, "to": config.budget.n_updates},
-        ]
+        extension = {"at": start.at.update, "from": start.config.budget.n_updates, "to": config.budget.n_updates}
+        earlier = earlier_manifest(run_dir).get("extended", [])
+        facts["extended"] = [*(e for e in earlier if e != extension), extension]
     write_config(run_dir, resolved)  # before the compilation: what is killed during it can be resumed
     try:
         compiled = compile_run(config, market)
@@ -227,7 +229,7 @@ def _train(
         raise Interrupted(f"go on from the last checkpoint with --run-dir {run_dir} --resume", 130) from None
     finally:
         trainer.close()  # waits for the save in flight
-    facts |= {"finished": dataclasses.asdict(finished), "checkpoints": trainer.kept}
+    facts |= {"finished": dataclasses.asdict(finished), "checkpoints": trainer.kept(state)}
     write_manifest(run_dir, resolved, market, source, device, actions, facts)
     _report(run_dir, finished, display)
     return run_dir

@@ -46,6 +46,11 @@ def _records(data: bytes) -> Iterator[tuple[int, Event]]:
         at = end
 
 
+def read_events(data: bytes) -> list[Event]:
+    """The events of a file, up to the first that is cut off or damaged."""
+    return [event for _, event in _records(data)]
+
+
 class EventWriter:
     """Writes the event file under `tensorboard/`."""
 
