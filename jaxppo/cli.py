@@ -82,6 +82,7 @@ def run_command(command: Callable[[], object]) -> int:
     """
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("default", CheckpointWarning)
             warnings.showwarning = _show_warning
             status = command()
     except Interrupted as interrupted:

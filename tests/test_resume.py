@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +188,7 @@ def for_updates(patch: pytest.MonkeyPatch, updates: set[int], name: str) -> None
 
 @pytest.mark.parametrize("name", ["save_checkpointables", "write_atomic", "seal"])
 def test_a_full_disk_is_told_and_the_run_goes_on(whole, args, tmp_path, monkeypatch, name):
-    for_updates(monkeypatch, {0, 4, 6}, name)
+    for_updates(monkeypatch, {0, 2, 6}, name)
     status, out = run_here(tmp_path / "run", args)
     assert status == 0, out
     assert differences(whole, tmp_path / "run") == []
@@ -212,7 +211,7 @@ def test_a_full_disk_at_the_last_save_is_tried_again_and_else_an_error(whole, ar
 
 
 def test_rows_that_cannot_be_written_hold_the_checkpoint_back(whole, args, tmp_path, monkeypatch):
-    append, failing = MetricsCsv.append, {2, 4}
+    append, failing = MetricsCsv.append, {2, 6}
 
     def attempt(self: MetricsCsv, row: Any) -> None:
         if row["update"] in failing:
@@ -264,7 +263,7 @@ def test_a_limit_that_is_none_is_refused(args, tmp_path, value):
     assert not (tmp_path / "run").exists()
 
 
-def test_signals_save_and_stop_and_a_second_one_stops_at_once(whole, args, tmp_path):
+def test_a_signal_saves_and_stops(args, tmp_path):
     run_dir = tmp_path / "run"
     own = ["--run-dir", str(run_dir), *args, "--n-updates=20000", "--validate-every=50"]
     process = start("jaxppo.train", *own)
@@ -281,21 +280,23 @@ def test_signals_save_and_stop_and_a_second_one_stops_at_once(whole, args, tmp_p
     assert newest(run_dir) == int(stopped[1])
     assert metrics(run_dir)[1][-1][0] == stopped[1]
 
+
+@pytest.mark.slow
+def test_a_second_signal_stops_in_the_middle_of_a_segment(args, tmp_path):
     # One segment of all updates would take a minute.
-    own = ["--run-dir", str(tmp_path / "long"), *args, "--n-updates=200000", "--validate-every=200000"]
-    process = start("jaxppo.train", *own)
-    wait_until(lambda: (tmp_path / "long" / "checkpoints" / "0").exists() or process.poll() is not None)
+    run_dir = tmp_path / "long"
+    process = start("jaxppo.train", "--run-dir", str(run_dir), *args, "--n-updates=200000", "--validate-every=200000")
+    wait_until(lambda: (run_dir / "checkpoints" / "0").exists() or process.poll() is not None)
     process.send_signal(signal.SIGINT)
     assert process.stdout is not None
     for line in process.stdout:
         if "SIGINT: finishing the segment" in line:
             break
-    began = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130, err
     assert err == "stopped at once by a second signal (SIGINT)\n"
-    assert time.monotonic() - began < 5
+    assert newest(run_dir) == 0
 
 
 # Extended
@@ -325,7 +326,7 @@ def test_a_run_is_extended_when_asked_to_and_says_what_that_does(whole, copy, ar
     # Once more, cut: the flag may be given again, or not.
     again = tmp_path / "again"
     shutil.copytree(whole, again)
-    cut_here(again, [*args, "--extend-to=20"], 900)
+    cut_here(again, [*args, "--extend-to=20"], 5000)
     saved = yaml.safe_load((again / "config.yaml").read_text())["budget"]["n_updates"]
     assert saved == 20
     status, out = run_here(again, [a for a in args if "n-updates" not in a])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from jaxppo.run import stop as stop_module
 from jaxppo.run.stop import OUT_OF_TIME, Pace, Stop
+
+REPO = Path(__file__).resolve().parent.parent
 
 
 def test_nothing_is_foreseen_of_the_first_segment():
@@ -65,3 +71,50 @@ def test_signals_can_only_be_watched_by_the_main_thread():
     thread.start()
     thread.join()
     assert found == [None]
+
+
+# Which of three signals are sent, and what comes of it; the main thread is busy in C, as it is while XLA computes.
+BUSY = """
+import functools, hashlib, os
+from jaxppo.run.stop import Stop
+with Stop(say=functools.partial(print, flush=True)) as stop:
+    print("busy", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", int(os.environ["ROUNDS"]))
+    print(stop.reason(1.0), flush=True)
+"""
+
+
+def busy(rounds: int) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY],
+        env={"PYTHONPATH": str(REPO), "ROUNDS": str(rounds)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "busy\n"
+    return process
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_is_told_at_once_and_waits(number, status):
+    process = busy(2_000_000)  # a second or so
+    process.send_signal(number)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(f"{number.name}: finishing the segment and saving")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out == f"Reason(text='{number.name}', status={status})\n"
+
+
+@pytest.mark.parametrize(("second", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_second_signal_ends_the_process_in_the_middle(second, status):
+    process = busy(2_000_000_000)  # a quarter of an hour
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("SIGINT: ")
+    process.send_signal(second)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert (out, err) == ("", f"stopped at once by a second signal ({second.name})\n")

@@ -100,9 +100,14 @@ class Finished:
     best_fitness: float
 
 
-def segment_lengths(config: Config, done: int) -> list[int]:
-    """Updates of each segment that is left after `done` updates; a fresh run begins with a validation of its own."""
-    left, at = [] if done else [0], 0
+def segment_lengths(config: Config, done: int | None) -> list[int]:
+    """Updates of each segment that is left after `done` updates and their validation.
+
+    A fresh run, whose `done` is None, begins with a segment of no updates: the validation of the untrained policy.
+    """
+    if done is None:
+        return [0, *config.segments]
+    left, at = [], 0
     for length in config.segments:
         at += length
         if at > done:
@@ -150,11 +155,12 @@ class Trainer:
           CheckpointError: the run is done, but its last checkpoint could not be saved.
         """
         stop, began, self._best = stop or Stop(), at.update, best
-        self._trim(at, display)
+        done = at.update if self._checkpoints.updates else None  # a run without a checkpoint begins again
+        self._trim(done, display)
         display.say(self._checkpoints.bound(state))
         pace = Pace(at.elapsed_seconds / at.update if at.update else 0.0)
         out: SegmentOutput | None = None
-        for length in segment_lengths(self._config, at.update):
+        for length in segment_lengths(self._config, done):
             reason = stop.reason(pace.foresee(length) + self._checkpoints.seconds)
             if reason is not None:
                 raise self._stopped(reason, state, at, at.update > began or reason.status != OUT_OF_TIME, display)
@@ -175,16 +181,19 @@ class Trainer:
         self._checkpoints.wait()
         self._checkpoints.close()
 
-    def _trim(self, at: Progress, display: Display) -> None:
+    def _trim(self, done: int | None, display: Display) -> None:
         """Take from metrics.csv and the events what the resumed run writes again."""
-        update = at.update if self._checkpoints.updates else -1  # a run without a checkpoint begins again
-        step = update * self._config.batch_steps if update >= 0 else -1
+        if done is None:
+            self._metrics.keep_until(-1)
+            self._events.keep_until(-1)
+            return
+        step = done * self._config.batch_steps
         for name, last, wanted in (
-            (METRICS, self._metrics.keep_until(update), update),
+            (METRICS, self._metrics.keep_until(done), done),
             (EVENTS, self._events.keep_until(step), step),
         ):
-            if update >= 0 and last != wanted:
-                display.say(f"warning: {name} is not whole: what it had of earlier updates up to {update} is lost")
+            if last != wanted:
+                display.say(f"warning: {name} is not whole: what it had of earlier updates up to {done} is lost")
 
     def _segment(
         self, state: TrainState, at: Progress, length: int, display: Display
