@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -12,9 +13,10 @@ import tyro
 
 from jaxppo.config.presets import flat_fields, resolve
 from jaxppo.config.schema import FIELD_GROUP, Config
-from jaxppo.errors import Interrupted, JaxppoError
+from jaxppo.errors import CheckpointWarning, Interrupted, JaxppoError
 
 INTERRUPTED = 130  # what shells report of a command that SIGINT ended
+TERMINATED = 143  # and of one that SIGTERM ended
 
 T = TypeVar("T")
 
@@ -75,13 +77,17 @@ def parse_options(argv: Sequence[str], program: str, description: str, options: 
 def run_command(command: Callable[[], object]) -> int:
     """Run a command and return its exit status: 0, 2 for an error of the user's, 130 for an interrupt.
 
-    A command that finds what it looked for (a failed check, say) returns its own status as an int.
+    A command that finds what it looked for (a failed check, say) returns its own status as an int. A run that was
+    stopped ends with 130 (SIGINT), 143 (SIGTERM) or 75 (--max-seconds).
     """
     try:
-        status = command()
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", CheckpointWarning)
+            warnings.showwarning = _show_warning
+            status = command()
     except Interrupted as interrupted:
         print(f"interrupted: {interrupted}", file=sys.stderr)
-        return INTERRUPTED
+        return interrupted.status
     except KeyboardInterrupt:
         print("interrupted; nothing was left half-written", file=sys.stderr)
         return INTERRUPTED
@@ -91,13 +97,24 @@ def run_command(command: Callable[[], object]) -> int:
     return status if isinstance(status, int) else 0
 
 
+_show = warnings.showwarning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Our own warnings in one line, without the place in the code."""
+    if issubclass(category, CheckpointWarning):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        _show(message, category, *where, **more)
+
+
 def leave(status: int) -> NoReturn:
     """End the process with `status`.
 
-    After an interrupt at once: an executable whose compilation was cut short crashes when the interpreter tears it down
+    After a signal at once: an executable whose compilation was cut short crashes when the interpreter tears it down
     (jaxlib 0.10.2, on the CPU), which would turn status 130 into a segmentation fault.
     """
-    if status == INTERRUPTED:
+    if status in (INTERRUPTED, TERMINATED):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

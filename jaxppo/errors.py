@@ -27,7 +27,15 @@ class RunDirectoryError(JaxppoError):
 
 
 class Interrupted(JaxppoError):
-    """The user stopped a run; the message says how to go on with it."""
+    """A run was stopped by a signal or a time limit; the message says how to go on with it."""
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status  # exit status of the process
+
+
+class CheckpointWarning(UserWarning):
+    """A damaged checkpoint was passed over."""
 
 
 def nearest(name: str, valid: Iterable[str], n: int = 3) -> str:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from jaxppo.began import BEGAN
 from jaxppo.cli import leave, parse_with_config, run_command
 from jaxppo.run.session import RunOptions, train_run
 
@@ -18,11 +19,11 @@ def parse(argv: Sequence[str]) -> tuple[RunOptions, str | None, dict[str, Any]]:
     return parse_with_config(argv, PROGRAM, DESCRIPTION, RunOptions)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line entry; returns the exit status."""
+def main(argv: Sequence[str] | None = None, began: float | None = None) -> int:
+    """Command line entry; returns the exit status. `began`: `time.monotonic()` when the process did; by default now."""
     arguments = sys.argv[1:] if argv is None else argv
-    return run_command(lambda: train_run(*parse(arguments)))
+    return run_command(lambda: train_run(*parse(arguments), began))
 
 
 if __name__ == "__main__":
-    leave(main())
+    leave(main(began=BEGAN))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import gc
+import contextlib
+import errno
 import json
+import os
 import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -19,17 +20,18 @@ from helpers import tiny_config, tiny_market
 
 from jaxppo.config.schema import EnvConfig
 from jaxppo.env.actions import action_table
-from jaxppo.errors import CheckpointError
+from jaxppo.errors import CheckpointError, CheckpointWarning
 from jaxppo.evaluate.validate import n_decisions, validate
-from jaxppo.ppo.guard import first_guard
-from jaxppo.ppo.update import ADAM
+from jaxppo.run import checkpoint as checkpoint_module
 from jaxppo.run.checkpoint import (
     CheckpointInfo,
     CheckpointWriter,
     require_match,
     restore_policy,
+    restore_run,
     restore_train_state,
 )
+from jaxppo.run.checksums import damage, seal
 from jaxppo.run.loop import Compiled, compile_run, first_state
 from jaxppo.run.rows import validation_row
 
@@ -139,13 +141,6 @@ def test_only_the_policy_from_one_checkpoint(saved):
     run, known = saved
     policy = restore_policy(str(run / "checkpoints" / "3"))
     assert_same_bits(policy.params, known[3][0].params)
-
-
-def test_the_policy_needs_no_other_part_of_the_checkpoint(saved, tmp_path):
-    run, known = saved
-    shutil.copytree(run / "checkpoints" / "3", tmp_path / "3")
-    shutil.rmtree(tmp_path / "3" / "train")
-    assert_same_bits(restore_policy(tmp_path, "latest").params, known[3][0].params)
 
 
 def test_a_restored_policy_validates_as_it_did_in_the_run(saved, compiled):
@@ -260,8 +255,12 @@ def test_an_update_that_was_not_kept_names_those_that_were(saved):
 
 def test_a_folder_of_numbers_is_no_checkpoint(tmp_path):
     (tmp_path / "2024").mkdir()
-    assert "not a jaxppo checkpoint" in refused(tmp_path)
-    assert "not a jaxppo checkpoint" in refused(tmp_path / "2024")
+    assert refused(tmp_path) == f"none of the checkpoints is sound: {tmp_path / '2024'}: it is empty"
+    assert refused(tmp_path / "2024").startswith(f"{tmp_path / '2024'}: is damaged: it is empty")
+    (tmp_path / "2024" / "photo.jpg").write_bytes(b"jpg")
+    assert "checksums.json is missing, so it was never finished" in refused(tmp_path)
+    seal(tmp_path / "2024")
+    assert "not a jaxppo checkpoint of format 2 (found None)" in refused(tmp_path)
 
 
 def cut(file: Path) -> None:
@@ -281,49 +280,167 @@ def arrays(checkpoint: Path) -> list[Path]:
 
 
 DAMAGE = {
-    "description cut short": lambda c: cut(c / "_CHECKPOINT_METADATA"),
-    "no description": lambda c: (c / "_CHECKPOINT_METADATA").unlink(),
+    "description cut short": lambda c: cut(c / "info.json"),
+    "no description": lambda c: (c / "info.json").unlink(),
+    "Orbax's description cut short": lambda c: cut(c / "_CHECKPOINT_METADATA"),
+    "checksums cut short": lambda c: cut(c / "checksums.json"),
+    "no checksums": lambda c: (c / "checksums.json").unlink(),
+    "a bit of the checksums flipped": lambda c: flip(c / "checksums.json"),
     "arrays cut short": lambda c: [cut(p) for p in arrays(c)],
     "a bit flipped": lambda c: [flip(p) for p in arrays(c)],
     "index cut short": lambda c: [cut(p) for p in c.rglob("manifest.ocdbt")],
     "parts missing": lambda c: [shutil.rmtree(c / part) for part in ("policy", "train")],
+    "all files missing": lambda c: [p.unlink() for p in c.rglob("*") if p.is_file()],
+    "a file emptied": lambda c: arrays(c)[0].write_bytes(b""),
 }
 
 
-@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("restore", [restore_policy, restore_train_state])
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_checkpoint_is_refused_by_name(saved, tmp_path, damage, restore):
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_checkpoint_is_refused_by_name(saved, tmp_path, kind, restore):
     checkpoint = tmp_path / "checkpoints" / str(LAST)
     shutil.copytree(saved[0] / "checkpoints" / str(LAST), checkpoint)
-    DAMAGE[damage](checkpoint)
-    assert refused(tmp_path, "latest", restore).startswith(f"{checkpoint}: ")
-    gc.collect()  # what Orbax leaves half done complains here, and not in another test
+    DAMAGE[kind](checkpoint)
+    assert refused(tmp_path, "latest", restore).startswith(f"none of the checkpoints is sound: {checkpoint}: ")
+    assert refused(tmp_path, LAST, restore).startswith(f"{checkpoint}: is damaged: ")
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_checkpoint_is_passed_over_by_name(saved, tmp_path, kind):
+    run, known = saved
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    checkpoint = tmp_path / "checkpoints" / str(LAST)
+    DAMAGE[kind](checkpoint)
+    with pytest.warns(CheckpointWarning) as told:
+        state, info = restore_train_state(tmp_path, "latest")
+    assert_same_bits(state, known[3][0])
+    assert info == known[3][2]
+    (text,) = {str(w.message) for w in told}
+    assert text.startswith(f"{checkpoint}: is damaged: ")
+    assert text.endswith("; the checkpoint of update 3 is used")
+
+
+def test_a_file_that_differs_is_named_with_what_differs(saved, tmp_path):
+    checkpoint = tmp_path / "3"
+    shutil.copytree(saved[0] / "checkpoints" / "3", checkpoint)
+    size = (checkpoint / "info.json").stat().st_size
+    cut(checkpoint / "info.json")
+    assert damage(checkpoint) == f"info.json has 10 bytes and had {size:,}"
+    shutil.copy(saved[0] / "checkpoints" / "3" / "info.json", checkpoint)
+    assert damage(checkpoint) is None
+    flip(checkpoint / "info.json")
+    assert damage(checkpoint) == "info.json is not what was saved (its checksum differs)"
+    (checkpoint / "info.json").unlink()
+    assert damage(checkpoint) == "info.json is missing"
+
+
+def test_checksums_lead_to_no_file_outside(saved, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("of another")
+    checkpoint = tmp_path / "3"
+    shutil.copytree(saved[0] / "checkpoints" / "3", checkpoint)
+    told = json.loads((checkpoint / "checksums.json").read_text())
+    for name in ("../secret", str(secret)):
+        (checkpoint / "checksums.json").write_text(json.dumps({**told, name: told["info.json"]}))
+        assert damage(checkpoint) == f"{name} is missing"
+    (checkpoint / "checksums.json").write_text(json.dumps(told))
+    (checkpoint / "info.json").unlink()
+    (checkpoint / "info.json").symlink_to(saved[0] / "checkpoints" / "3" / "info.json")
+    assert damage(checkpoint) == "info.json is missing"  # a link is no file of the checkpoint
+    for text in ("[" * 100_000, " " * 2**21, '{"info.json": 3}', '{"info.json": {"bytes": "3"}}'):
+        (checkpoint / "checksums.json").write_text(text)
+        assert damage(checkpoint) is not None
+
+
+def test_what_is_added_to_a_checkpoint_is_no_damage(saved, tmp_path):
+    shutil.copytree(saved[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "checkpoints" / "4" / ".DS_Store").write_bytes(b"a file manager was here")
+    (tmp_path / "checkpoints" / "notes.txt").write_text("mine")
+    assert restore_policy(tmp_path, "latest").info.update == 4
+    writer = CheckpointWriter(tmp_path, 2)
+    writer.close()
+    assert (tmp_path / "checkpoints" / "notes.txt").exists()
+
+
+def test_the_best_policy_outlives_its_own_checkpoint(compiled, names, tmp_path):
+    writer = CheckpointWriter(tmp_path, 1)
+    states = [first_state(compiled, seed) for seed in (0, 1)]
+    best = jax.device_get(states[0].params)
+    for update, fitness in enumerate((0.75, 0.25)):
+        info = info_of(update, fitness, feature_names=names, best_update=0)
+        writer.save(states[update], info, best)
+    writer.close()
+    assert steps(tmp_path) == [0, 1]
+    for damaged in (False, True):
+        if damaged:
+            flip(tmp_path / "checkpoints" / "0" / "info.json")
+        with pytest.warns(CheckpointWarning) if damaged else contextlib.nullcontext():
+            policy = restore_policy(tmp_path, "best")
+        assert_same_bits(policy.params, best)
+        assert (policy.info.update, policy.info.fitness) == (0, 0.75)
+    shutil.rmtree(tmp_path / "checkpoints" / "0")
+    assert_same_bits(restore_policy(tmp_path, "best").params, best)
+    state, kept, info = restore_run(tmp_path)
+    assert_same_bits(kept, best)
+    assert_same_bits(state, jax.device_get(states[1]))
+    assert info.update == 1
+
+
+# What cannot be written
+
+
+def test_a_save_that_fails_leaves_the_older_ones_and_the_next_goes_on(compiled, monkeypatch, tmp_path):
+    writer, state = CheckpointWriter(tmp_path, 2), first_state(compiled, 0)
+    writer.save(state, info_of(1, 0.0))
+    assert writer.wait() is None
+
+    def full(folder: Path) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_module, "seal", full)
+        writer.save(state, info_of(2, 0.0))
+        text = writer.wait()
+        assert text is not None
+        assert "could not be saved" in text
+        assert "No space left on device" in text
+    assert writer.updates == steps(tmp_path) == [1]  # and nothing half-written lies about
+    writer.save(state, info_of(3, 0.0))
+    writer.close()
+    assert writer.updates == steps(tmp_path) == [1, 3]
+
+
+def test_a_save_that_failed_unseen_is_an_error_at_the_end(compiled, monkeypatch, tmp_path):
+    writer = CheckpointWriter(tmp_path, 2)
+    monkeypatch.setattr(checkpoint_module, "seal", lambda folder: 1 / 0)
+    writer.save(first_state(compiled, 0), info_of(1, 0.0))
+    with pytest.raises(CheckpointError, match="could not be saved"):
+        writer.close()
+
+
+def test_room_is_bounded_and_stated(compiled, tmp_path):
+    writer = CheckpointWriter(tmp_path, 2)
+    state = first_state(compiled, 0)
+    for update, fitness in enumerate((0.5, 0.1, 0.2, 0.3, 0.1, 0.2)):
+        writer.save(state, info_of(update, fitness))
+        writer.wait()
+        kept = writer.kept(state)
+        assert len(kept["updates"]) <= 3
+        assert kept["bytes"] <= kept["most_bytes"] * 3 / 4  # the fourth is for one that is being written
+    assert kept["updates"] == [0, 4, 5]
+    assert kept["bytes"] == sum(p.stat().st_size for p in (tmp_path / "checkpoints").rglob("*") if p.is_file())
+    assert 4 * sum(x.nbytes for x in jax.tree.leaves(state)) < kept["most_bytes"]
+    assert f"at most {kept['most_bytes'] / 2**20:.2f} MiB in all" in writer.bound(state)
+    writer.close()
 
 
 def test_another_format_is_refused(saved, tmp_path):
     checkpoint = tmp_path / "checkpoints" / str(LAST)
     shutil.copytree(saved[0] / "checkpoints" / str(LAST), checkpoint)
-    file = checkpoint / "_CHECKPOINT_METADATA"
-    raw = json.loads(file.read_text())
-    raw["custom_metadata"]["format"] = 99
-    file.write_text(json.dumps(raw))
-    assert "not a jaxppo checkpoint of format 1 or 2 (found 99)" in refused(tmp_path)
-
-
-def test_a_checkpoint_of_format_1_is_read(saved, tmp_path):
-    """It has no guard; the last good parameters are then those that it holds."""
-    state, _, info = saved[1][LAST]
-    old = {k: v for k, v in state._asdict().items() if k != "guard"}
-    writer = CheckpointWriter(tmp_path, keep=1)
-    writer.save(SimpleNamespace(_asdict=lambda: old, params=state.params), replace(info, format=1))
-    writer.close()
-    again, read = restore_train_state(tmp_path)
-    assert read == replace(info, format=1)
-    assert_same_bits({k: v for k, v in again._asdict().items() if k != "guard"}, old)
-    assert_same_bits(again.guard, first_guard(state.params, state.opt_state[ADAM]))
-    assert_same_bits(restore_policy(tmp_path).params, state.params)
+    file = checkpoint / "info.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
+    seal(checkpoint)
+    assert "not a jaxppo checkpoint of format 2 (found 99)" in refused(tmp_path)
 
 
 def test_nothing_is_pickled(saved, monkeypatch):
@@ -353,7 +470,7 @@ def test_info_survives_json(actions):
 
 def test_info_that_is_none_is_refused():
     for raw in (None, [], {}, {"format": 0}):
-        with pytest.raises(CheckpointError, match="here: not a jaxppo checkpoint of format 1 or 2"):
+        with pytest.raises(CheckpointError, match="here: not a jaxppo checkpoint of format 2"):
             CheckpointInfo.from_json(raw, "here")
 
 

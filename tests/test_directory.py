@@ -1,12 +1,25 @@
 """The run directory: nothing is overwritten, no file is left half written, rows survive a resume."""
 
 import csv
+import errno
+import os
 
 import pytest
 
 from jaxppo.config.presets import load_config, resolve
 from jaxppo.errors import RunDirectoryError
-from jaxppo.run.directory import CONFIG, METRICS, MetricsCsv, claim, write_atomic, write_config
+from jaxppo.run.directory import (
+    CONFIG,
+    MANIFEST,
+    METRICS,
+    Growing,
+    MetricsCsv,
+    claim,
+    earlier_manifest,
+    held,
+    write_atomic,
+    write_config,
+)
 
 
 def files(folder):
@@ -134,6 +147,71 @@ def test_a_last_row_that_was_cut_off_is_dropped_with_its_update(tmp_path):
     assert (tmp_path / METRICS).read_text() == "update,loss\n5,0.5\n10,0.25\n"
 
 
+@pytest.mark.parametrize("torn", ["1", "10", "10,0.", "\0\0\0", "ten,1\n", '"'])
+def test_what_a_crash_left_at_the_end_is_no_row(tmp_path, torn):
+    table = MetricsCsv(tmp_path, ["update", "loss"])
+    table.append({"update": 0, "loss": 0.5})
+    table.append({"update": 5, "loss": 0.5})
+    whole = (tmp_path / METRICS).read_text()
+    with (tmp_path / METRICS).open("a") as file:
+        file.write(torn)  # "1" might be the begin of 10, and must not pass for an update up to 5
+    assert MetricsCsv(tmp_path, ["update", "loss"]).keep_until(5) == 5
+    assert (tmp_path / METRICS).read_text() == whole
+
+
+def test_the_last_row_that_is_kept_is_told(tmp_path):
+    table = MetricsCsv(tmp_path, ["update"])
+    for update in (0, 5, 10):
+        table.append({"update": update})
+    assert table.keep_until(20) == 10  # 15 and 20 are missing: who asks can say so
+    assert table.keep_until(7) == 5
+    assert table.keep_until(-1) is None
+
+
 def test_there_is_nothing_to_drop_before_the_first_row(tmp_path):
-    MetricsCsv(tmp_path, ["update"]).keep_until(5)
+    assert MetricsCsv(tmp_path, ["update"]).keep_until(5) is None
     assert files(tmp_path) == []
+
+
+def test_a_piece_that_could_not_be_written_is_written_with_the_next(tmp_path, monkeypatch):
+    path = tmp_path / "rows"
+    file = Growing(path)
+    file.append(b"one\n")
+
+    def full(number):  # after the piece has gone to the file, but who knows how much of it
+        os.truncate(path, 6)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        for piece in (b"two\n", b"three\n"):
+            with pytest.raises(OSError, match="No space"):
+                file.append(piece)
+    assert path.read_bytes() != b"one\ntwo\nthree\n"
+    assert file.size == len("one\ntwo\nthree\n")
+    file.append(b"")
+    assert path.read_bytes() == b"one\ntwo\nthree\n"
+    file.append(b"four\n")
+    assert path.read_bytes() == b"one\ntwo\nthree\nfour\n"
+    file.cut(4)
+    assert path.read_bytes() == b"one\n"
+
+
+def test_one_process_at_a_time(tmp_path):
+    with (
+        held(tmp_path),
+        pytest.raises(RunDirectoryError, match=r"another process is training in it"),
+        held(tmp_path),
+    ):
+        pass
+    with held(tmp_path):  # it was let go of
+        assert files(tmp_path) == []
+
+
+def test_a_manifest_that_cannot_be_read_is_none(tmp_path):
+    assert earlier_manifest(tmp_path) == {}
+    for text in ("", "{", "[1]", "[" * 100_000):
+        (tmp_path / MANIFEST).write_text(text)
+        assert earlier_manifest(tmp_path) == {}
+    (tmp_path / MANIFEST).write_text('{"created": "then"}')
+    assert earlier_manifest(tmp_path) == {"created": "then"}

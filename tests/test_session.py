@@ -418,11 +418,11 @@ def before_a_checkpoint(patch: pytest.MonkeyPatch) -> None:
     """The machine goes down with the row of a validation written, and its checkpoint not."""
     save = CheckpointWriter.save
 
-    def cut(self: CheckpointWriter, state: Any, info: Any) -> None:
+    def cut(self: CheckpointWriter, state: Any, info: Any, best: Any = None) -> None:
         if info.update == 2:
             self.close()  # of update 0
             raise PowerCut
-        save(self, state, info)
+        save(self, state, info, best)
 
     patch.setattr(CheckpointWriter, "save", cut)
 
@@ -544,11 +544,13 @@ def test_resume_needs_a_run(tmp_path, capsys):
     assert not (tmp_path / "absent").exists()
 
 
-def test_resume_needs_a_checkpoint(copy):
+def test_a_finished_run_without_checkpoints_is_not_begun_again(copy):
     shutil.rmtree(copy / "checkpoints")
+    before = snapshot(copy)
     refused = call(copy, "--resume")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
-    assert "no checkpoints there" in refused.err
+    assert "the run is finished and its checkpoints are gone; start a new run" in refused.err
+    assert snapshot(copy) == before
 
 
 # Refused before anything is written

@@ -47,7 +47,7 @@ from jaxppo.run.backtest_files import (
     sharpe_probabilities,
     write_backtest,
 )
-from jaxppo.run.checkpoint import RestoredPolicy, Which, restore_policy
+from jaxppo.run.checkpoint import RestoredPolicy, Which, require_match, restore_policy
 from jaxppo.run.device import enable_compilation_cache
 from jaxppo.run.directory import iso, whole_folder
 from jaxppo.run.gate import Record, gate_line, judge_policy, write_gate
@@ -144,7 +144,7 @@ def prepare(options: BacktestOptions) -> Prepared:
         raise RunDirectoryError(
             f"{run_dir}: the run was split by symbol, without cut-off dates; only its own bars can be played"
         )
-    restore_policy(run_dir, info.update, market)  # features of the data are those of the policy
+    require_match(info, market.feature_names, info.actions, market.feature_hash)
     split = market.splits[options.split]
     record = validation_record(run_dir, which, info)
     shares = seen_shares(split, cutoffs)

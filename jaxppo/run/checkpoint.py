@@ -1,35 +1,45 @@
-"""Checkpoints: Orbax v1, asynchronous, self-describing. A path restores the whole train state, or only the policy.
+"""Checkpoints: Orbax v1, in the background, self-describing. A path restores the whole train state, or only the policy.
 
 A run keeps its newest checkpoints, the best by validation fitness and the final one under `checkpoints/<update>`. The
-configuration, the features and the actions travel in each checkpoint's metadata, so a path is all that a restore needs.
+configuration, the features, the actions and checksums travel in each, so a path is all that a restore needs; so does
+the best policy so far, which therefore outlives its own checkpoint.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import re
+import shutil
+import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as orbax
 
-from jaxppo.agent.policy import Agent, Params, init_params, make_agent
+from jaxppo.agent.policy import Agent, AgentSpec, Params, init_params, make_agent
 from jaxppo.config.schema import Config, from_dict, to_dict
 from jaxppo.env.actions import ActionTable
-from jaxppo.errors import CheckpointError
+from jaxppo.errors import CheckpointError, CheckpointWarning
 from jaxppo.market.dataset import Market
 from jaxppo.market.tape import zero_tape
-from jaxppo.ppo.guard import first_guard
 from jaxppo.ppo.program import TapeSpec, agent_spec, make_train
-from jaxppo.ppo.update import ADAM, TrainState, hyper_from
+from jaxppo.ppo.update import TrainState, hyper_from
+from jaxppo.run.checksums import damage, seal
+from jaxppo.run.directory import sync_folder, write_atomic
 
 ocp = orbax.v1
 FORMAT = 2
-READABLE = (1, 2)
-"""Format 1 has no guard: what it restores begins with its own parameters as the last good ones."""
 FOLDER = "checkpoints"
+INFO = "info.json"
+_DESCRIPTIONS = 2**17  # bytes; measured are some 50,000, most of them Orbax's
+_LEFT_BEHIND = re.compile(r"\d+(\.saving|\.removing|\.orbax-checkpoint-tmp)+")  # by a process that was killed
 Which = Literal["latest", "best", "final"] | int
 
 
@@ -48,21 +58,19 @@ class CheckpointInfo:
     best_fitness: float  # of the run so far
     best_update: int
     elapsed_seconds: float  # of training so far
-    format: int = FORMAT
 
     def to_json(self) -> dict[str, Any]:
         raw = {k: v for k, v in asdict(self).items() if k not in ("config", "actions")}
         raw["feature_names"] = list(self.feature_names)
         actions = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.actions).items()}
-        return {**raw, "config": to_dict(self.config), "actions": actions}
+        return {"format": FORMAT, **raw, "config": to_dict(self.config), "actions": actions}
 
     @staticmethod
     def from_json(raw: Any, where: str) -> CheckpointInfo:
-        if not isinstance(raw, dict) or raw.get("format") not in READABLE:
+        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
             found = raw.get("format") if isinstance(raw, dict) else None
-            readable = " or ".join(map(str, READABLE))
-            raise CheckpointError(f"{where}: not a jaxppo checkpoint of format {readable} (found {found})")
-        fields = dict(raw)
+            raise CheckpointError(f"{where}: not a jaxppo checkpoint of format {FORMAT} (found {found})")
+        fields = {k: v for k, v in raw.items() if k != "format"}
         fields["config"] = from_dict(fields["config"], where)
         actions: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["actions"].items()}
         fields["actions"] = ActionTable(**actions)
@@ -70,33 +78,158 @@ class CheckpointInfo:
         return CheckpointInfo(**fields)
 
 
-def _preserve(keep: int) -> Any:
-    policies = ocp.training.preservation_policies
-    best = policies.BestN(get_metric_fn=lambda m: m["fitness"], n=1, keep_checkpoints_without_metrics=False)
-    return policies.AnyPreservationPolicy([policies.LatestN(keep), best])
+def _read_info(checkpoint: Path) -> CheckpointInfo:
+    try:
+        raw = json.loads((checkpoint / INFO).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raw = None
+    return CheckpointInfo.from_json(raw, str(checkpoint))
+
+
+class Survey(NamedTuple):
+    """The checkpoints of a folder, by update."""
+
+    sound: dict[int, CheckpointInfo]
+    damaged: dict[int, str]  # what is wrong with it
+
+
+def survey(folder: Path) -> Survey:
+    """Look at every checkpoint of `folder`, checksums included."""
+    found = Survey({}, {})
+    for step in sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal()):
+        wrong = damage(folder / str(step))
+        if wrong is not None:
+            found.damaged[step] = wrong
+            continue
+        try:
+            found.sound[step] = _read_info(folder / str(step))
+        except CheckpointError as error:
+            found.damaged[step] = str(error).removeprefix(f"{folder / str(step)}: ")
+    return found
+
+
+def _largest(state: TrainState) -> int:
+    """Bytes that a checkpoint does not pass: its arrays, should they not compress at all, and their descriptions."""
+    arrays = sum(x.nbytes for x in jax.tree.leaves((state, state.params, state.params)))
+    return int(1.01 * arrays) + _DESCRIPTIONS
+
+
+def _rank(fitness: float, step: int) -> tuple[float, int]:
+    """Of equals the later is the better; what is not a number is the worst."""
+    return (-math.inf if math.isnan(fitness) else fitness, step)
 
 
 class CheckpointWriter:
-    """Saves asynchronously while the program trains on; `close` waits for the last save."""
+    """Saves in the background while the program trains on, and removes what need not be kept.
+
+    A checkpoint is written under another name, sealed with its checksums, and renamed when all of it is on the disk: a
+    folder with the name of an update is a whole checkpoint. A save that fails leaves the older ones as they are.
+    """
 
     def __init__(self, run_dir: Path, keep: int):
-        self._checkpointer = ocp.training.Checkpointer(
-            (run_dir / FOLDER).resolve(), preservation_policy=_preserve(keep), cleanup_tmp_directories=True
-        )
+        self._folder = (run_dir / FOLDER).resolve()
+        self._folder.mkdir(exist_ok=True)
+        for left in (p for p in self._folder.iterdir() if _LEFT_BEHIND.fullmatch(p.name)):
+            shutil.rmtree(left)
+        self._keep = keep
+        self._fitness = {step: info.fitness for step, info in survey(self._folder).sound.items()}
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._running: Future[None] | None = None
+        self.seconds = 0.0  # that the last save took
 
-    def save(self, state: TrainState, info: CheckpointInfo) -> None:
-        """Copy `state` off the device and write it in the background."""
-        self._checkpointer.save_checkpointables_async(
-            info.update,
-            {"train": state._asdict(), "policy": {"params": state.params}},
-            force=True,
-            overwrite=True,
-            metrics={"fitness": info.fitness},
-            custom_metadata=info.to_json(),
-        )
+    @property
+    def updates(self) -> list[int]:
+        """Updates of the sound checkpoints."""
+        return sorted(self._fitness)
+
+    def bound(self, state: TrainState) -> str:
+        """How much room the checkpoints of a run take at most, in a line."""
+        most = (self._keep + 2) * _largest(state) / 2**20
+        return f"checkpoints: the newest {self._keep}, the best and one being written, at most {most:.2f} MiB in all"
+
+    def kept(self, state: TrainState) -> dict[str, Any]:
+        """What is on the disk, and the bytes that it never passes."""
+        sizes = [sum(p.stat().st_size for p in (self._folder / str(u)).rglob("*") if p.is_file()) for u in self.updates]
+        return {"updates": self.updates, "bytes": sum(sizes), "most_bytes": (self._keep + 2) * _largest(state)}
+
+    def save(self, state: TrainState, info: CheckpointInfo, best: Params | None = None) -> None:
+        """Copy `state` off the device and write it in the background, after the save before.
+
+        Args:
+          state: of the run; may be donated as soon as this returns.
+          info: what the checkpoint says of itself.
+          best: the policy with the highest fitness so far; by default that of `state`.
+        """
+        self._settle()
+        best = state.params if best is None else best
+        # A copy: on the CPU a host view would keep the buffers from donation, or see what they are used for next.
+        host, best = jax.tree.map(lambda x: np.array(x), jax.device_get((state, best)))
+        self._running = self._thread.submit(self._write, host, best, info)
+
+    def wait(self) -> str | None:
+        """Wait for the save in flight; what was wrong with it, or None."""
+        self._settle()
+        failure, self._failure = self._failure, None
+        return failure
 
     def close(self) -> None:
-        self._checkpointer.close()
+        """Wait for the save in flight and stop; safe to call again.
+
+        Raises:
+          CheckpointError: the last save failed, and nobody asked with `wait`.
+        """
+        failure = self.wait()
+        self._thread.shutdown()
+        if failure is not None:
+            raise CheckpointError(failure)
+
+    _failure: str | None = None
+
+    def _settle(self) -> None:
+        running, self._running = self._running, None
+        if running is None:
+            return
+        try:
+            running.result()
+            self._failure = None
+        except Exception as error:  # TensorStore says of a full disk that it is a ValueError
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            self._failure = f"{self._folder}: a checkpoint could not be saved ({reason})"
+
+    def _write(self, state: TrainState, best: Params, info: CheckpointInfo) -> None:
+        began = time.perf_counter()
+        final = self._folder / str(info.update)
+        part = self._folder / f"{info.update}.saving"
+        try:
+            parts = {"train": state._asdict(), "policy": {"params": state.params}, "best": {"params": best}}
+            ocp.save_checkpointables(part, parts, overwrite=True)
+            write_atomic(part / INFO, json.dumps(info.to_json()))
+            seal(part)
+            self._remove(info.update)  # one that was damaged, or is done again
+            part.rename(final)
+        except Exception:
+            for left in self._folder.glob(f"{part.name}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            raise
+        sync_folder(self._folder)
+        self._fitness[info.update] = info.fitness
+        self._retain()
+        self.seconds = time.perf_counter() - began
+
+    def _retain(self) -> None:
+        """Keep the newest, the best, and nothing else: damaged ones go too."""
+        kept = {*self.updates[-self._keep :], max(self._fitness, key=lambda s: _rank(self._fitness[s], s))}
+        for step in [int(p.name) for p in self._folder.iterdir() if p.name.isdecimal()]:
+            if step not in kept:
+                self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        """Take a checkpoint away: first its name, so that no half of it is ever taken for a damaged one."""
+        self._fitness.pop(step, None)
+        path = self._folder / str(step)
+        if path.exists():
+            gone = path.rename(self._folder / f"{step}.removing")
+            shutil.rmtree(gone)
 
 
 def _folder(path: Path) -> tuple[Path, int | None]:
@@ -104,41 +237,65 @@ def _folder(path: Path) -> tuple[Path, int | None]:
     path = Path(path).resolve()
     if (path / FOLDER).is_dir():
         return path / FOLDER, None
-    if path.name.isdigit() and path.is_dir():
+    if path.name.isdecimal() and path.is_dir():
         return path.parent, int(path.name)
-    if path.is_dir() and any(p.name.isdigit() for p in path.iterdir()):
+    if path.is_dir() and any(p.name.isdecimal() for p in path.iterdir()):
         return path, None
     raise CheckpointError(
         f"{path}: no checkpoints there; expected a run directory, its {FOLDER}/ folder, or one checkpoint in it"
     )
 
 
-def _open(path: Path, which: Which) -> tuple[Any, int, CheckpointInfo]:
+def has_checkpoints(run_dir: Path) -> bool:
+    """Whether a run has any, sound or not."""
+    folder = run_dir / FOLDER
+    return folder.is_dir() and any(p.name.isdecimal() for p in folder.iterdir())
+
+
+class _Chosen(NamedTuple):
+    path: Path  # of the checkpoint
+    policy: str  # part of it that is the policy asked for
+    info: CheckpointInfo
+
+
+def _open(path: Path, which: Which) -> _Chosen:
+    """The checkpoint asked for. By name, damaged ones are passed over with a warning; by number, they are refused."""
     folder, step = _folder(path)
-    checkpointer = ocp.training.Checkpointer(folder)
-    steps = [m.step for m in checkpointer.checkpoints]
-    if not steps:
-        raise CheckpointError(f"{folder}: holds no finished checkpoint")
-    infos = {s: _read_info(checkpointer, s, folder) for s in ([step] if step is not None else steps)}
-    chosen = step if step is not None else _choose(infos, which, folder)
-    return checkpointer, chosen, infos[chosen]
-
-
-def _read_info(checkpointer: Any, step: int, folder: Path) -> CheckpointInfo:
-    raw = checkpointer.checkpointables_metadata(step).custom_metadata
-    return CheckpointInfo.from_json(raw, str(folder / str(step)))
-
-
-def _choose(infos: dict[int, CheckpointInfo], which: Which, folder: Path) -> int:
+    which = which if step is None else step
+    sound, damaged = survey(folder)
     if isinstance(which, int):
-        if which not in infos:
-            raise CheckpointError(f"{folder}: no checkpoint of update {which}; there are {sorted(infos)}")
-        return which
+        if which in damaged:
+            raise CheckpointError(f"{folder / str(which)}: is damaged: {damaged[which]}; sound are {sorted(sound)}")
+        if which not in sound:
+            raise CheckpointError(f"{folder}: no checkpoint of update {which}; there are {sorted(sound)}")
+        return _Chosen(folder / str(which), "policy", sound[which])
+    if not sound:
+        if not damaged:
+            raise CheckpointError(f"{folder}: holds no finished checkpoint")
+        told = "; ".join(f"{folder / str(s)}: {text}" for s, text in damaged.items())
+        raise CheckpointError(f"none of the checkpoints is sound: {told}")
+    chosen = _choose(sound, which, folder)
+    for number, text in damaged.items():
+        warnings.warn(
+            f"{folder / str(number)}: is damaged: {text}; the checkpoint of update {chosen.path.name} is used",
+            CheckpointWarning,
+            stacklevel=3,
+        )
+    return chosen
+
+
+def _choose(infos: dict[int, CheckpointInfo], which: str, folder: Path) -> _Chosen:
+    newest = max(infos)
     if which == "best":
-        return max(infos, key=lambda s: (infos[s].fitness, s))
-    if which == "final" and not infos[max(infos)].final:
-        raise CheckpointError(f"{folder}: the run has not finished, its last checkpoint is of update {max(infos)}")
-    return max(infos)
+        step = max(infos, key=lambda s: _rank(infos[s].fitness, s))
+        last = infos[newest]
+        if last.best_fitness > _rank(infos[step].fitness, step)[0]:  # its own checkpoint is gone; the newest has a copy
+            info = replace(last, update=last.best_update, fitness=last.best_fitness, final=False)
+            return _Chosen(folder / str(newest), "best", info)
+        return _Chosen(folder / str(step), "policy", infos[step])
+    if which == "final" and not infos[newest].final:
+        raise CheckpointError(f"{folder}: the run has not finished, its last checkpoint is of update {newest}")
+    return _Chosen(folder / str(newest), "policy", infos[newest])
 
 
 def _abstract(tree: Any) -> Any:
@@ -146,14 +303,13 @@ def _abstract(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
-def _load(checkpointer: Any, step: int, name: str, abstract: Any) -> Any:
+def _load(checkpoint: Path, name: str, abstract: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Orbax warns where it reads the sharding file itself
         try:
-            return checkpointer.load_checkpointables(step, {name: abstract})[name]
+            return ocp.load_checkpointables(checkpoint, {name: abstract})[name]
         except (ValueError, KeyError, OSError) as error:
-            where = checkpointer.directory / str(step)
-            raise CheckpointError(f"{where}: cannot be restored ({str(error).splitlines()[0][:200]})") from error
+            raise CheckpointError(f"{checkpoint}: cannot be restored ({str(error).splitlines()[0][:200]})") from error
 
 
 @dataclass(frozen=True)
@@ -176,27 +332,41 @@ def restore_policy(path: str | Path, which: Which = "best", market: Market | Non
     Raises:
       CheckpointError: nothing there, not restorable, or not made for `market`.
     """
-    checkpointer, step, info = _open(Path(path), which)
+    chosen = _open(Path(path), which)
+    info = chosen.info
     if market is not None:
         require_match(info, market.feature_names, info.actions, market.feature_hash)
-    spec = agent_spec(info.config, len(info.feature_names), info.actions.n_actions)
-    shapes = jax.eval_shape(lambda: init_params(spec, jax.random.key(0)))
-    loaded = _load(checkpointer, step, "policy", _abstract({"params": shapes}))
-    return RestoredPolicy(loaded["params"], make_agent(spec), info)
+    return RestoredPolicy(_load_policy(chosen.path, chosen.policy, info), make_agent(_agent_spec(info)), info)
+
+
+def _agent_spec(info: CheckpointInfo) -> AgentSpec:
+    return agent_spec(info.config, len(info.feature_names), info.actions.n_actions)
+
+
+def _load_policy(checkpoint: Path, part: str, info: CheckpointInfo) -> Params:
+    shapes = jax.eval_shape(lambda: init_params(_agent_spec(info), jax.random.key(0)))
+    return _load(checkpoint, part, _abstract({"params": shapes}))["params"]
 
 
 def restore_train_state(path: str | Path, which: Which = "latest") -> tuple[TrainState, CheckpointInfo]:
     """Restore the whole train state: parameters, optimizer, paths, accounts, key and count. Arguments as above."""
-    checkpointer, step, info = _open(Path(path), which)
+    chosen = _open(Path(path), which)
+    return _load_state(chosen), chosen.info
+
+
+def restore_run(run_dir: Path) -> tuple[TrainState, Params, CheckpointInfo]:
+    """What a run goes on from: the state and the best policy so far, of its newest sound checkpoint."""
+    chosen = _open(run_dir, "latest")
+    return _load_state(chosen), _load_policy(chosen.path, "best", chosen.info), chosen.info
+
+
+def _load_state(chosen: _Chosen) -> TrainState:
+    info = chosen.info
     program = make_train(info.config, TapeSpec(len(info.feature_names), 1))
     # A train state's shapes depend on the number of features alone, so the smallest Tape will do.
     tape = jax.eval_shape(lambda: zero_tape(1, 1, len(info.feature_names)))
     shapes = jax.eval_shape(program.init, jax.random.key(0), hyper_from(info.config), tape)
-    saved = {k: v for k, v in shapes._asdict().items() if k != "guard" or info.format > 1}
-    loaded = _load(checkpointer, step, "train", _abstract(saved))
-    if "guard" not in loaded:
-        loaded["guard"] = first_guard(loaded["params"], loaded["opt_state"][ADAM])
-    return TrainState(**loaded), info
+    return TrainState(**_load(chosen.path, "train", _abstract(shapes._asdict())))
 
 
 def require_match(

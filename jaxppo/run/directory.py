@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
+import os
 import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +25,11 @@ from jaxppo.env.actions import ActionTable
 from jaxppo.errors import RunDirectoryError
 from jaxppo.market.bars import format_interval
 from jaxppo.market.dataset import Market
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 CONFIG, MANIFEST, METRICS = "config.yaml", "manifest.json", "metrics.csv"
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "polars", "TA-Lib")
@@ -49,11 +56,48 @@ def claim(run_dir: Path) -> Path:
     return run_dir
 
 
+@contextmanager
+def held(run_dir: Path) -> Iterator[None]:
+    """Keep other processes from training in `run_dir`; the system lets go of it however this process ends.
+
+    Raises:
+      RunDirectoryError: another process holds it.
+    """
+    if fcntl is None:  # Windows
+        yield
+        return
+    folder = os.open(run_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(folder)
+        raise RunDirectoryError(f"{run_dir}: another process is training in it; wait for it, or end it") from error
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the system can."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
 def write_atomic(path: Path, text: str) -> None:
-    """Write a whole file or nothing."""
+    """Write a whole file, flushed to the disk, or nothing."""
     part = path.with_name(path.name + ".tmp")
     try:
-        part.write_text(text, encoding="utf-8")
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -134,8 +178,7 @@ def write_manifest(
     extra: Mapping[str, Any],
 ) -> None:
     """What the run is made of. `extra` adds or replaces top-level entries, and what an earlier manifest had is kept."""
-    path = run_dir / MANIFEST
-    earlier = json.loads(path.read_text()) if path.exists() else {"created": datetime.now(UTC).isoformat()}
+    earlier = earlier_manifest(run_dir) or {"created": datetime.now(UTC).isoformat()}
     versions = {name: metadata.version(name) for name in _LIBRARIES}
     manifest = {
         "jaxppo": metadata.version("jaxppo"),
@@ -151,7 +194,16 @@ def write_manifest(
         "actions": {"name": actions.name, "labels": list(actions.labels)},
         "sources": dict(resolved.sources),
     }
-    write_atomic(path, json.dumps({**earlier, **manifest, **extra}, indent=2))
+    write_atomic(run_dir / MANIFEST, json.dumps({**earlier, **manifest, **extra}, indent=2))
+
+
+def earlier_manifest(run_dir: Path) -> dict[str, Any]:
+    """The manifest of a run; empty where there is none or it cannot be read."""
+    try:
+        found = json.loads((run_dir / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _cell(value: Any) -> Any:
@@ -162,27 +214,87 @@ def _cell(value: Any) -> Any:
     return value
 
 
+class Growing:
+    """A file that grows by whole pieces. What could not be written is kept, and written before the next piece."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._pending = bytearray()
+        self._size = path.stat().st_size if path.exists() else 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file with what is still to be written."""
+        return self._size + len(self._pending)
+
+    def cut(self, size: int) -> None:
+        """Keep the first `size` bytes of the file only."""
+        self._size = size
+        if self._path.exists():
+            os.truncate(self._path, size)
+
+    def append(self, piece: bytes) -> None:
+        """Write a piece and flush it to the disk.
+
+        Raises:
+          OSError: it could not be written, and is kept; call again, with b"" or with the next piece.
+        """
+        self._pending += piece
+        if not self._pending:
+            return
+        with self._path.open("r+b" if self._path.exists() else "xb") as file:
+            file.truncate(self._size)  # of what an earlier try left behind
+            file.seek(self._size)
+            file.write(self._pending)
+            file.flush()
+            os.fsync(file.fileno())
+        self._size += len(self._pending)
+        self._pending.clear()
+
+
 class MetricsCsv:
     """metrics.csv: one row a validation, flushed as it is written."""
 
     def __init__(self, run_dir: Path, columns: Sequence[str]):
         self._path = run_dir / METRICS
         self._columns = list(columns)
+        self._file = Growing(self._path)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Append one row; columns that it lacks stay empty. The header is written with the first row."""
-        new = not self._path.exists()
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns, extrasaction="raise", lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow({k: _cell(v) for k, v in row.items()})
+        """Append one row; columns that it lacks stay empty. The header is written with the first row.
 
-    def keep_until(self, update: int) -> None:
-        """Drop rows of later updates: a resumed run writes them again."""
+        Raises:
+          OSError: it could not be written; it is written with the next row, or by `retry`.
+        """
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns, extrasaction="raise", lineterminator="\n")
+        if self._file.size == 0:
+            writer.writeheader()
+        writer.writerow({k: _cell(v) for k, v in row.items()})
+        self._file.append(text.getvalue().encode())
+
+    def retry(self) -> None:
+        """Write what could not be written before; `OSError` as above."""
+        self._file.append(b"")
+
+    def keep_until(self, update: int) -> int | None:
+        """Drop rows of later updates, which a resumed run writes again, and a last row that was cut off.
+
+        Returns:
+          The update of the last row that is left.
+        """
         if not self._path.exists():
-            return
-        with self._path.open(newline="", encoding="utf-8") as file:
-            rows = [r for r in csv.DictReader(file) if int(r["update"]) <= update]
+            return None
+        text = self._path.read_bytes().decode("utf-8", "replace")
+        whole = text[: text.rfind("\n") + 1]  # a cut-off "10,0.5" would pass for the row of update 1
+        rows: list[dict[str, Any]] = []
+        with suppress(csv.Error):  # what a crash left at the end need not be text
+            for row in csv.DictReader(io.StringIO(whole)):
+                number = row.get("update") or ""
+                if not number.isdecimal() or int(number) > update:
+                    break
+                rows.append(row)
         lines = [",".join(self._columns), *(",".join(r.get(c) or "" for c in self._columns) for r in rows)]
         write_atomic(self._path, "\n".join(lines) + "\n")
+        self._file = Growing(self._path)
+        return int(rows[-1]["update"]) if rows else None

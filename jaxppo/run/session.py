@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxppo.agent.encoders import receptive_field
+from jaxppo.agent.policy import Params
 from jaxppo.config.presets import DeviceInfo, Resolved, flat_fields, load_config, resolve
 from jaxppo.config.schema import Config
 from jaxppo.env.trading import env_spec
@@ -18,11 +21,22 @@ from jaxppo.market.dataset import Market, build_market
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.ppo.program import train_spec
 from jaxppo.ppo.update import TrainState
-from jaxppo.run.checkpoint import CheckpointInfo, require_match, restore_train_state
+from jaxppo.run.checkpoint import has_checkpoints, require_match, restore_run
 from jaxppo.run.device import DETERMINISTIC, detect_device, enable_compilation_cache
-from jaxppo.run.directory import CONFIG, claim, default_run_dir, iso, write_config, write_manifest
+from jaxppo.run.directory import (
+    CONFIG,
+    claim,
+    default_run_dir,
+    earlier_manifest,
+    held,
+    iso,
+    write_config,
+    write_manifest,
+)
 from jaxppo.run.loop import Finished, Progress, Trainer, compile_run, first_state
 from jaxppo.run.progress import Display
+from jaxppo.run.resume import describe_resume, require_same_program, resumed_config
+from jaxppo.run.stop import Stop
 
 SYNTHETIC = "embedded synthetic market"
 
@@ -34,11 +48,15 @@ class RunOptions:
     run_dir: Path | None = None
     """Folder of the run; by default runs/PRESET-DATE-TIME."""
     resume: bool = False
-    """Go on with the run in --run-dir from its latest checkpoint."""
+    """Go on with the run in --run-dir from its newest sound checkpoint."""
+    extend_to: int = 0
+    """With --resume: updates to train to, more than the run was given; the schedules are stretched to them."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep, besides the best."""
     deterministic: bool = False
     """On a GPU, the same bits in every run on the same machine: slower kernels in places, and none tuned by timing."""
+    max_seconds: float = 0.0
+    """Save and stop (status 75) before the process has run so long, compilation included; 0 for no limit."""
 
 
 def load_market_bars(config: Config) -> tuple[list[Bars], str]:
@@ -60,20 +78,22 @@ def resolve_run(options: RunOptions, preset: str | None, given: Mapping[str, Any
     """The configuration to run: layered for a new run, the saved one for a resumed run."""
     if options.keep_checkpoints < 1:
         raise ConfigError(f"keep_checkpoints: must be at least 1, got {options.keep_checkpoints}")
+    if not 0 <= options.max_seconds < math.inf:
+        raise ConfigError(f"max_seconds: must be 0 (no limit) or above, got {options.max_seconds:g}")
     if not options.resume:
+        if options.extend_to:
+            raise ConfigError("--extend-to goes on with a run: give --resume too, or --n-updates for a new run")
         return resolve(preset or "quick_test", given, device)
     if options.run_dir is None:
         raise ConfigError("--resume needs --run-dir, the folder of the run to go on with")
     path = options.run_dir / CONFIG
     if not path.exists():
-        raise RunDirectoryError(f"{options.run_dir}: holds no run to resume ({CONFIG} is missing)")
-    config = load_config(path)
-    saved = flat_fields(config)
-    wanted = {**given, **({"preset": preset} if preset else {})}
-    changed = [f"{k} (saved {saved[k]!r}, given {v!r})" for k, v in wanted.items() if saved[k] != v]
-    if changed:
-        raise ConfigError(f"--resume goes on with the saved configuration, which differs in {', '.join(changed)}")
-    return Resolved(config, {k: "saved run" for k, v in saved.items() if v != flat_fields(Config())[k]})
+        raise RunDirectoryError(
+            f"{options.run_dir}: holds no run to resume ({CONFIG} is missing); begin one without --resume"
+        )
+    config = resumed_config(load_config(path), {**given, **({"preset": preset} if preset else {})}, options.extend_to)
+    default = flat_fields(Config())
+    return Resolved(config, {k: "saved run" for k, v in flat_fields(config).items() if v != default[k]})
 
 
 def describe(resolved: Resolved) -> list[str]:
@@ -99,25 +119,50 @@ def describe_market(market: Market, source: str) -> list[str]:
     return lines + [f"warning: {w}" for w in market.warnings]
 
 
-def _resumed(run_dir: Path, market: Market, resolved: Resolved) -> tuple[TrainState, Progress]:
-    state, info = restore_train_state(run_dir, "latest")
-    actions = env_spec(resolved.config.env, resolved.config.reward).actions
+class Start(NamedTuple):
+    """What a run goes on from."""
+
+    state: TrainState
+    at: Progress
+    best: Params  # the policy of at.best_update
+    config: Config  # that it was trained with until then
+
+
+def _resumed(run_dir: Path, market: Market, config: Config) -> Start | None:
+    """The newest sound checkpoint of a run; None when it has not come to its first."""
+    manifest = earlier_manifest(run_dir)
+    if not has_checkpoints(run_dir):
+        if "finished" in manifest:
+            raise CheckpointError(f"{run_dir}: the run is finished and its checkpoints are gone; start a new run")
+        _require_same_data(run_dir, manifest.get("data", {}).get("hash"), market)
+        return None
+    state, best, info = restore_run(run_dir)
+    require_same_program(info.config, config, info.update, run_dir)
+    actions = env_spec(config.env, config.reward).actions
     require_match(info, market.feature_names, actions, market.feature_hash)
-    if info.data_hash != market.data_hash:
+    _require_same_data(run_dir, info.data_hash, market)
+    names = [f.name for f in dataclasses.fields(Progress)]
+    return Start(state, Progress(**{name: getattr(info, name) for name in names}), best, info.config)
+
+
+def _require_same_data(run_dir: Path, data_hash: str | None, market: Market) -> None:
+    if data_hash is not None and data_hash != market.data_hash:
         raise CheckpointError(
-            f"{run_dir}: the data changed since the run began (hash {info.data_hash[:12]}, now"
+            f"{run_dir}: the data changed since the run began (hash {data_hash[:12]}, now"
             f" {market.data_hash[:12]}); resume with the same bars, or start a new run"
         )
-    return state, _progress_of(info)
 
 
-def _progress_of(info: CheckpointInfo) -> Progress:
-    names = [f.name for f in dataclasses.fields(Progress)]
-    return Progress(**{name: getattr(info, name) for name in names})
+def train_run(options: RunOptions, preset: str | None, given: Mapping[str, Any], began: float | None = None) -> Path:
+    """Train from the command line's values to a finished report; returns the run directory.
 
-
-def train_run(options: RunOptions, preset: str | None, given: Mapping[str, Any]) -> Path:
-    """Train from the command line's values to a finished report; returns the run directory."""
+    Args:
+      options: where the run goes, and when it stops.
+      preset: of a new run.
+      given: fields of the configuration, flat.
+      began: `time.monotonic()` that --max-seconds counts from; by default now.
+    """
+    began = time.monotonic() if began is None else began
     enable_compilation_cache()
     device = detect_device()
     resolved = resolve_run(options, preset, given, device)
@@ -133,31 +178,61 @@ def train_run(options: RunOptions, preset: str | None, given: Mapping[str, Any])
     market = build_market(bars, config, receptive_field(config.agent))
     for line in describe_market(market, source):
         display.say(line)
-
-    resumed = _resumed(options.run_dir, market, resolved) if options.resume and options.run_dir else None
     run_dir = options.run_dir or default_run_dir(config.preset)
-    if resumed is None:
+    if not options.resume:
         claim(run_dir)
-    compiled = compile_run(config, market, DETERMINISTIC if options.deterministic else {})
-    if resumed is None:  # an interrupt until here leaves an empty folder, which the next try may have
-        write_config(run_dir, resolved)
+    try:
+        with held(run_dir):
+            return _train(run_dir, options, resolved, market, source, device, display, began)
+    except OSError as error:  # the loop goes on without what it cannot write; before and after it nothing does
+        raise RunDirectoryError(
+            f"{error.filename or run_dir}: {error.strerror or error}; mend that, then --run-dir {run_dir} --resume"
+        ) from error
+
+
+def _train(
+    run_dir: Path,
+    options: RunOptions,
+    resolved: Resolved,
+    market: Market,
+    source: str,
+    device: DeviceInfo,
+    display: Display,
+    began: float,
+) -> Path:
+    """Everything in a run directory that is this process's alone."""
+    config = resolved.config
+    start = _resumed(run_dir, market, config) if options.resume else None
+    facts: dict[str, Any] = {}
+    if options.resume:
+        for line in describe_resume(start.config if start else None, config, start.at.update if start else 0):
+            display.say(line)
+    if start is not None and start.config.budget.n_updates != config.budget.n_updates:
+        extension = {"at": start.at.update, "from": start.config.budget.n_updates, "to": config.budget.n_updates}
+        earlier = earlier_manifest(run_dir).get("extended", [])
+        facts["extended"] = [*(e for e in earlier if e != extension), extension]
+    write_config(run_dir, resolved)  # before the compilation: what is killed during it can be resumed
+    try:
+        compiled = compile_run(config, market, DETERMINISTIC if options.deterministic else {})
+    except BaseException:  # an interrupt until here leaves an empty folder, which the next try may have
+        if not options.resume:
+            (run_dir / CONFIG).unlink()
+        raise
     display.say(f"compiled in {compiled.compile_seconds:.1f} s; run directory {run_dir}")
     actions = compiled.program.spec.env.actions
-    facts: dict[str, Any] = {
-        "compile_seconds": compiled.compile_seconds,
-        "program": {"memory_bytes": compiled.memory_bytes, "deterministic": options.deterministic},
-    }
+    program = {"memory_bytes": compiled.memory_bytes, "deterministic": options.deterministic}
+    facts |= {"compile_seconds": compiled.compile_seconds, "program": program}
     write_manifest(run_dir, resolved, market, source, device, actions, facts)
-    state, at = resumed or (first_state(compiled, config.seed), Progress())
+    state, at = (start.state, start.at) if start else (first_state(compiled, config.seed), Progress())
     trainer = Trainer(run_dir, resolved, market, compiled, options.keep_checkpoints)
     try:
-        with display:
-            finished = trainer.run(state, at, display)
+        with display, Stop(options.max_seconds, began, display.say) as stop:
+            finished = trainer.run(state, at, display, stop, start.best if start else None)
     except KeyboardInterrupt:
-        raise Interrupted(f"go on from the last validation with --run-dir {run_dir} --resume") from None
+        raise Interrupted(f"go on from the last checkpoint with --run-dir {run_dir} --resume", 130) from None
     finally:
         trainer.close()  # waits for the save in flight
-    facts["finished"] = dataclasses.asdict(finished)
+    facts |= {"finished": dataclasses.asdict(finished), "checkpoints": trainer.kept(state)}
     write_manifest(run_dir, resolved, market, source, device, actions, facts)
     _report(run_dir, finished, display)
     return run_dir
