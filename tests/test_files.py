@@ -179,9 +179,8 @@ def test_footers_that_claim_what_is_not_there(data: bytes, problem: str, tmp_pat
 
 def test_places_outside_of_the_file_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "A.parquet"
-    pl.DataFrame(
-        {"timestamp": [1_704_067_200], **dict.fromkeys(("open", "high", "low", "close"), [1.0])}
-    ).write_parquet(path)
+    frame = pl.DataFrame({"timestamp": [1_704_067_200]})
+    frame.with_columns(pl.lit(1.0).alias(f) for f in ("open", "high", "low", "close")).write_parquet(path)
     data = path.read_bytes()
     for cut in (20, 60):  # bytes of the data are lost, the footer is whole
         path.write_bytes(data[:8] + data[8 + cut :])
