@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from benchmarks.robustness.hostile import GOOD, HOSTILE, symbol_that_climbs
 from jaxppo.errors import DataError, JaxppoError
 from jaxppo.market import files
 from jaxppo.market.bars import load_bars, survey_bars
+from jaxppo.market.footer import check_footer
 
 SECONDS = 20
 
@@ -140,3 +142,47 @@ def test_what_others_say_meanwhile_is_not_lost(tmp_path: Path, capfd: pytest.Cap
     with pytest.raises(DataError, match="cannot be read: index"):
         panic()
     assert capfd.readouterr().err == ""
+
+
+def test_a_footer_says_how_many_rows_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "A.parquet"
+    frame = pl.DataFrame({"a": range(1_000), "b": [[{"c": "x" * (i % 50)}] for i in range(1_000)], "d": [None] * 1_000})
+    for size in (10, 333, 1_000):
+        frame.write_parquet(path, row_group_size=size)
+        assert check_footer(path) == 1_000
+    frame.clear().write_parquet(path)
+    assert check_footer(path) == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"PAR1", "does not end as a Parquet file"),
+        (b"PAR1" + bytes(8) + b"PARE", "does not end as a Parquet file"),
+        (b"PAR1" + struct.pack("<I", 100) + b"PAR1", "its footer claims 100 bytes, more than it has room for"),
+        # Field 4, a list (0x49) of 0xF structs or more: 2^28 - 1 of them.
+        (b"PAR1\x49\xfc\xff\xff\xff\x7f" + struct.pack("<I", 6) + b"PAR1", "claims a list of 268,435,455"),
+        (b"PAR1" + b"\x1c" * 100 + struct.pack("<I", 100) + b"PAR1", "nested too deeply"),
+        (b"PAR1" + b"\x18\x7f" + struct.pack("<I", 2) + b"PAR1", "ends in the middle"),
+        (b"PAR1" + b"\x16" + b"\xff" * 10 + struct.pack("<I", 11) + b"PAR1", "cannot be understood"),
+        # 5 rows (field 3, i64, zigzag 10) in no group.
+        (b"PAR1" + b"\x36\x0a\x00" + struct.pack("<I", 3) + b"PAR1", "do not add up"),
+    ],
+)
+def test_footers_that_claim_what_is_not_there(data: bytes, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "A.parquet").write_bytes(data)
+    with pytest.raises(ValueError, match=problem):
+        check_footer(tmp_path / "A.parquet")
+    with pytest.raises(DataError, match=problem):
+        load_bars(tmp_path)
+
+
+def test_places_outside_of_the_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "A.parquet"
+    frame = pl.DataFrame({"timestamp": [1_704_067_200]})
+    frame.with_columns(pl.lit(1.0).alias(f) for f in ("open", "high", "low", "close")).write_parquet(path)
+    data = path.read_bytes()
+    for cut in (20, 60):  # bytes of the data are lost, the footer is whole
+        path.write_bytes(data[:8] + data[8 + cut :])
+        with pytest.raises(DataError, match=r"A\.parquet: cannot be read"):
+            load_bars(path)

@@ -39,8 +39,8 @@ SPIKE, LARGE_SPIKE = 25.0, 60.0
 TICK, LARGE_TICK = 18.0, 45.0
 """Wick over the usual range of a bar: crashes reach 40 (GBP, 6 October 2016), real bad ticks 47 (SPY) to 511 (AAPL)."""
 LARGE_MOVE = 0.25
-"""Log size (real crypto news: 0.20) from which a spike or wick of half its first threshold is
-doubtful whatever is usual."""
+"""Log size (real crypto news: 0.20) from which half the first threshold, of a wick a third, is
+enough: for a jump to be told, for a spike or wick to be doubtful."""
 
 
 @dataclass(frozen=True)
@@ -174,19 +174,21 @@ def find_outliers(bars: Bars) -> list[Finding]:
     """Moves far beyond the usual ones around them: lasting (news, or a splice) and taken back at once (bad ticks)."""
     found = []
     returns = outlying_returns(bars)
-    jumps = np.flatnonzero((returns.score >= JUMP) & ~returns.back)
+    wide = (returns.score >= JUMP / 2) & (np.abs(returns.value) >= LARGE_MOVE)
+    jumps = np.flatnonzero(((returns.score >= JUMP) | wide) & ~returns.back)
     if len(jumps):
         worst = jumps[np.argmax(returns.score[jumps])]
         text = (
-            f"{_n(len(jumps), 'return')} of {JUMP:g} or more robust deviations; the largest,"
-            f" {np.expm1(returns.value[worst]):+.1%} ({returns.score[worst]:.0f}), on {_at(bars, worst)}"
+            f"{_n(len(jumps), 'return')} far beyond the usual; the largest,"
+            f" {np.expm1(returns.value[worst]):+.1%} ({returns.score[worst]:.0f} robust deviations), on"
+            f" {_at(bars, worst)}"
         )
         remedy = "compare it with the news of that day; if it is not there, two sources were joined or a price is wrong"
         found.append(_finding("jumps", returns.score[worst] >= LARGE_JUMP, bars, len(jumps), worst, text, remedy))
     wicks = outlying_wicks(bars)
     spike = np.where(returns.back, returns.score, 0.0)
     large = (spike >= LARGE_SPIKE) | ((spike >= SPIKE / 2) & (np.abs(returns.value) >= LARGE_MOVE))
-    large |= (wicks.score >= LARGE_TICK) | ((wicks.score >= TICK / 2) & (np.abs(wicks.value) >= LARGE_MOVE))
+    large |= (wicks.score >= LARGE_TICK) | ((wicks.score >= TICK / 3) & (np.abs(wicks.value) >= LARGE_MOVE))
     ticks = np.flatnonzero(large | (spike >= SPIKE) | (wicks.score >= TICK))
     if len(ticks):
         size = np.maximum(np.where(spike >= SPIKE / 2, spike / SPIKE, 0), wicks.score / TICK)

@@ -10,6 +10,7 @@ import csv
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import polars as pl
 
 from jaxppo.config.check import refuse_url
 from jaxppo.errors import DataError
+from jaxppo.market.footer import check_footer
 from jaxppo.market.formats import Columns, csv_layout, find_columns
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -96,7 +98,14 @@ def reading(path: Path) -> Iterator[None]:
     try:
         with _panics_unseen():
             yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError, csv.Error) as error:
+    except (
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+        OSError,
+        ValueError,
+        OverflowError,  # of times that Python's calendar does not hold
+        csv.Error,
+    ) as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise DataError(f"{path.name}: cannot be read: {reason}") from error
     except MemoryError as error:
@@ -123,6 +132,8 @@ def _panics_unseen() -> Iterator[None]:
             yield
             failed = False
         finally:
+            if failed and os.fstat(held.fileno()).st_size:
+                time.sleep(0.1)  # other threads may still be printing
             os.dup2(stderr, 2)
             os.close(stderr)
             held.seek(0)
@@ -187,6 +198,7 @@ def _check_size(path: Path, unit: str, rows: int, fields: int) -> None:
 
 
 def _open_parquet(path: Path) -> Table:
+    rows = check_footer(path)
     lazy = pl.scan_parquet(path, glob=False)
     schema = lazy.collect_schema()
     names = tuple(schema.names())
@@ -196,7 +208,7 @@ def _open_parquet(path: Path) -> Table:
     for field, i in columns.index.items():
         if schema[names[i]].is_nested() or schema[names[i]] in (pl.Binary, pl.Object):
             raise DataError(f"{path.name}: column {names[i]!r} holds {str(schema[names[i]])[:60]}, which is no {field}")
-    _check_size(path, "row", lazy.select(pl.len()).collect().item(), len(columns.index))
+    _check_size(path, "row", rows, len(columns.index))
     return Table(path, names, columns)
 
 

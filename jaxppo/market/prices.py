@@ -83,14 +83,17 @@ def outlying_wicks(bars: Bars) -> Scores:
 def runs_of_equal_bars(bars: Bars) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First bar (R,) and length (R,) of each run of equal prices, and bars (N,) equal to the one before in all fields.
 
-    A bar whose high is its low, or that has no volume, is not counted among the latter.
+    A bar whose high is its low is not counted among the latter, nor one without volume unless it is a wide one of a
+    market that has none: thin minutes of quotes are alike by chance.
     """
     same = np.ones(len(bars.time) - 1, bool)
     for name in PRICES:
         same &= np.diff(getattr(bars, name)) == 0
     edges = np.flatnonzero(np.diff(np.concatenate(([False], same, [False])).astype(np.int8)))
     first, length = edges[::2], edges[1::2] - edges[::2] + 1
-    told = same & (np.diff(bars.volume) == 0) & (bars.volume[1:] > 0) & (bars.high[1:] > bars.low[1:])
+    span = bars.high - bars.low
+    telling = bars.volume > 0 if bars.volume.any() else span >= np.median(span)
+    told = same & (np.diff(bars.volume) == 0) & (telling & (span > 0))[1:]
     return first, length, np.flatnonzero(told) + 1
 
 
