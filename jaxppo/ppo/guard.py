@@ -109,7 +109,7 @@ def restart_accounts(account: AccountState, chosen: jax.Array) -> AccountState:
 
 
 def stand_ins(clean: jax.Array) -> jax.Array:
-    """The path to learn from in the place of each, (P,) int32: itself where `clean`, (P,) bool, else the next clean one."""
+    """The path to learn from for each, (P,) int32: itself where `clean`, (P,) bool, else a clean one in turn."""
     index = jnp.arange(clean.shape[0], dtype=jnp.int32)
     first = jnp.argsort(~clean, stable=True).astype(jnp.int32)  # the clean ones, in order
     return jnp.where(clean, index, first[index % jnp.maximum(clean.sum(dtype=jnp.int32), 1)])
