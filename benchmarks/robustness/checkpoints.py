@@ -79,25 +79,22 @@ def _damaged(folder: Path, whole: Path, per_file: int) -> Iterator[Row]:
 
 def _half_gone(folder: Path, whole: Path, n: int) -> Iterator[Row]:
     steps = sorted(int(p.name) for p in (whole / "checkpoints").iterdir())
-    rng, good, none = random.Random(1), 0, 0
+    rng, none, one = random.Random(1), 0, 0
     for _ in range(n):
-        run_dir = Path(shutil.copytree(whole, folder / "half"))
-        for step in steps:
-            files = [p for p in (run_dir / "checkpoints" / str(step)).rglob("*") if p.is_file()]
-            for file in rng.sample(files, rng.randint(1, len(files))):
-                file.unlink()
-            if step == steps[-1]:
-                continue
-            if step == steps[0]:
-                kept = shutil.copytree(run_dir, folder / "kept")
-        good += _refused(run_dir)
-        shutil.rmtree(run_dir)
-        # The same with the second newest whole.
-        shutil.rmtree(kept / "checkpoints" / str(steps[-1]) / "train")
-        none += _passed_over_all(kept, steps[-2])
-        shutil.rmtree(kept)
-    yield Row("every checkpoint half deleted", n, good, "one clear error")
-    yield Row("all checkpoints but one half deleted", n, none, "that one is used")
+        run_dir, sound = folder / "half", rng.choice(steps)
+        for spared in (None, sound):
+            shutil.copytree(whole, run_dir)
+            for step in steps:
+                files = [p for p in (run_dir / "checkpoints" / str(step)).rglob("*") if p.is_file()]
+                for file in rng.sample(files, rng.randint(1, len(files))) if step != spared else ():
+                    file.unlink()
+            if spared is None:
+                none += _refused(run_dir)
+            else:
+                one += _passed_over_all(run_dir, sound)
+            shutil.rmtree(run_dir)
+    yield Row("every checkpoint half deleted", n, none, "one clear error")
+    yield Row("all checkpoints but one half deleted", n, one, "that one is used")
 
 
 def _refused(run_dir: Path) -> bool:
@@ -112,6 +109,11 @@ def _passed_over_all(run_dir: Path, sound: int) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return restore_run(run_dir)[2].update == sound
+
+
+def _apart_from_kept(whole: Path, run_dir: Path) -> list[str]:
+    """What differs; but which checkpoints are kept depends on which could be saved."""
+    return [d for d in differences(whole, run_dir) if not d.startswith("the checkpoints")]
 
 
 @contextmanager
@@ -165,7 +167,6 @@ def _disk(folder: Path, args: list[str], whole: Path, n: int) -> Row:
         with _full({rng.randint(1, 15) for _ in range(5)}) as hit:
             status, out = run_here(run_dir, args)
         tried += len(hit)
-        # Which checkpoints are kept depends on which could be saved.
         differ = (
             [d for d in differences(whole, run_dir) if not d.startswith("the checkpoints")] if not status else [out]
         )
@@ -191,8 +192,7 @@ def _tmpfs(folder: Path, args: list[str], whole: Path) -> Row | None:
         subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
         process = start("jaxppo.train", *own, "--resume")
         out_2, err_2 = process.communicate()
-        differ = differences(whole, disk / "run") if not process.returncode else [out_2 + err_2]
-        differ = [d for d in differ if not d.startswith("the checkpoints")]
+        differ = [out_2 + err_2] if process.returncode else _apart_from_kept(whole, disk / "run")
         good = told and warned > 0 and not differ
         if not good:
             print(told, warned, differ, out, err, flush=True)
