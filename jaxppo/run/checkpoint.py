@@ -135,6 +135,8 @@ class CheckpointWriter:
         self._fitness = {step: info.fitness for step, info in survey(self._folder).sound.items()}
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._running: Future[None] | None = None
+        self._failure: str | None = None  # of the last save
+        self._doing = ""  # what it was that failed
         self.seconds = 0.0  # that the last save took
 
     @property
@@ -183,8 +185,6 @@ class CheckpointWriter:
         if failure is not None:
             raise CheckpointError(failure)
 
-    _failure: str | None = None
-
     def _settle(self) -> None:
         running, self._running = self._running, None
         if running is None:
@@ -194,10 +194,10 @@ class CheckpointWriter:
             self._failure = None
         except Exception as error:  # TensorStore says of a full disk that it is a ValueError
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            self._failure = f"{self._folder}: a checkpoint could not be saved ({reason})"
+            self._failure = f"{self._folder}: {self._doing} ({reason})"
 
     def _write(self, state: TrainState, best: Params, info: CheckpointInfo) -> None:
-        began = time.perf_counter()
+        began, self._doing = time.perf_counter(), "a checkpoint could not be saved"
         final = self._folder / str(info.update)
         part = self._folder / f"{info.update}.saving"
         try:
@@ -213,6 +213,7 @@ class CheckpointWriter:
             raise
         sync_folder(self._folder)
         self._fitness[info.update] = info.fitness
+        self._doing = "a checkpoint was saved, but one that need not be kept could not be removed"
         self._retain()
         self.seconds = time.perf_counter() - began
 

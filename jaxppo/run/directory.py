@@ -243,12 +243,13 @@ class Growing:
         if not self._pending:
             return
         with self._path.open("r+b" if self._path.exists() else "xb") as file:
-            file.truncate(self._size)  # of what an earlier try left behind
-            file.seek(self._size)
+            end = min(self._size, file.seek(0, os.SEEK_END))
+            file.truncate(end)  # of what an earlier try left behind
+            file.seek(end)
             file.write(self._pending)
             file.flush()
             os.fsync(file.fileno())
-        self._size += len(self._pending)
+            self._size = file.tell()
         self._pending.clear()
 
 
