@@ -66,7 +66,7 @@ class ActorCritic(nnx.Module):
         heads = (self.policy_head, self.value_head)
         dtype = x.dtype
         kernel = jnp.concatenate([h.kernel[...] for h in heads], axis=1).astype(dtype)
-        bias = jnp.concatenate([h.bias[...] for h in heads]).astype(dtype)
+        bias = jnp.concatenate([h.bias[...] for h in heads if h.bias is not None]).astype(dtype)
         rows = jax.lax.optimization_barrier(kernel.T)
         return jax.lax.dot_general(x, rows, (((1,), (1,)), ((), ()))) + jnp.expand_dims(bias, 0)
 
