@@ -213,7 +213,7 @@ def rows(quick: bool) -> Iterator[Row]:
         status, out = run_here(folder / "whole", args)
         if status:
             raise RuntimeError(out)
-        yield from _damaged(folder, folder / "whole", 1 if quick else 5)
+        yield from _damaged(folder, folder / "whole", 1 if quick else 2)
         yield from _half_gone(folder, folder / "whole", 2 if quick else 10)
         yield _disk(folder, args, folder / "whole", 2 if quick else 10)
         tmpfs = _tmpfs(folder, args, folder / "whole")
