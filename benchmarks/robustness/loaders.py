@@ -175,9 +175,12 @@ def rows(quick: bool) -> Iterator[Row]:
     process = _Process()
 
     def run(kind: str, n: int) -> Counter[str]:
-        found = Counter(process.outcome(kind, i) for i in range(n))
-        for what in sorted(w for w in found if w.startswith(("escaped", "silent", "crash", "hang"))):
-            print(f"{kind}: {found[what]} x {what}", flush=True)
+        found: Counter[str] = Counter()
+        for i in range(n):
+            what = process.outcome(kind, i)
+            found[what] += 1
+            if what.startswith(("escaped", "silent", "crash", "hang")):
+                print(f"{kind}, case {i}: {what}", flush=True)
         return found
 
     found = run("bytes", 100 if quick else 4_000)

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from jaxppo.market.bars import Bars
+from jaxppo.market.calendar import HOUR
 from jaxppo.market.quality import PRICES
 from jaxppo.market.sessions import local_days
 
@@ -83,8 +84,8 @@ def outlying_wicks(bars: Bars) -> Scores:
 def runs_of_equal_bars(bars: Bars) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First bar (R,) and length (R,) of each run of equal prices, and bars (N,) equal to the one before in all fields.
 
-    A bar whose high is its low is not counted among the latter, nor one without volume unless it is a wide one of a
-    market that has none: thin minutes of quotes are alike by chance.
+    A bar whose high is its low is not counted among the latter, nor one without volume where others have some, nor a
+    narrow one of under an hour where none has: thin minutes of quotes are alike by chance.
     """
     same = np.ones(len(bars.time) - 1, bool)
     for name in PRICES:
@@ -92,7 +93,7 @@ def runs_of_equal_bars(bars: Bars) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     edges = np.flatnonzero(np.diff(np.concatenate(([False], same, [False])).astype(np.int8)))
     first, length = edges[::2], edges[1::2] - edges[::2] + 1
     span = bars.high - bars.low
-    telling = bars.volume > 0 if bars.volume.any() else span >= np.median(span)
+    telling = bars.volume > 0 if bars.volume.any() else (span >= np.median(span)) | (bars.interval >= HOUR)
     told = same & (np.diff(bars.volume) == 0) & (telling & (span > 0))[1:]
     return first, length, np.flatnonzero(told) + 1
 
