@@ -155,7 +155,7 @@ def rows(quick: bool) -> Iterator[Row]:
             withstood,
             "counted, nothing but finite weights and accounts, and the next update learns"
             if must_count
-            else f"nothing but finite weights and accounts, and the next update learns; {counted} had to be counted",
+            else f"nothing but finite weights and accounts, and the next update learns; {counted} met a number, and were counted",
         )
     yield from _streaks(step, healthy[-1], hyper, tape, 20 if quick else 200)
 
