@@ -63,9 +63,9 @@ def watch(folder: Path, updates: int, every: int, pause: float = 0.1) -> tuple[i
     """
     bars, run = folder / "bars", folder / "run"
     bars.mkdir()
-    for b in synthetic_market(0, 2, 900):
+    for symbol, b in zip(("ALFA", "BRAVO"), synthetic_market(0, 2, 900), strict=True):
         columns = {name: getattr(b, name) for name in ("open", "high", "low", "close", "volume")}
-        pl.DataFrame({"timestamp": b.time, **columns}).write_csv(bars / f"{b.symbol}_1h.csv")
+        pl.DataFrame({"timestamp": b.time, **columns}).write_csv(bars / f"{symbol}_1h.csv")
     given = {**FLAGS, "n-updates": updates, "validate-every": every, "data": bars, "run-dir": run}
     command = [sys.executable, "-m", "jaxppo.train", *(str(x) for k, v in given.items() for x in (f"--{k}", v))]
     samples: list[Sample] = []
@@ -95,10 +95,10 @@ def rows(quick: bool) -> Iterator[Row]:
     points = (WARM_UP, updates // 2, updates)
     with tempfile.TemporaryDirectory() as folder:
         status, output, samples = watch(Path(folder), updates, 2)
+        if status:
+            raise RuntimeError(output[-2000:])
         validations = len((Path(folder) / "run/metrics.csv").read_text().splitlines()) - 1
         size = sum(f.stat().st_size for f in (Path(folder) / "run").rglob("*") if f.is_file()) / 2**20
-    if status:
-        raise RuntimeError(output[-2000:])
     when = ", ".join(f"{p:,}" for p in points)
     for of, name, unit, limit in (
         ("rss_mib", "resident memory", " MiB", GROWTH_MIB),

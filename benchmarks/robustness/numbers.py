@@ -149,14 +149,9 @@ def rows(quick: bool) -> Iterator[Row]:
             fine = _sound(after) and _sound(again) and not _same(again.params, after.params)
             tried, counted = tried + 1, counted + seen
             withstood += fine and (seen or not must_count)
-        yield Row(
-            f"NaN or +-infinity in {name}",
-            tried,
-            withstood,
-            "counted, nothing but finite weights and accounts, and the next update learns"
-            if must_count
-            else f"nothing but finite weights and accounts, and the next update learns; {counted} had to be counted",
-        )
+        how = "all counted" if must_count else f"the {counted} that reached a reward or an account are counted"
+        check = f"nothing but finite weights and accounts, and the next update learns; {how}"
+        yield Row(f"NaN or +-infinity in {name}", tried, withstood, check)
     yield from _streaks(step, healthy[-1], hyper, tape, 20 if quick else 200)
 
 
