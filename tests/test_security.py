@@ -26,6 +26,7 @@ from jaxppo.market.synthetic import synthetic_market
 from jaxppo.report import write_report
 from jaxppo.report.rundata import load_run
 from jaxppo.run.checkpoint import restore_policy, restore_train_state
+from jaxppo.run.checksums import seal
 from jaxppo.train import main
 
 PACKAGE = Path(__file__).resolve().parent.parent / "jaxppo"
@@ -338,6 +339,8 @@ def test_paths_in_a_run_are_not_followed(run: tuple[Path, str], tmp_path: Path) 
         text = file.read_text(encoding="utf-8")
         changed += data in text
         file.write_text(text.replace(data, named), encoding="utf-8")
+    for checkpoint in (copy / "checkpoints").iterdir():
+        seal(checkpoint)
     assert changed >= 4  # configuration, manifest, and at least two checkpoints
     with EAR.listening() as heard:
         assert restore_policy(copy).info.config.data.data == named

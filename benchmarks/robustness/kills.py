@@ -40,10 +40,10 @@ def compiled_once() -> Iterator[None]:
     """The same configuration is compiled once, however often it is run."""
     known: dict[str, Compiled] = {}
 
-    def compile_once(config: Config, market: Market) -> Compiled:
-        key = repr((config, market.data_hash))
+    def compile_once(config: Config, market: Market, options: Mapping[str, Any]) -> Compiled:
+        key = repr((config, market.data_hash, options))
         if key not in known:
-            known[key] = compile_run(config, market)
+            known[key] = compile_run(config, market, options)
         return known[key]
 
     session.compile_run = compile_once
