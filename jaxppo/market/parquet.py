@@ -21,7 +21,7 @@ _MAX_DEPTH = 24
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT, _UUID = 1, 2, 3, 7, 8, 9, 10, 11, 12, 13
 _INTEGERS = (4, 5, 6)
 
-# Paths of field numbers. FileMetaData: 3 num_rows, 4 row_groups; of these 1 columns, 3 num_rows; of columns 3 meta_data.
+# Paths of field numbers. FileMetaData: 3 num_rows, 4 row_groups; there 1 columns, 3 num_rows; of columns 3 meta_data.
 _ROWS, _GROUP_ROWS, _CHUNK = (3,), (4, 3), (4, 1, 3)
 # In ColumnMetaData.
 _VALUES, _COMPRESSED, _DATA_OFFSET, _DICTIONARY_OFFSET = 5, 7, 9, 11
