@@ -21,8 +21,8 @@ import polars as pl
 
 from jaxppo.config.check import refuse_url
 from jaxppo.errors import DataError
-from jaxppo.market.footer import check_footer
 from jaxppo.market.formats import Columns, csv_layout, find_columns
+from jaxppo.market.parquet import check_sizes
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 CSV_SUFFIXES = (".csv", ".tsv")
@@ -198,7 +198,7 @@ def _check_size(path: Path, unit: str, rows: int, fields: int) -> None:
 
 
 def _open_parquet(path: Path) -> Table:
-    rows = check_footer(path)
+    rows = check_sizes(path)
     lazy = pl.scan_parquet(path, glob=False)
     schema = lazy.collect_schema()
     names = tuple(schema.names())
