@@ -83,10 +83,12 @@ class CheckpointWriter:
         self._checkpointer = ocp.training.Checkpointer(
             (run_dir / FOLDER).resolve(), preservation_policy=_preserve(keep), cleanup_tmp_directories=True
         )
+        self._saving: Any = None
 
     def save(self, state: TrainState, info: CheckpointInfo) -> None:
-        """Copy `state` off the device and write it in the background."""
-        self._checkpointer.save_checkpointables_async(
+        """Copy `state` off the device and write it in the background, once the save before has ended."""
+        self._settle()
+        self._saving = self._checkpointer.save_checkpointables_async(
             info.update,
             {"train": state._asdict(), "policy": {"params": state.params}},
             force=True,
@@ -96,7 +98,14 @@ class CheckpointWriter:
         )
 
     def close(self) -> None:
+        self._settle()
         self._checkpointer.close()
+
+    def _settle(self) -> None:
+        """Wait for the save in flight; only who asks for its result ends the thread and the 3 handles that it has."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
 
 
 def _folder(path: Path) -> tuple[Path, int | None]:
