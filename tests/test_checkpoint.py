@@ -410,6 +410,29 @@ def test_a_save_that_fails_leaves_the_older_ones_and_the_next_goes_on(compiled, 
     assert writer.updates == steps(tmp_path) == [1, 3]
 
 
+def test_a_disk_without_room_is_not_filled(compiled, monkeypatch, tmp_path):
+    writer, state = CheckpointWriter(tmp_path, 2), first_state(compiled, 0)
+    needed = writer.kept(state)["most_bytes"] // 4
+    for free, saved in ((needed - 1, []), (needed, [1])):
+        usage = shutil.disk_usage(tmp_path)._replace(free=free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, usage=usage: usage)
+        writer.save(state, info_of(1, 0.0))
+        text = writer.wait()
+        assert (text is None) == bool(saved)
+        assert saved or "could not be saved ([Errno 28] No space left on device)" in text
+        assert writer.updates == steps(tmp_path) == saved
+    writer.close()
+
+
+def test_the_reason_of_a_failure_is_the_systems(compiled):
+    long = ValueError(
+        'RESOURCE_EXHAUSTED: Error writing "a/b": Failed to write 3 bytes: File too large [os_error_code=27]'
+    )
+    assert checkpoint_module._reason(long) == "File too large"
+    assert checkpoint_module._reason(ValueError("one\ntwo")) == "one"
+    assert checkpoint_module._reason(KeyError()) == "KeyError"
+
+
 def test_a_save_that_failed_unseen_is_an_error_at_the_end(compiled, monkeypatch, tmp_path):
     writer = CheckpointWriter(tmp_path, 2)
     monkeypatch.setattr(checkpoint_module, "seal", lambda folder: 1 / 0)

@@ -96,7 +96,7 @@ def test_two_runs_do_not_differ_and_a_difference_is_found(whole, copy, args):
 
 
 def test_a_run_that_is_cut_anywhere_goes_on_as_if_it_had_not_been(whole, args, tmp_path):
-    for where, differ in cuts(tmp_path, args, whole, 5, seed=1):
+    for where, differ in cuts(tmp_path, args, whole, 3, seed=1):
         assert differ == [], where
 
 

@@ -7,8 +7,10 @@ the best policy so far, which therefore outlives its own checkpoint.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import re
 import shutil
 import time
@@ -114,6 +116,14 @@ def _largest(state: TrainState) -> int:
     return int(1.01 * arrays) + _DESCRIPTIONS
 
 
+def _reason(error: Exception) -> str:
+    """Why a save failed, in a phrase: TensorStore puts the system's words at the end of a long story."""
+    text = str(error)
+    if found := re.search(r": ([^:]+) \[os_error_code", text):
+        return found[1]
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
 def _rank(fitness: float, step: int) -> tuple[float, int]:
     """Of equals the later is the better; what is not a number is the worst."""
     return (-math.inf if math.isnan(fitness) else fitness, step)
@@ -193,7 +203,7 @@ class CheckpointWriter:
             running.result()
             self._failure = None
         except Exception as error:  # TensorStore says of a full disk that it is a ValueError
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            reason = _reason(error)
             self._failure = f"{self._folder}: {self._doing} ({reason})"
 
     def _write(self, state: TrainState, best: Params, info: CheckpointInfo) -> None:
@@ -201,6 +211,9 @@ class CheckpointWriter:
         final = self._folder / str(info.update)
         part = self._folder / f"{info.update}.saving"
         try:
+            if shutil.disk_usage(self._folder).free < _largest(state):
+                # Asked beforehand: where TensorStore finds a disk full, it prints thousands of lines of its own.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             parts = {"train": state._asdict(), "policy": {"params": state.params}, "best": {"params": best}}
             ocp.save_checkpointables(part, parts, overwrite=True)
             write_atomic(part / INFO, json.dumps(info.to_json()))
