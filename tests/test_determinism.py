@@ -149,6 +149,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert (one / "alarms.json").read_bytes() == (other / "alarms.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_with_the_bars_laid_out_differently_give_the_same_bits(tmp_path):
     plain, other = laid_out(a_file_each, tmp_path / "a"), laid_out(one_long_file, tmp_path / "b")
     train(tmp_path / "one", plain)
@@ -183,6 +184,7 @@ def test_nothing_in_the_program_depends_on_the_order_of_threads():
     assert "stablehlo.gather" in text or "stablehlo.dynamic_slice" in text  # the pattern finds names at all
 
 
+@pytest.mark.slow
 def test_the_option_reaches_the_compiler(monkeypatch):
     config = tiny_config()
     compiled = compile_run(config, tiny_market(config), DETERMINISTIC)

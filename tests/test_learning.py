@@ -34,6 +34,7 @@ def test_an_observed_signal_earns_nine_tenths_of_the_oracle_on_fresh_data(seed):
     assert score.trades > 500
 
 
+@pytest.mark.slow
 def test_counterfactual_advantages_find_the_signal_too():
     score = run(TASKS["observed"], 0, n_bars=10_000, n_symbols=4, **SMALL, advantages="counterfactual")
     assert score.share > 0.9
