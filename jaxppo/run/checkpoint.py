@@ -138,7 +138,7 @@ class CheckpointWriter:
 
     def __init__(self, run_dir: Path, keep: int):
         self._folder = (run_dir / FOLDER).resolve()
-        self._folder.mkdir(exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         for left in (p for p in self._folder.iterdir() if _LEFT_BEHIND.fullmatch(p.name)):
             shutil.rmtree(left)
         self._keep = keep
