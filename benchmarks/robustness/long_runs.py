@@ -103,7 +103,7 @@ def rows(quick: bool) -> Iterator[Row]:
     for of, name, unit, limit in (
         ("rss_mib", "resident memory", " MiB", GROWTH_MIB),
         ("handles", "open file handles", "", 0.0),
-        ("threads", "threads", "", 0.0),
+        ("threads", "threads", "", 4.0),
     ):
         figures = [typical(samples, p, of) for p in points]
         told = ", ".join(f"{f:,.0f}" for f in figures)
