@@ -8,31 +8,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import polars as pl
+from typing import NamedTuple
 
 from benchmarks.robustness.row import Row
-from jaxppo.market.synthetic import synthetic_market
+from benchmarks.robustness.runs import flags, write_bars
 
 WARM_UP = 200
 """Updates until everything that is made once has been made: the report's imports are not among it, they come last."""
 GROWTH_MIB = 8.0
 """What the resident memory may move by in the second half. The allocator's own ups and downs are a few MiB."""
-FLAGS: dict[str, Any] = {
-    "n-envs": 16,
-    "lanes": 4,
-    "n-steps": 4,
-    "episode-steps": 16,
-    "epochs": 2,
-    "minibatches": 2,
-    "window": 8,
-    "channels": 4,
-    "trunk-width": 8,
-    "features": "base",
-    "scale-window": 32,
-    "interval": "1h",
-}
 
 
 class Sample(NamedTuple):
@@ -61,13 +45,9 @@ def watch(folder: Path, updates: int, every: int, pause: float = 0.1) -> tuple[i
 
     The samples end with the last validation: what writes the report afterwards is another matter.
     """
-    bars, run = folder / "bars", folder / "run"
-    bars.mkdir()
-    for symbol, b in zip(("ALFA", "BRAVO"), synthetic_market(0, 2, 900), strict=True):
-        columns = {name: getattr(b, name) for name in ("open", "high", "low", "close", "volume")}
-        pl.DataFrame({"timestamp": b.time, **columns}).write_csv(bars / f"{symbol}_1h.csv")
-    given = {**FLAGS, "n-updates": updates, "validate-every": every, "data": bars, "run-dir": run}
-    command = [sys.executable, "-m", "jaxppo.train", *(str(x) for k, v in given.items() for x in (f"--{k}", v))]
+    run = folder / "run"
+    given = flags(n_updates=updates, validate_every=every, data=write_bars(folder / "bars"), run_dir=run)
+    command = [sys.executable, "-m", "jaxppo.train", *given]
     samples: list[Sample] = []
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

@@ -94,14 +94,11 @@ def gradient_step(
         updates, after = make_optimizer(spec.config, hyper).update(grads, learner.opt_state, learner.params)
     params = optax.apply_updates(learner.params, updates)
 
-    def choose(new: Any, old: Any) -> Any:
-        return jax.tree.map(lambda n, o: jnp.where(apply, n, o), new, old)
-
     clip, _, schedule, scale = after
-    kept = (clip, choose(after[ADAM], learner.opt_state[ADAM]), schedule, scale)
+    kept = (clip, where(apply, after[ADAM], learner.opt_state[ADAM]), schedule, scale)
     skipped = learner.skipped + (~finite).astype(jnp.int32)
     metrics = {**aux._asdict(), "grad_norm": norm}
-    return Learner(choose(params, learner.params), kept, stopped, skipped), metrics
+    return Learner(where(apply, params, learner.params), kept, stopped, skipped), metrics
 
 
 @jax.named_scope("look_up")
