@@ -35,6 +35,7 @@ from jaxppo.ppo.program import TapeSpec, agent_spec, make_train
 from jaxppo.ppo.update import TrainState, hyper_from
 from jaxppo.run.checksums import damage, seal
 from jaxppo.run.directory import sync_folder, write_atomic
+from jaxppo.run.tensorstore_leaks import without_leaks
 
 ocp = orbax.v1
 FORMAT = 2
@@ -215,7 +216,8 @@ class CheckpointWriter:
                 # Asked beforehand: where TensorStore finds a disk full, it prints thousands of lines of its own.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             parts = {"train": state._asdict(), "policy": {"params": state.params}, "best": {"params": best}}
-            ocp.save_checkpointables(part, parts, overwrite=True)
+            with without_leaks():
+                ocp.save_checkpointables(part, parts, overwrite=True)
             write_atomic(part / INFO, json.dumps(info.to_json()))
             seal(part)
             self._remove(info.update)  # one that was damaged, or is done again
