@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from benchmarks.robustness.row import Row
 from jaxppo.agent.encoders import receptive_field
@@ -165,7 +166,7 @@ def _streaks(step: Callable[[Run], Any], state: TrainState, hyper: Hyper, tape: 
         back = float(metrics["rollbacks"]) == 1
         scale = max(scale / 2, 2.0**-10) if (i + 1) % 3 == 0 else scale
         right = back == ((i + 1) % 3 == 0) and float(state.guard.scale) == scale
-        withstood += right and _sound(state) and (not back or _same(state.params, good))
+        withstood += right and _sound(state) and (not back or _same(ravel_pytree(state.params)[0], good))
     falls = all(a >= b for a, b in itertools.pairwise(entropy))
     yield Row(
         "an update of a streak without one finite gradient",

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxppo.agent.policy import Params
 from jaxppo.env.account import AccountState, open_account
 
 LEAST_SCALE = 2.0**-10
@@ -22,8 +21,8 @@ LEAST_SCALE = 2.0**-10
 class Learned(NamedTuple):
     """What gradients move: the parameters and Adam's moments. The schedule's count is not here: it never goes back."""
 
-    params: Params
-    moments: Any
+    params: jax.Array  # (N,), all parameters as one vector
+    moments: Any  # Adam's state, of the vector
 
 
 class Guard(NamedTuple):
@@ -34,8 +33,8 @@ class Guard(NamedTuple):
     scale: jax.Array  # () float32: of the learning rate; 1 until the first rollback, and never raised again
 
 
-def first_guard(params: Params, moments: Any) -> Guard:
-    """The guard of a run that begins with these parameters; buffers of its own, so that a state can be donated."""
+def first_guard(params: jax.Array, moments: Any) -> Guard:
+    """The guard of a run that begins with these parameters, (N,); buffers of its own, so a state can be donated."""
     copy = jax.tree.map(jnp.copy, Learned(params, moments))
     return Guard(copy, jnp.zeros((), jnp.int32), jnp.ones(()))
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import AgentSpec, Params, init_params, make_agent
@@ -79,7 +80,8 @@ def make_train(config: Config, tape_spec: TapeSpec) -> Program:
     def init(key: jax.Array, hyper: Hyper, tape: Tape) -> TrainState:
         for_params, for_paths, for_run = jax.random.split(key, 3)
         params = init_params(agent_spec(config, tape_spec.n_features, spec.env.actions.n_actions), for_params)
-        opt_state = make_optimizer(config, hyper).init(params)
+        vector, _ = ravel_pytree(params)
+        opt_state = make_optimizer(config, hyper).init(vector)
         start = jnp.ones((config.n_paths, budget.lanes))
         return TrainState(
             params=params,
@@ -88,7 +90,7 @@ def make_train(config: Config, tape_spec: TapeSpec) -> Program:
             accounts=open_account(start),
             key=jax.random.key_data(for_run),
             update=jnp.zeros((), jnp.int32),
-            guard=first_guard(params, opt_state[ADAM]),
+            guard=first_guard(vector, opt_state[ADAM]),
         )
 
     def check(params: Params, data: EvaluationSet) -> tuple[Validation, Ledger]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from jaxppo.agent.policy import Agent, Params
 from jaxppo.config.schema import Config
@@ -65,26 +67,35 @@ def make_optimizer(config: Config, hyper: Hyper) -> optax.GradientTransformation
 class Learner(NamedTuple):
     """What a gradient step moves."""
 
-    params: Params
+    params: jax.Array  # (N,), all parameters as one vector
     opt_state: Any
     stopped: jax.Array  # bool: the KL limit of this update was passed
     skipped: jax.Array  # int32: gradient steps with a non-finite gradient
 
 
 def gradient_step(
-    learner: Learner, batch: Batch, spec: TrainSpec, hyper: Hyper, coefficient: jax.Array
+    learner: Learner,
+    batch: Batch,
+    spec: TrainSpec,
+    hyper: Hyper,
+    coefficient: jax.Array,
+    unravel: Callable[[jax.Array], Params],
 ) -> tuple[Learner, dict[str, jax.Array]]:
-    """One optimizer step. Non-finite gradients and steps past the KL limit change nothing but the schedule's count."""
+    """One optimizer step. Non-finite gradients and steps past the KL limit change nothing but the schedule's count.
+
+    The optimizer works on one vector: a leaf at a time it is 17 times as many operations to compile and to launch.
+    """
     loss = jax.value_and_grad(ppo_loss, argnums=2, has_aux=True)
-    (_, aux), grads = loss(
+    (_, aux), leaves = loss(
         spec.agent,
         spec.env.actions,
-        learner.params,
+        unravel(learner.params),
         batch,
         hyper,
         coefficient,
         spec.config.ppo.normalize_advantages,
     )
+    grads, _ = ravel_pytree(leaves)
     norm = optax.tree.norm(grads)
     finite = jnp.isfinite(norm)
     stopped = learner.stopped | ((hyper.target_kl > 0) & (aux.approx_kl > hyper.target_kl))
@@ -92,7 +103,7 @@ def gradient_step(
     # optax raises floats to integer counts
     with jax.numpy_dtype_promotion("standard"), jax.named_scope("optimizer"):
         updates, after = make_optimizer(spec.config, hyper).update(grads, learner.opt_state, learner.params)
-    params = optax.apply_updates(learner.params, updates)
+    params = learner.params + updates
 
     clip, _, schedule, scale = after
     kept = (clip, where(apply, after[ADAM], learner.opt_state[ADAM]), schedule, scale)
@@ -121,7 +132,7 @@ def learn(
     spec: TrainSpec,
     hyper: Hyper,
     clean: jax.Array,
-) -> tuple[Params, Any, dict[str, jax.Array]]:
+) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
     """Epochs of minibatches over one rollout. Whole paths are shuffled: 4,096 indices, not a million samples.
 
     Paths that are not `clean`, (P,) bool, give their places to others: no weight silences a NaN in a gradient.
@@ -135,9 +146,10 @@ def learn(
 
     def step(learner: Learner, index: jax.Array) -> tuple[Learner, dict[str, jax.Array]]:
         batch = minibatch(tape, state.paths, samples, index, spec)
-        return gradient_step(learner, batch, spec, hyper, coefficient)
+        return gradient_step(learner, batch, spec, hyper, coefficient, unravel)
 
-    learner = Learner(state.params, state.opt_state, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
+    params, unravel = ravel_pytree(state.params)
+    learner = Learner(params, state.opt_state, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
     learner, metrics = jax.lax.scan(step, learner, chosen)
     finite = jnp.isfinite(metrics["grad_norm"])  # the skipped steps are counted, and would hide what the others did
     means = jax.tree.map(lambda x: jnp.mean(x, where=finite), metrics)
@@ -162,11 +174,12 @@ def rollout_advantages(rollout: Rollout, hyper: Hyper) -> tuple[jax.Array, jax.A
 
 
 def judge(
-    state: TrainState, params: Params, opt_state: Any, metrics: dict[str, jax.Array], spec: TrainSpec
+    state: TrainState, params: jax.Array, opt_state: Any, metrics: dict[str, jax.Array], spec: TrainSpec
 ) -> tuple[Params, Any, Guard, dict[str, jax.Array]]:
-    """What to keep of an update that began with `state` and has learnt `params` and `opt_state`."""
+    """What to keep of an update that began with `state` and has learnt `params`, (N,), and `opt_state`."""
     config = spec.config
-    before, after = Learned(state.params, state.opt_state[ADAM]), Learned(params, opt_state[ADAM])
+    first, unravel = ravel_pytree(state.params)
+    before, after = Learned(first, state.opt_state[ADAM]), Learned(params, opt_state[ADAM])
     # Bad samples leave nothing but the entropy bonus: where most are bad, that would be all there is to learn.
     void = 2 * metrics["bad_samples"] >= config.batch_steps
     skipped = jnp.where(void, float(config.gradient_steps), metrics["skipped_steps"])
@@ -175,7 +188,7 @@ def judge(
         state.guard, before, where(void, before, after), bad, config.ppo.rollback_after, config.ppo.rollback_factor
     )
     told = {"skipped_steps": skipped, "rollbacks": back.astype(jnp.float32), "learning_rate_scale": guard.scale}
-    return kept.params, (*opt_state[:ADAM], kept.moments, *opt_state[ADAM + 1 :]), guard, metrics | told
+    return unravel(kept.params), (*opt_state[:ADAM], kept.moments, *opt_state[ADAM + 1 :]), guard, metrics | told
 
 
 def update(state: TrainState, tape: Tape, spec: TrainSpec, hyper: Hyper) -> tuple[TrainState, dict[str, jax.Array]]:

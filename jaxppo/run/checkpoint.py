@@ -38,7 +38,7 @@ from jaxppo.run.directory import sync_folder, write_atomic
 from jaxppo.run.tensorstore_leaks import without_leaks
 
 ocp = orbax.v1
-FORMAT = 2
+FORMAT = 3
 FOLDER = "checkpoints"
 INFO = "info.json"
 _DESCRIPTIONS = 2**17  # bytes; measured are some 50,000, most of them Orbax's
