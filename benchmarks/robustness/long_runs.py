@@ -16,7 +16,8 @@ from benchmarks.robustness.runs import flags, write_bars
 WARM_UP = 200
 """Updates until everything that is made once has been made: the report's imports are not among it, they come last."""
 GROWTH_MIB = 8.0
-"""What the resident memory may move by in the second half. The allocator's own ups and downs are a few MiB."""
+"""What the resident memory may move by in the second half. The allocator's own ups and downs are a few MiB, and once in
+some 500 checkpoints Python makes the table of its interned strings anew: 4 MiB."""
 
 
 class Sample(NamedTuple):
@@ -64,10 +65,16 @@ def at(samples: Sequence[Sample], update: int) -> Sample:
     return next((s for s in samples if s.update >= update), samples[-1])
 
 
-def typical(samples: Sequence[Sample], update: int, of: str, width: int = 100) -> float:
-    """Median of the samples within `width` updates up to `update`: a checkpoint in flight comes and goes."""
+def figure(samples: Sequence[Sample], update: int, of: str, width: int = 100) -> float:
+    """What the process held within `width` updates up to `update`.
+
+    The median of memory. The least of handles and threads: a checkpoint in flight opens some 30 files for a moment, and
+    what is never closed raises the least.
+    """
     near = sorted(getattr(s, of) for s in samples if update - width < s.update <= update)
-    return float(near[len(near) // 2]) if near else float(getattr(at(samples, update), of))
+    if not near:
+        return float(getattr(at(samples, update), of))
+    return float(near[len(near) // 2] if of == "rss_mib" else near[0])
 
 
 def rows(quick: bool) -> Iterator[Row]:
@@ -82,16 +89,16 @@ def rows(quick: bool) -> Iterator[Row]:
     when = ", ".join(f"{p:,}" for p in points)
     for of, name, unit, limit in (
         ("rss_mib", "resident memory", " MiB", GROWTH_MIB),
-        ("handles", "open file handles", "", 0.0),
-        ("threads", "threads", "", 4.0),
+        ("handles", "open file handles", "", 2.0),
+        ("threads", "threads", "", 2.0),
     ):
-        figures = [typical(samples, p, of) for p in points]
+        figures = [figure(samples, p, of) for p in points]
         told = ", ".join(f"{f:,.0f}" for f in figures)
         yield Row(
             f"{updates:,} updates, {validations:,} validations and checkpoints: {name} after {when} updates",
             1,
             # Against the middle: the first figure can still hold the compiler's memory.
             int(figures[-1] <= figures[1] + limit),
-            f"{told}{unit}: no growth in the second half" + (f" beyond {limit:.0f}{unit}" if limit else ""),
+            f"{told}{unit}: no growth in the second half beyond {limit:.0f}{unit}",
         )
     yield Row(f"size of that run on disk: {size:.1f} MiB", 1, 1, "finished with a report")
