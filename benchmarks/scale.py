@@ -21,13 +21,9 @@ import numpy as np
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.presets import resolve
 from jaxppo.config.schema import Config
-from jaxppo.evaluate.validate import EvaluationSet, n_decisions
-from jaxppo.market.dataset import build_market
+from jaxppo.market.dataset import Market, build_market
 from jaxppo.market.synthetic import synthetic_market
-from jaxppo.market.tape import Tape
-from jaxppo.ppo.program import TapeSpec, make_train
-from jaxppo.ppo.update import hyper_from
-from jaxppo.run.loop import evaluation_set
+from jaxppo.run.loop import compile_run, first_state
 
 ENVS = (2_048, 16_384, 131_072, 1_048_576)
 # Minibatches of at least 4,096 samples: fewer would measure the dispatch of kernels.
@@ -44,23 +40,17 @@ class Size(NamedTuple):
     memory: int  # bytes
 
 
-def build(config: Config, tape: Tape, data: EvaluationSet) -> Size:
+def build(config: Config, market: Market) -> Size:
     """Compile the run's own program (a segment) and give it a state."""
-    program = make_train(config, TapeSpec(tape.n_features, n_decisions(data.tape)))
-    hyper = hyper_from(config)
-    began = time.perf_counter()
-    abstract = jax.eval_shape(program.init, jax.random.key(0), hyper, tape)
-    segment = jax.jit(program.segment, donate_argnums=0).lower(abstract, hyper, tape, data, jnp.int32(0)).compile()
-    seconds = time.perf_counter() - began
-    state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
+    compiled = compile_run(config, market)
+    state = first_state(compiled, 0)
 
     def run(n: int) -> None:
         nonlocal state
-        state, _ = jax.block_until_ready(segment(state, hyper, tape, data, jnp.int32(n)))
+        segment = compiled.segment(state, compiled.hyper, compiled.tape, compiled.data, jnp.int32(n))
+        state, _ = jax.block_until_ready(segment)
 
-    memory = segment.memory_analysis()
-    held = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
-    return Size(config, run, seconds, held - memory.alias_size_in_bytes)
+    return Size(config, run, compiled.compile_seconds, compiled.memory_bytes)
 
 
 def measure(sizes: list[Size], rounds: int) -> list[tuple[float, float]]:
@@ -92,10 +82,9 @@ def main() -> None:
     args = parser.parse_args()
     base = resolve("quick_test", {**SIZES, "n_envs": ENVS[0]}).config
     market = build_market(synthetic_market(27, 8, args.bars), base, receptive_field(base.agent))
-    tape, data = market.splits["train"].tape, evaluation_set(market.splits["validation"])
 
     def sized(**changes: Any) -> Size:
-        return build(resolve("quick_test", {**SIZES, **changes}).config, tape, data)
+        return build(resolve("quick_test", {**SIZES, **changes}).config, market)
 
     sizes = [sized(n_envs=n) for n in args.envs]
     print("| envs x steps | steps/s | CPU s a million steps | program MiB | compile s |\n|---|---|---|---|---|")

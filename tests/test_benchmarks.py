@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import tiny_config, tiny_market
 
 from benchmarks import scale, stages, throughput
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers import ours, stored_windows
 from benchmarks.peers.adapter import HostEnvs
 from benchmarks.peers.settings import Setting, random_market
-from jaxppo.evaluate.validate import EvaluationSet, n_decisions
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.update import hyper_from, update
 
@@ -155,9 +155,9 @@ def test_kernels_of_an_update_are_timed_by_stage(tape, config):
     assert all(s > 0 for s in seconds.values())
 
 
-def test_scale_runs_the_programs_own_segment(tape, config):
-    data = EvaluationSet(tape, jnp.zeros((1, n_decisions(tape)), jnp.int32), jnp.float32(8766.0))
-    size = scale.build(replace(config, budget=replace(config.budget, n_envs=512)), tape, data)
+def test_scale_runs_the_programs_own_segment():
+    config = tiny_config(n_envs=512)
+    size = scale.build(config, tiny_market(config))
     size.run(2)
     # At least a rollout of 4 steps x 49 bytes for each of 512 envs.
     assert size.memory > 512 * 4 * 49

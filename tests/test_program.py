@@ -19,6 +19,7 @@ from jaxppo.market.tape import zero_tape
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.rollout import collect
 from jaxppo.ppo.update import hyper_from, update
+from jaxppo.run.device import program_bytes
 
 
 def same(a, b) -> None:
@@ -253,3 +254,11 @@ assert all(jax.tree.leaves(same)), same
 def test_eight_networks_of_the_default_size_initialise_under_vmap():
     """In a process of its own: what this guards against did not fail but hang."""
     subprocess.run([sys.executable, "-c", POPULATION], check=True, timeout=120)
+
+
+def test_donated_memory_is_counted_once():
+    x = jax.ShapeDtypeStruct((1024,), jnp.float32)
+    add = jax.jit(lambda x: x + 1).lower(x).compile()
+    assert program_bytes(add) == 2 * 4096  # 1,024 float32 in, and as many out
+    donated = jax.jit(lambda x: x + 1, donate_argnums=0).lower(x).compile()
+    assert program_bytes(donated) == 4096

@@ -135,7 +135,7 @@ def test_as_many_folds_at_once_as_memory_allows(done, monkeypatch):
             return self
 
     count = 0
-    monkeypatch.setattr(command, "_bytes", fake)
+    monkeypatch.setattr(command, "program_bytes", fake)
     monkeypatch.setattr(command.jax, "jit", lambda *_, **__: Lowered())
     folds = jax.tree.map(lambda x: jnp.concatenate([x, x[:2]]), done.prepared.folds)  # 5
     for limit, at_once in ((500, 5), (499, 3), (250, 2), (10, 1)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -15,6 +16,19 @@ def detect_device() -> DeviceInfo:
     devices = jax.devices()
     stats = devices[0].memory_stats() or {}
     return DeviceInfo(devices[0].platform, devices[0].device_kind, len(devices), stats.get("bytes_limit"))
+
+
+def program_bytes(compiled: Any) -> int:
+    """Memory that an executable takes: arguments, outputs and temporaries; 0 where the backend does not say.
+
+    Args:
+      compiled: `jax.stages.Compiled`. Donated arguments are counted once: their outputs take their place.
+    """
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return 0
+    held = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return int(held - memory.alias_size_in_bytes)
 
 
 DETERMINISTIC = {"xla_gpu_deterministic_ops": True}

@@ -27,6 +27,7 @@ from jaxppo.ppo.update import TrainState, hyper_from
 from jaxppo.run.alarms import AlarmLog
 from jaxppo.run.artifacts import write_validation
 from jaxppo.run.checkpoint import CheckpointInfo, CheckpointWriter
+from jaxppo.run.device import program_bytes
 from jaxppo.run.directory import METRICS, MetricsCsv
 from jaxppo.run.gate import Record, gate_line, judge_policy, write_gate
 from jaxppo.run.progress import Display
@@ -48,7 +49,7 @@ class Compiled:
     tape: Tape
     data: EvaluationSet
     compile_seconds: float
-    memory_bytes: int  # of the program's temporaries, outputs and arguments, where the backend says
+    memory_bytes: int  # of the program's arguments, outputs and temporaries, where the backend says
     options: Mapping[str, Any]  # of the compiler
 
 
@@ -69,10 +70,7 @@ def compile_run(config: Config, market: Market, options: Mapping[str, Any] = Map
     lowered = jax.jit(program.segment, donate_argnums=0).lower(state, hyper, tape, data, jnp.int32(0))
     segment = lowered.compile(compiler_options=dict(options))
     seconds = time.perf_counter() - began
-    memory = segment.memory_analysis()
-    sizes = ("temp_size_in_bytes", "argument_size_in_bytes", "output_size_in_bytes")
-    total = sum(getattr(memory, name, 0) for name in sizes) if memory else 0
-    return Compiled(program, segment, hyper, tape, data, seconds, total, options)
+    return Compiled(program, segment, hyper, tape, data, seconds, program_bytes(segment), options)
 
 
 def first_state(compiled: Compiled, seed: int) -> TrainState:

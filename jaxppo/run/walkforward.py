@@ -28,7 +28,7 @@ from jaxppo.ppo.loss import Hyper
 from jaxppo.ppo.program import train_spec
 from jaxppo.ppo.update import TrainState, hyper_from
 from jaxppo.run.checkpoint import CheckpointInfo, CheckpointWriter
-from jaxppo.run.device import detect_device, enable_compilation_cache
+from jaxppo.run.device import detect_device, enable_compilation_cache, program_bytes
 from jaxppo.run.directory import iso, whole_folder, write_config, write_manifest
 from jaxppo.run.progress import Display
 from jaxppo.run.session import SYNTHETIC, describe, load_market_bars
@@ -118,12 +118,6 @@ class Compiled:
     compile_seconds: float
 
 
-def _bytes(compiled: Any) -> int:
-    memory = compiled.memory_analysis()
-    sizes = ("temp_size_in_bytes", "argument_size_in_bytes", "output_size_in_bytes")
-    return sum(getattr(memory, name, 0) for name in sizes) if memory else 0
-
-
 def compile_folds(
     program: FoldProgram, folds: Fold, hyper: Hyper, tape: Tape, at_once: int | None, limit: float
 ) -> Compiled:
@@ -137,7 +131,7 @@ def compile_folds(
         state = jax.eval_shape(many.init, some, hyper, tape)
         advance = jax.jit(many.advance, donate_argnums=0).lower(state, some, hyper, tape, jnp.int32(0)).compile()
         evaluate = jax.jit(many.evaluate).lower(state.params, some, tape).compile()
-        needed = max(_bytes(advance), _bytes(evaluate))
+        needed = max(program_bytes(advance), program_bytes(evaluate))
         if at_once is not None or size == 1 or needed <= limit:
             seconds = time.perf_counter() - began
             return Compiled(jax.jit(many.init), advance, evaluate, size, needed, seconds)
