@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxppo.began import BEGAN
 from jaxppo.cli import leave, parse_with_config, run_command
+from jaxppo.run.device import share_heaps
 from jaxppo.run.session import RunOptions, train_run
 
 PROGRAM = "python -m jaxppo.train"
@@ -26,4 +27,5 @@ def main(argv: Sequence[str] | None = None, began: float | None = None) -> int:
 
 
 if __name__ == "__main__":
+    share_heaps()
     leave(main(began=BEGAN))

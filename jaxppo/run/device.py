@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,20 @@ def program_bytes(compiled: Any) -> int:
 DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
 """Options of XLA under which a GPU gives the same bits in every run: no kernel that adds in whatever order its threads
 finish, and none chosen by timing the candidates. Other backends know the option and it changes nothing there."""
+
+
+M_ARENA_MAX = -8  # of glibc's malloc.h
+
+
+def share_heaps() -> None:
+    """Let the threads of this process allocate from two heaps, where glibc makes up to eight a core.
+
+    Every save begins and ends threads, and each heap is left with holes of what they held: over 6,000 updates with 3,000
+    checkpoints a process grew from 617 to 642 MiB, and with two heaps stayed between 590 and 598. Neither compilation
+    nor training was slower. Does nothing with other C libraries. Call it before threads have begun.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def enable_compilation_cache() -> Path:
