@@ -94,6 +94,11 @@ def run_command(command: Callable[[], object]) -> int:
     except JaxppoError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a folder that may not be written
+        if error.strerror is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}", file=sys.stderr)
+        return 2
     return status if isinstance(status, int) else 0
 
 

@@ -25,7 +25,7 @@ from jaxppo.market.synthetic import synthetic_market
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.update import hyper_from
 from jaxppo.run.checkpoint import restore_train_state
-from jaxppo.run.device import DETERMINISTIC
+from jaxppo.run.device import xla_options
 from jaxppo.run.loop import compile_run
 
 SYMBOLS = ("ALFA", "BRAVO")
@@ -187,7 +187,7 @@ def test_nothing_in_the_program_depends_on_the_order_of_threads():
 @pytest.mark.slow
 def test_the_option_reaches_the_compiler(monkeypatch):
     config = tiny_config()
-    compiled = compile_run(config, tiny_market(config), DETERMINISTIC)
+    compiled = compile_run(config, tiny_market(config), xla_options(True))
     assert compiled.options == {"xla_gpu_deterministic_ops": True}
     # An option that XLA does not have is refused, so one that it takes is one that it knows.
     with pytest.raises(Exception, match="no_such_option"):

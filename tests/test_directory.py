@@ -3,6 +3,8 @@
 import csv
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -78,6 +80,25 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         write_atomic(path, 100_000 * "x" + "\ud800")  # a lone surrogate is no UTF-8
     assert path.read_text() == "old"
     assert files(tmp_path) == ["file.txt"]
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import polars as pl
+from jaxppo.cli import run_command
+from jaxppo.run.directory import write_frame
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # as of a disk with no more room
+frame = pl.DataFrame({"equity": range(10_000)})
+sys.exit(run_command(lambda: write_frame(Path(sys.argv[1]), frame)))
+"""
+
+
+@pytest.mark.parametrize("name", ["equity.csv", "equity.parquet"])
+def test_a_table_that_finds_no_room_is_one_clear_error(tmp_path, name):
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path / name)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / name}: File too large\n")
+    assert files(tmp_path) == []
 
 
 def test_what_is_written_can_be_read_by_those_who_may_read_the_folder(tmp_path):

@@ -20,6 +20,8 @@ class PlanOptions:
     """Bars of all its symbols together; they are split among them evenly."""
     largest: bool = True
     """Look for the largest env count that fits: two more compilations."""
+    deterministic: bool = False
+    """Plan the program of a run with --deterministic."""
     measure_updates: int = 3
     """Updates to time with --gpu local."""
     out: Path | None = None

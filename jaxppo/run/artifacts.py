@@ -13,6 +13,7 @@ import polars as pl
 from jaxppo.evaluate.ledger import Trade, round_trips
 from jaxppo.evaluate.validate import Ledger, Validation
 from jaxppo.market.dataset import Split, joint_calendar
+from jaxppo.run.directory import write_frame
 from jaxppo.run.rows import symbol_rows
 
 FOLDER = "validation"
@@ -105,22 +106,13 @@ def trades_frame(ledger: Ledger, split: Split) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=raw, orient="row").cast(_TRADE_SCHEMA)  # type: ignore[arg-type]
 
 
-def _write(path: Path, frame: pl.DataFrame) -> None:
-    part = path.with_suffix(path.suffix + ".tmp")
-    if path.suffix == ".csv":
-        frame.write_csv(part)
-    else:
-        frame.write_parquet(part)
-    part.replace(path)
-
-
 def write_validation(
     run_dir: Path, name: str, validation: Validation, ledger: Ledger, split: Split, labels: Sequence[str]
 ) -> None:
     """Write NAME_equity.parquet, NAME_trades.parquet and NAME_symbols.csv. Arguments hold host arrays."""
     folder = run_dir / FOLDER
     folder.mkdir(exist_ok=True)
-    _write(folder / f"{name}_equity.parquet", equity_frame(ledger, split))
-    _write(folder / f"{name}_trades.parquet", trades_frame(ledger, split))
+    write_frame(folder / f"{name}_equity.parquet", equity_frame(ledger, split))
+    write_frame(folder / f"{name}_trades.parquet", trades_frame(ledger, split))
     rows: Sequence[dict[str, Any]] = symbol_rows(validation, split.symbols, labels)
-    _write(folder / f"{name}_symbols.csv", pl.DataFrame(rows))
+    write_frame(folder / f"{name}_symbols.csv", pl.DataFrame(rows))

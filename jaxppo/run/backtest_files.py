@@ -19,7 +19,7 @@ from jaxppo.evaluate.metrics import Metrics
 from jaxppo.evaluate.significance import curve_moments, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
 from jaxppo.market.dataset import Split, decision_times, joint_calendar
 from jaxppo.run.artifacts import equity_frame, trades_frame
-from jaxppo.run.directory import plain_json
+from jaxppo.run.directory import plain_json, write_frame
 from jaxppo.run.rows import symbol_rows
 
 
@@ -166,9 +166,9 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> 
         "backtesting_trades": _backtesting_trades(trades, curve, len(split.symbols)),
     }
     for name, frame in frames.items():
-        frame.write_csv(folder / f"{name}.csv")
-    equity.write_parquet(folder / "equity.parquet")
-    trades.write_parquet(folder / "trades.parquet")
+        write_frame(folder / f"{name}.csv", frame)
+    write_frame(folder / "equity.parquet", equity)
+    write_frame(folder / "trades.parquet", trades)
     per_year = joint_calendar(split)[2]
     shares = zip(facts.labels, done.validation.action_share.tolist(), strict=True)
     report = {

@@ -33,9 +33,14 @@ def program_bytes(compiled: Any) -> int:
     return int(held - memory.alias_size_in_bytes)
 
 
-DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
-"""Options of XLA under which a GPU gives the same bits in every run: no kernel that adds in whatever order its threads
-finish, and none chosen by timing the candidates. Other backends know the option and it changes nothing there."""
+def xla_options(deterministic: bool) -> dict[str, Any]:
+    """Options of XLA for the program of a run.
+
+    Args:
+      deterministic: a GPU is to give the same bits in every run: no kernel that adds in whatever order its threads
+        finish, and none chosen by timing the candidates. Other backends know the option and it changes nothing there.
+    """
+    return {"xla_gpu_deterministic_ops": True} if deterministic else {}
 
 
 M_ARENA_MAX = -8  # of glibc's malloc.h

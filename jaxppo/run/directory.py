@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import yaml
 
 from jaxppo.config.presets import DeviceInfo, Resolved
@@ -90,17 +91,33 @@ def sync_folder(folder: Path) -> None:
             os.close(number)
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a whole file, flushed to the disk, or nothing."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a whole file, text as UTF-8, flushed to the disk, or nothing."""
     part = path.with_name(path.name + ".tmp")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with part.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:  # of a write that finds no room the system names no file
+        error.filename = error.filename or str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_frame(path: Path, frame: pl.DataFrame) -> None:
+    """Write a whole CSV or Parquet file, by the suffix of `path`, or nothing.
+
+    Through memory: Polars tells of a full disk as of a broken file, which it is not.
+    """
+    buffer = io.BytesIO()
+    if path.suffix == ".csv":
+        frame.write_csv(buffer)
+    else:
+        frame.write_parquet(buffer)
+    write_atomic(path, buffer.getvalue())
 
 
 @contextmanager

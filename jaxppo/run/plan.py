@@ -33,7 +33,7 @@ from jaxppo.planning.shapes import MarketShapes, abstract, shapes_of_market, sha
 from jaxppo.planning.text import gpu_lines, local_lines
 from jaxppo.ppo.program import Program, TapeSpec, make_train, train_spec
 from jaxppo.ppo.update import hyper_from
-from jaxppo.run.device import detect_device, enable_compilation_cache
+from jaxppo.run.device import detect_device, enable_compilation_cache, xla_options
 from jaxppo.run.directory import plain_json, write_atomic
 from jaxppo.run.loop import evaluation_set
 from jaxppo.run.session import load_market_bars
@@ -93,7 +93,7 @@ def plan_absent(options: PlanOptions, preset: str | None, given: Mapping[str, An
 
     def compile_at(n_envs: int) -> tuple[Point, CompiledSegment]:
         say(f"compiling for {n_envs:,} envs on {gpu.title}")
-        compiled = compile_segment(replace_fields(config, {"n_envs": n_envs}), shapes, sharding)
+        compiled = compile_segment(replace_fields(config, {"n_envs": n_envs}), shapes, options.deterministic, sharding)
         return _point(n_envs, compiled, shapes), compiled
 
     point, compiled = compile_at(config.budget.n_envs)
@@ -152,7 +152,9 @@ def gpu_sharding(gpu: Gpu) -> NamedSharding:
     return NamedSharding(Mesh(np.array(topology.devices), ("gpu",)), PartitionSpec())
 
 
-def compile_segment(config: Config, shapes: MarketShapes, sharding: NamedSharding | None = None) -> CompiledSegment:
+def compile_segment(
+    config: Config, shapes: MarketShapes, deterministic: bool, sharding: NamedSharding | None = None
+) -> CompiledSegment:
     """Compile the program of a run, validation included: for the devices of `sharding`, or for the default device."""
     program = make_train(config, TapeSpec(shapes.tape.n_features, shapes.n_decisions))
     hyper = abstract(hyper_from(config))
@@ -163,7 +165,11 @@ def compile_segment(config: Config, shapes: MarketShapes, sharding: NamedShardin
         (state, hyper, shapes.tape, shapes.data, count),
     )
     began = time.perf_counter()
-    segment = jax.jit(program.segment, donate_argnums=0).lower(*arguments).compile()
+    segment = (
+        jax.jit(program.segment, donate_argnums=0)
+        .lower(*arguments)
+        .compile(compiler_options=xla_options(deterministic))
+    )
     seconds = time.perf_counter() - began
     sizes, text = segment.memory_analysis(), segment.as_text()
     if sizes is None or text is None:
@@ -210,7 +216,7 @@ def plan_local(options: PlanOptions, preset: str | None, given: Mapping[str, Any
     say(f"market: {shapes.words[0]}")
     say(f"on the device: {shapes.words[1]}")
     say(f"compiling for {config.budget.n_envs:,} envs on {device.kind}")
-    compiled = compile_segment(config, shapes)
+    compiled = compile_segment(config, shapes, options.deterministic)
     say(f"running {options.measure_updates} updates and 2 validations")
     timing = time_segments(config, compiled, market, data, options.measure_updates)
     point = _point(config.budget.n_envs, compiled, shapes)

@@ -22,7 +22,7 @@ from jaxppo.market.synthetic import synthetic_market
 from jaxppo.ppo.program import train_spec
 from jaxppo.ppo.update import TrainState
 from jaxppo.run.checkpoint import has_checkpoints, require_match, restore_run
-from jaxppo.run.device import DETERMINISTIC, detect_device, enable_compilation_cache
+from jaxppo.run.device import detect_device, enable_compilation_cache, xla_options
 from jaxppo.run.directory import (
     CONFIG,
     claim,
@@ -213,7 +213,7 @@ def _train(
         facts["extended"] = [*(e for e in earlier if e != extension), extension]
     write_config(run_dir, resolved)  # before the compilation: what is killed during it can be resumed
     try:
-        compiled = compile_run(config, market, DETERMINISTIC if options.deterministic else {})
+        compiled = compile_run(config, market, xla_options(options.deterministic))
     except BaseException:  # an interrupt until here leaves an empty folder, which the next try may have
         if not options.resume:
             (run_dir / CONFIG).unlink()

@@ -33,7 +33,7 @@ from jaxppo.market.folds import FoldPlan, fold_split
 from jaxppo.ppo.folds import FoldOutput
 from jaxppo.run.artifacts import equity_frame, trades_frame
 from jaxppo.run.backtest import figure_table
-from jaxppo.run.directory import iso, plain_json
+from jaxppo.run.directory import iso, plain_json, write_frame
 from jaxppo.run.loop import evaluation_set
 from jaxppo.run.rows import percent
 
@@ -295,9 +295,9 @@ def _numbered(frame: pl.DataFrame, tested: _Tested) -> pl.DataFrame:
 def write_walkforward(folder: Path, result: Result) -> None:
     """Every file but the configuration, the manifest, the policies and the report."""
     for name in ("folds", "symbols", "equity", "trades"):
-        getattr(result, name).write_csv(folder / f"{name}.csv")
+        write_frame(folder / f"{name}.csv", getattr(result, name))
     for name in ("equity", "trades", "accounts"):
-        getattr(result, name).write_parquet(folder / f"{name}.parquet")
+        write_frame(folder / f"{name}.parquet", getattr(result, name))
     text = json.dumps(plain_json(result.summary), indent=2, allow_nan=False)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
 
