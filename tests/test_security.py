@@ -9,7 +9,7 @@ import os
 import pickle
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -24,9 +24,11 @@ from jaxppo.errors import CheckpointError, ConfigError, DataError, RunDirectoryE
 from jaxppo.market.decisions import load_decisions
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.report import write_report
-from jaxppo.report.rundata import load_run
-from jaxppo.run.checkpoint import restore_policy, restore_train_state
+from jaxppo.report.rundata import load_gate, load_run
+from jaxppo.run.backtest_facts import read_manifest
+from jaxppo.run.checkpoint import restore_policy, restore_train_state, survey
 from jaxppo.run.checksums import seal
+from jaxppo.run.directory import earlier_manifest
 from jaxppo.train import main
 
 PACKAGE = Path(__file__).resolve().parent.parent / "jaxppo"
@@ -388,3 +390,42 @@ def test_a_page_is_made_of_a_run_without_running_its_files(run: tuple[Path, str]
     with pytest.raises(RunDirectoryError, match=r"manifest\.json cannot be read"):
         load_run(copy)
     assert not marker.exists()
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(8 * 2**30)  # takes no room on the disk, and 8 GiB in memory
+
+
+def _deep(path: Path) -> None:
+    path.write_text(100_000 * "[")
+
+
+@pytest.mark.parametrize("make", [_pipe, _sparse, _deep])
+def test_json_of_a_run_is_bounded_and_not_waited_for(run: tuple[Path, str], make: Callable[[Path], None]) -> None:
+    """Each file of JSON that a run and its checkpoints are read by, replaced by what only harms."""
+    place = run[0].parent / f"harmed-{make.__name__}"
+    shutil.copytree(run[0], place)
+    newest = max((place / "checkpoints").iterdir(), key=lambda p: int(p.name))
+    for file in (place / "manifest.json", place / "gate.json", newest / "info.json", newest / "checksums.json"):
+        kept = file.read_bytes()
+        file.unlink()
+        make(file)
+        if file.parent == newest:
+            assert str(newest.name) in str(survey(newest.parent).damaged)
+        elif file.name == "gate.json":
+            with pytest.raises(RunDirectoryError, match=r"gate\.json"):
+                load_gate(file)
+        else:
+            for read in (load_run, read_manifest):
+                with pytest.raises(RunDirectoryError, match=r"manifest\.json"):
+                    read(place)
+            assert earlier_manifest(place) == {}
+        file.unlink()
+        file.write_bytes(kept)
+    assert survey(newest.parent).damaged == {}
+    load_run(place)

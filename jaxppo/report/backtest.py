@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from jaxppo.plain_text import read_json
 from jaxppo.report import gate, page, tables
 from jaxppo.report.backtest_plots import make_plots
 from jaxppo.report.findings import Card, Finding
@@ -58,7 +58,7 @@ def load_backtest(folder: Path) -> BacktestData:
     """Read a backtest's folder; `RunDirectoryError` where a file of it cannot be read."""
     played = load_evaluation(folder / "equity.parquet", folder / "trades.parquet", folder / "symbols.csv")
     return BacktestData(
-        facts=_numbers(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))),
+        facts=_numbers(read_json(folder / "metrics.json")),
         gate=load_gate(folder / "gate.json"),
         played=played,
         curves=pl.read_csv(folder / "baselines_equity.csv"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 
 from jaxppo.config.presets import parse_yaml
 from jaxppo.errors import RunDirectoryError
+from jaxppo.plain_text import read_json, read_plain_text
 
 POOLED = "POOLED"
 """Symbol under which the run directory keeps the figures of all symbols together."""
@@ -85,8 +85,8 @@ def load_run(run_dir: Path) -> RunData:
     metrics = run_dir / "metrics.csv"
     return RunData(
         name=run_dir.resolve().name,
-        config=_mapping(run_dir / "config.yaml", parse_yaml),
-        manifest=_mapping(run_dir / "manifest.json", json.loads),
+        config=_mapping(run_dir / "config.yaml", lambda p: parse_yaml(read_plain_text(p))),
+        manifest=_mapping(run_dir / "manifest.json", read_json),
         metrics=_numbers(metrics, METRIC_COLUMNS, text=()) if metrics.is_file() else pl.DataFrame(),
         best=_evaluation(run_dir / "validation", "best"),
         final=_evaluation(run_dir / "validation", "final"),
@@ -135,7 +135,7 @@ def lookup(mapping: dict[str, Any], *keys: str, default: Any = None) -> Any:
 
 def load_gate(path: Path) -> dict[str, Any]:
     """A gate.json; `RunDirectoryError` where it cannot be read."""
-    gate = _mapping(path, json.loads)
+    gate = _mapping(path, read_json)
     missing = [name for name in ("verdict", "reasons", "flags") if name not in gate]
     if missing:
         raise RunDirectoryError(f"{path} has no {missing[0]!r}")
@@ -170,8 +170,8 @@ def _frame(path: Path, read: Callable[[Path], pl.DataFrame], columns: tuple[str,
     return frame
 
 
-def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    loaded = _read(path, lambda p: parse(p.read_text(encoding="utf-8")))
+def _mapping(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
+    loaded = _read(path, read)
     if not isinstance(loaded, dict):
         raise RunDirectoryError(f"{path} must hold a mapping, but holds a {type(loaded).__name__}")
     return loaded
@@ -180,5 +180,5 @@ def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
 def _read(path: Path, read: Callable[[Path], T]) -> T:
     try:
         return read(path)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError, pl.exceptions.PolarsError) as error:
+    except (OSError, ValueError, yaml.YAMLError, pl.exceptions.PolarsError) as error:
         raise RunDirectoryError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
 from jaxppo.config.presets import parse_yaml
+from jaxppo.plain_text import read_json, read_plain_text
 from jaxppo.report import canvas
 from jaxppo.report.rundata import RunData, times, values
 from jaxppo.report.style import BENCHMARK, BLACK, GREY, ORANGE, POLICY, SKY
@@ -53,9 +53,9 @@ def load_walkforward(folder: Path, name: str) -> WalkforwardData:
     """Read what `jaxppo.walkforward` has written in `folder`, which will be called `name`."""
     return WalkforwardData(
         name=name,
-        summary=json.loads((folder / "summary.json").read_text(encoding="utf-8")),
-        manifest=json.loads((folder / "manifest.json").read_text(encoding="utf-8")),
-        config=parse_yaml((folder / "config.yaml").read_text(encoding="utf-8")),
+        summary=read_json(folder / "summary.json"),
+        manifest=read_json(folder / "manifest.json"),
+        config=parse_yaml(read_plain_text(folder / "config.yaml")),
         folds=pl.read_csv(folder / "folds.csv", infer_schema_length=None),
         symbols=pl.read_csv(folder / "symbols.csv", schema_overrides={"fold": pl.String, "symbol": pl.String}),
         equity=pl.read_parquet(folder / "equity.parquet"),

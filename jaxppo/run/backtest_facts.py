@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from jaxppo.config.schema import Config
 from jaxppo.errors import RunDirectoryError
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.dataset import Market, Split, decision_times, symbol_fees
+from jaxppo.plain_text import read_json
 from jaxppo.run.checkpoint import CheckpointInfo, RestoredPolicy, Which
 from jaxppo.run.directory import MANIFEST, METRICS
 from jaxppo.run.gate import Record
@@ -26,7 +26,7 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
     """The manifest of a run; `RunDirectoryError` where there is none to read."""
     path = run_dir / MANIFEST
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
         return {
             "data": raw["data"],
             "cutoffs": raw["data"]["cutoffs"],

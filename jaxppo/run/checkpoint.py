@@ -31,6 +31,7 @@ from jaxppo.env.actions import ActionTable
 from jaxppo.errors import CheckpointError, CheckpointWarning
 from jaxppo.market.dataset import Market
 from jaxppo.market.tape import zero_tape
+from jaxppo.plain_text import read_json
 from jaxppo.ppo.program import TapeSpec, agent_spec, make_train
 from jaxppo.ppo.update import TrainState, hyper_from
 from jaxppo.run.checksums import damage, seal
@@ -83,8 +84,8 @@ class CheckpointInfo:
 
 def _read_info(checkpoint: Path) -> CheckpointInfo:
     try:
-        raw = json.loads((checkpoint / INFO).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        raw = read_json(checkpoint / INFO)
+    except (OSError, ValueError):
         raw = None
     return CheckpointInfo.from_json(raw, str(checkpoint))
 

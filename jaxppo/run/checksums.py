@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxppo.plain_text import read_json
 from jaxppo.run.directory import sync_folder, write_atomic
 
 CHECKSUMS = "checksums.json"
@@ -53,7 +54,7 @@ def damage(folder: Path) -> str | None:
             return f"{CHECKSUMS} is missing, so it was never finished"
         if files[CHECKSUMS].stat().st_size > _LARGEST:
             return f"{CHECKSUMS} is too large to be one"
-        wanted = json.loads(files[CHECKSUMS].read_text(encoding="utf-8"))
+        wanted = read_json(files[CHECKSUMS])
         if not isinstance(wanted, dict) or not wanted:
             return f"{CHECKSUMS} names no files"
         for name, told in wanted.items():
@@ -64,7 +65,7 @@ def damage(folder: Path) -> str | None:
                 return f"{name} has {size:,} bytes and had {before:,}"
             if _measure(files[name])["sha256"] != told["sha256"]:
                 return f"{name} is not what was saved (its checksum differs)"
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         return f"{CHECKSUMS} cannot be read"
     except OSError as error:
         return f"{error.filename or folder} cannot be read ({error.strerror})"

@@ -26,6 +26,7 @@ from jaxppo.env.actions import ActionTable
 from jaxppo.errors import RunDirectoryError
 from jaxppo.market.bars import format_interval
 from jaxppo.market.dataset import Market
+from jaxppo.plain_text import read_json
 
 try:
     import fcntl
@@ -217,8 +218,8 @@ def write_manifest(
 def earlier_manifest(run_dir: Path) -> dict[str, Any]:
     """The manifest of a run; empty where there is none or it cannot be read."""
     try:
-        found = json.loads((run_dir / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = read_json(run_dir / MANIFEST)
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
