@@ -45,9 +45,8 @@ def _stand_in() -> ModuleType:
 @contextmanager
 def without_leaks() -> Iterator[None]:
     """While it holds, Orbax is answered both without TensorStore; all else is TensorStore's."""
-    theirs = tensorstore_utils.ts
     tensorstore_utils.ts = _stand_in()
     try:
         yield
     finally:
-        tensorstore_utils.ts = theirs
+        tensorstore_utils.ts = tensorstore
