@@ -99,6 +99,20 @@ def test_a_save_leaves_no_thread_and_no_handle(compiled, tmp_path):
     assert max(n for _, n in counts[12:]) <= max(n for _, n in counts[:12]) + 8
 
 
+def test_a_save_that_cannot_begin_leaves_no_thread(compiled, tmp_path):
+    """Orbax would begin an event loop first, and then find that its folder cannot be made: that loop never ends."""
+    config, market, program = compiled
+    trainer = Trainer(tmp_path, Resolved(config, {}), market, program, keep=2)
+    (tmp_path / "checkpoints" / "1.saving").write_text("in the way")
+    before = {t for t in threading.enumerate() if "_run_loop" in t.name}
+    state, _, at_ = trainer._segment(first_state(program, 0), Progress(), 1, Display(99, BATCH_STEPS))
+    assert "a checkpoint could not be saved ([Errno 17] File exists" in (trainer._checkpoints.wait() or "")
+    assert {t for t in threading.enumerate() if "_run_loop" in t.name} <= before
+    trainer._segment(state, at_, 1, Display(99, BATCH_STEPS))
+    trainer.close()
+    assert trainer._checkpoints.updates == [2]
+
+
 def test_figures_are_of_the_updates_that_they_name():
     samples = [Sample(u, 100.0 + u, 10, 5) for u in range(0, 1000, 2)]
     assert at(samples, 301).update == 302

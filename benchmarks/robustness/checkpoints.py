@@ -15,13 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.robustness.kills import IDENTICAL, compiled_once, run_here
+from benchmarks.robustness.kills import IDENTICAL, compiled_once, rows_of, run_here, wait_until
 from benchmarks.robustness.row import Row
 from benchmarks.robustness.runs import differences, flags, start, write_bars
 from jaxppo.errors import CheckpointError, CheckpointWarning
 from jaxppo.run import checkpoint
 from jaxppo.run.checkpoint import CheckpointWriter, restore_run
 from jaxppo.run.directory import Growing
+
+TOLD = f"warned of; {IDENTICAL}"
 
 
 def _cut(file: Path, rng: random.Random) -> None:
@@ -176,7 +178,7 @@ def _disk(folder: Path, args: list[str], whole: Path, n: int) -> Row:
         "a write of rows, events or a checkpoint finds the disk full or read-only",
         tried,
         good,
-        f"warned of; {IDENTICAL}",
+        TOLD,
     )
 
 
@@ -200,9 +202,37 @@ def _tmpfs(folder: Path, args: list[str], whole: Path) -> Row | None:
         good = told and warned > 0 and not differ
         if not good:
             print(told, warned, differ, out, err, flush=True)
-        return Row("a run on a disk that fills up, resumed with room", 1, int(good), f"warned of; {IDENTICAL}")
+        return Row("a run on a disk that fills up, resumed with room", 1, int(good), TOLD)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def _read_only(folder: Path, args: list[str], whole: Path) -> Row | None:
+    """The folder of checkpoints becomes read-only in the middle of a run, then is not: needs the right to mount."""
+    own = ["--run-dir", str(folder / "read-only"), *args]
+    place = folder / "read-only" / "checkpoints"
+    process = start("jaxppo.train", *own)
+    wait_until(lambda: rows_of(place.parent) > 2)
+    if subprocess.run(["mount", "--bind", str(place), str(place)], capture_output=True, check=False).returncode:
+        process.communicate()
+        return None
+    try:
+        only = ["mount", "-o", "remount,bind,ro", str(place)]  # refused while a checkpoint is being written
+        wait_until(lambda: not subprocess.run(only, capture_output=True, check=False).returncode)
+        out, err = process.communicate()
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+    # Where it is in the middle of a save, TensorStore's threads print thousands of lines of their own.
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    told = process.returncode == 2 and len(errors) == 1 and "done but not saved" in errors[0]
+    warned = len(re.findall(r"^warning: .*Read-only file system", out, re.M))
+    process = start("jaxppo.train", *own, "--resume")
+    out_2, err_2 = process.communicate()
+    differ = [out_2 + err_2] if process.returncode else _apart_from_kept(whole, place.parent)
+    good = told and warned > 0 and not differ
+    if not good:
+        print(told, warned, differ, out[-2000:], errors, flush=True)
+    return Row("a run whose checkpoints become read-only, resumed when they are not", 1, int(good), TOLD)
 
 
 def rows(quick: bool) -> Iterator[Row]:
@@ -216,6 +246,7 @@ def rows(quick: bool) -> Iterator[Row]:
         yield from _damaged(folder, folder / "whole", 1 if quick else 2)
         yield from _half_gone(folder, folder / "whole", 2 if quick else 10)
         yield _disk(folder, args, folder / "whole", 2 if quick else 10)
-        tmpfs = _tmpfs(folder, args, folder / "whole")
-        if tmpfs is not None:
-            yield tmpfs
+        long = [*args, "--n-updates=60"]
+        run_here(folder / "long", long)
+        mounted = (_tmpfs(folder, args, folder / "whole"), _read_only(folder, long, folder / "long"))
+        yield from (row for row in mounted if row is not None)

@@ -99,9 +99,9 @@ def _at_a_line(run_dir: Path, args: Sequence[str], rng: random.Random, lines: in
 
 def _at_a_moment(run_dir: Path, args: Sequence[str], rng: random.Random, lines: int) -> bool:
     """After its start up to a second after its next row: mostly while it trains, sometimes before or after."""
-    process, before = start("jaxppo.train", *args), _rows(run_dir)
+    process, before = start("jaxppo.train", *args), rows_of(run_dir)
     if rng.random() < 0.8:
-        wait_until(lambda: _rows(run_dir) != before or process.poll() is not None)
+        wait_until(lambda: rows_of(run_dir) != before or process.poll() is not None)
     time.sleep(rng.random())
     return _kill(process)
 
@@ -127,7 +127,8 @@ def _kill(process: Any) -> bool:
     return process.returncode == -signal.SIGKILL
 
 
-def _rows(run_dir: Path) -> int:
+def rows_of(run_dir: Path) -> int:
+    """Lines of metrics.csv so far."""
     with contextlib.suppress(OSError):
         return (run_dir / "metrics.csv").read_bytes().count(b"\n")
     return 0
@@ -212,7 +213,7 @@ def _signals(folder: Path, args: Sequence[str], number: signal.Signals, n: int) 
         run_dir = folder / f"{number.name}-{i}"
         own = ["--run-dir", str(run_dir), *args]
         process = start("jaxppo.train", *own)
-        wait_until(lambda process=process, run_dir=run_dir: _rows(run_dir) > 2 or process.poll() is not None)
+        wait_until(lambda process=process, run_dir=run_dir: rows_of(run_dir) > 2 or process.poll() is not None)
         time.sleep(0.2 * rng.random())
         process.send_signal(number)
         process.communicate()

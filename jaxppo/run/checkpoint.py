@@ -216,6 +216,8 @@ class CheckpointWriter:
             if shutil.disk_usage(self._folder).free < _largest(state):
                 # Asked beforehand: where TensorStore finds a disk full, it prints thousands of lines of its own.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()  # where Orbax finds that it cannot, it leaves a thread that never ends
             parts = {"train": state._asdict(), "policy": {"params": state.params}, "best": {"params": best}}
             with without_leaks():
                 ocp.save_checkpointables(part, parts, overwrite=True)
