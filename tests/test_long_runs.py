@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import struct
 import threading
 from pathlib import Path
 
@@ -12,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny_config, tiny_market
-from tensorboardX.proto.event_pb2 import Event
 
-from benchmarks.robustness.long_runs import Sample, at, figure, watch
+from benchmarks.robustness.long_runs import GROWTH, Sample, at, figure, watch
+from benchmarks.robustness.runs import scalars
 from jaxppo.config.presets import Resolved
 from jaxppo.ppo.update import update
 from jaxppo.run.checkpoint import restore_train_state
@@ -33,20 +32,6 @@ def compiled():
     return config, market, compile_run(config, market)
 
 
-def steps_of_events(folder: Path) -> dict[str, list[int]]:
-    """Step of every scalar of an event file: length (8 bytes), its checksum (4), the event, its checksum (4)."""
-    found: dict[str, list[int]] = {}
-    for file in sorted(folder.iterdir()):
-        data, place = file.read_bytes(), 0
-        while place < len(data):
-            (length,) = struct.unpack_from("<Q", data, place)
-            event = Event.FromString(data[place + 12 : place + 12 + length])
-            for value in event.summary.value:
-                found.setdefault(value.tag, []).append(event.step)
-            place += 16 + length
-    return found
-
-
 def test_counters_pass_two_to_the_31(compiled, tmp_path):
     config, market, program = compiled
     state = first_state(program, 0)._replace(update=jnp.int32(DONE))
@@ -58,9 +43,9 @@ def test_counters_pass_two_to_the_31(compiled, tmp_path):
     with (tmp_path / "metrics.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert (int(row["update"]), int(row["env_steps"])) == (DONE + 2, 2_560_000_128)
-    steps = steps_of_events(tmp_path / "tensorboard")
-    assert steps["train/entropy"] == [2_560_000_064, 2_560_000_128]
-    assert steps["validation/fitness"] == [2_560_000_128]
+    steps = [(tag, step) for tag, step, _ in scalars(tmp_path)]
+    assert [s for tag, s in steps if tag == "train/entropy"] == [2_560_000_064, 2_560_000_128]
+    assert [s for tag, s in steps if tag == "validation/fitness"] == [2_560_000_128]
     restored, info = restore_train_state(tmp_path)
     assert (int(restored.update), info.update) == (DONE + 2, DONE + 2)
 
@@ -134,7 +119,7 @@ def test_nothing_grows(tmp_path):
     assert status == 0, output
     assert "report: " in output
     assert len(samples) > 20
-    for of, limit in (("rss_mib", 8.0), ("handles", 2.0), ("threads", 2.0)):
+    for of, limit in GROWTH.items():
         early, late = figure(samples, 300, of), figure(samples, 600, of)
         assert late <= early + limit, (of, early, late)
     kept = [int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()]

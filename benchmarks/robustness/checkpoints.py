@@ -182,6 +182,13 @@ def _disk(folder: Path, args: list[str], whole: Path, n: int) -> Row:
     )
 
 
+def _resumed(whole: Path, run_dir: Path, args: list[str]) -> list[str]:
+    """What differs once the run has gone on in a process of its own, or what that said where it failed."""
+    process = start("jaxppo.train", *args, "--resume")
+    out, err = process.communicate()
+    return [out + err] if process.returncode else _apart_from_kept(whole, run_dir)
+
+
 def _tmpfs(folder: Path, args: list[str], whole: Path) -> Row | None:
     """A disk of 250 kB that is really full, then has room: needs the right to mount."""
     disk = folder / "disk"
@@ -196,9 +203,7 @@ def _tmpfs(folder: Path, args: list[str], whole: Path) -> Row | None:
         told = process.returncode == 2 and "No space left" in out + err and "Traceback" not in err
         warned = len(re.findall(r"^warning: .*No space left", out, re.M))
         subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
-        process = start("jaxppo.train", *own, "--resume")
-        out_2, err_2 = process.communicate()
-        differ = [out_2 + err_2] if process.returncode else _apart_from_kept(whole, disk / "run")
+        differ = _resumed(whole, disk / "run", own)
         good = told and warned > 0 and not differ
         if not good:
             print(told, warned, differ, out, err, flush=True)
@@ -226,9 +231,7 @@ def _read_only(folder: Path, args: list[str], whole: Path) -> Row | None:
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     told = process.returncode == 2 and len(errors) == 1 and "done but not saved" in errors[0]
     warned = len(re.findall(r"^warning: .*Read-only file system", out, re.M))
-    process = start("jaxppo.train", *own, "--resume")
-    out_2, err_2 = process.communicate()
-    differ = [out_2 + err_2] if process.returncode else _apart_from_kept(whole, place.parent)
+    differ = _resumed(whole, place.parent, own)
     good = told and warned > 0 and not differ
     if not good:
         print(told, warned, differ, out[-2000:], errors, flush=True)

@@ -17,7 +17,7 @@ from jaxppo.market.alignment import lagging_symbols
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import HOUR, TRADING_DAYS, bars_per_year
 from jaxppo.market.prices import outlying_returns, outlying_wicks, runs_of_equal_bars, split_like
-from jaxppo.market.quality import format_time
+from jaxppo.market.quality import format_bar, format_time
 from jaxppo.market.sessions import missing_bars
 from jaxppo.market.zones import ZONE_ADVICE, zone_problems
 
@@ -96,10 +96,6 @@ def _n(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _at(bars: Bars, bar: int | np.integer) -> str:
-    return f"{format_time(int(bars.time[bar]))} (bar {int(bar):,})"
-
-
 def find_gaps(bars: Bars) -> list[Finding]:
     """Bars that the calendar of the asset class expects and that are not there."""
     missing = missing_bars(bars.time, bars.interval, bars.asset_class, bars.timezone)
@@ -113,7 +109,7 @@ def find_gaps(bars: Bars) -> list[Finding]:
     after = missing.after[longest]
     text = (
         f"{total:,} of {missing.expected:,} expected bars are missing in {_n(len(missing.bars), 'gap')}; the longest,"
-        f" of {_n(length, 'bar')}, follows {_at(bars, after)}"
+        f" of {_n(length, 'bar')}, follows {format_bar(bars.time, after)}"
     )
     remedy = "download that time again; if the market was closed then, nothing is wrong: a bar's return spans the gap"
     return [_finding("gaps", doubtful, bars, len(missing.bars), after, text, remedy)]
@@ -126,7 +122,7 @@ def find_close_bars(bars: Bars) -> list[Finding]:
     close = np.flatnonzero((step < bars.interval) & ~opens[:-1])
     if not len(close):
         return []
-    text = f"{_n(len(close), 'bar')} begin before the one before is over, first {_at(bars, close[0] + 1)}"
+    text = f"{_n(len(close), 'bar')} begin before the one before is over, first {format_bar(bars.time, close[0] + 1)}"
     remedy = "leave out bars that are still forming, and do not mix intervals in a file"
     return [_finding("spacing", len(close) > 0.001 * len(bars.time), bars, len(close), close[0] + 1, text, remedy)]
 
@@ -141,7 +137,7 @@ def find_zero_volume(bars: Bars) -> list[Finding]:
         text, remedy = "no bar has any volume", "the volume features are constant; leave them out, or bring volume"
         return [_finding("zero volume", bars.asset_class != "fx", bars, count, 0, text, remedy)]
     first = int(np.argmax(zero))
-    text = f"{_n(count, 'bar')} ({count / len(zero):.2%}) without volume, first {_at(bars, first)}"
+    text = f"{_n(count, 'bar')} ({count / len(zero):.2%}) without volume, first {format_bar(bars.time, first)}"
     remedy = "where nothing was traded the price is a filler: leave such bars out, or trade a more liquid symbol"
     return [_finding("zero volume", count > ZERO_VOLUME_SHARE * len(zero), bars, count, first, text, remedy)]
 
@@ -156,14 +152,14 @@ def find_stale(bars: Bars) -> list[Finding]:
         count = int((length[long] - 1).sum())
         text = (
             f"{_n(count, 'bar')} with the prices of the one before, in {_n(int(long.sum()), 'run')} of {STALE_RUN} or"
-            f" more; the longest, of {length[worst]} bars, begins {_at(bars, first[worst])}"
+            f" more; the longest, of {length[worst]} bars, begins {format_bar(bars.time, first[worst])}"
         )
         remedy = "a feed that stood still or was filled forward: leave these bars out or load them again"
         found.append(_finding("stale", length[worst] >= LONG_STALE_RUN, bars, count, first[worst], text, remedy))
     if len(repeated):
         text = (
             f"{_n(len(repeated), 'bar')} equal to the one before to the last digit, volume included, first"
-            f" {_at(bars, repeated[0])}"
+            f" {format_bar(bars.time, repeated[0])}"
         )
         remedy = "a record written twice under two times: load the file again"
         found.append(_finding("repeated", len(repeated) > FEW_REPEATS, bars, len(repeated), repeated[0], text, remedy))
@@ -181,7 +177,7 @@ def find_outliers(bars: Bars) -> list[Finding]:
         text = (
             f"{_n(len(jumps), 'return')} far beyond the usual; the largest,"
             f" {np.expm1(returns.value[worst]):+.1%} ({returns.score[worst]:.0f} robust deviations), on"
-            f" {_at(bars, worst)}"
+            f" {format_bar(bars.time, worst)}"
         )
         remedy = "compare it with the news of that day; if it is not there, two sources were joined or a price is wrong"
         found.append(_finding("jumps", returns.score[worst] >= LARGE_JUMP, bars, len(jumps), worst, text, remedy))
@@ -198,7 +194,7 @@ def find_outliers(bars: Bars) -> list[Finding]:
         value = wicks.value[worst] if by_wick else returns.value[worst]
         text = (
             f"{_n(len(ticks), 'bar')} may hold a bad tick; the worst, a {what} of {np.expm1(value):+.1%}, on"
-            f" {_at(bars, worst)}"
+            f" {format_bar(bars.time, worst)}"
         )
         remedy = "compare it with another source and correct it: a stop-loss would have been filled there"
         found.append(_finding("bad ticks", bool(large.any()), bars, len(ticks), worst, text, remedy))
@@ -213,7 +209,7 @@ def find_splits(bars: Bars) -> list[Finding]:
     worst = int(np.argmax(np.abs(np.log(ratio))))
     text = (
         f"{_n(len(at), 'overnight change')} of the price level by a split's ratio and for good; the largest, x"
-        f" {ratio[worst]:.4g} (near {name[worst]}), on {_at(bars, at[worst])}"
+        f" {ratio[worst]:.4g} (near {name[worst]}), on {format_bar(bars.time, at[worst])}"
     )
     remedy = "download split-adjusted prices, or multiply all prices before that bar by the ratio"
     return [_finding("splits", True, bars, len(at), at[worst], text, remedy)]

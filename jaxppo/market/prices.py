@@ -11,7 +11,7 @@ import polars as pl
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import HOUR
 from jaxppo.market.quality import PRICES
-from jaxppo.market.sessions import local_days
+from jaxppo.market.sessions import local_days, runs_of
 
 WINDOW = 257
 """Bars of the centred rolling median that says what is usual around a bar."""
@@ -90,12 +90,11 @@ def runs_of_equal_bars(bars: Bars) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     same = np.ones(len(bars.time) - 1, bool)
     for name in PRICES:
         same &= np.diff(getattr(bars, name)) == 0
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], same, [False])).astype(np.int8)))
-    first, length = edges[::2], edges[1::2] - edges[::2] + 1
+    first, after = runs_of(same)
     span = bars.high - bars.low
     telling = bars.volume > 0 if bars.volume.any() else (span >= np.median(span)) | (bars.interval >= HOUR)
     told = same & (np.diff(bars.volume) == 0) & (telling & (span > 0))[1:]
-    return first, length, np.flatnonzero(told) + 1
+    return first, after - first + 1, np.flatnonzero(told) + 1
 
 
 def split_like(bars: Bars) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -50,6 +50,11 @@ def format_time(seconds: int) -> str:
     return (_EPOCH + timedelta(seconds=int(seconds))).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def format_bar(time: np.ndarray, bar: int | np.integer) -> str:
+    """When a bar began, and its position in `time` (T,) UTC seconds."""
+    return f"{format_time(int(time[bar]))} (bar {int(bar):,})"
+
+
 _LOCAL_TIMES = "clocks went back that hour, so these are local times: say where with --timezone, or write UTC"
 
 

@@ -41,6 +41,12 @@ class Missing:
     expected: int  # bars between the first and the last, those that are there included
 
 
+def runs_of(true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First position (R,) of each run of True in a (N,) bool, and the one after its last (R,)."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], true, [False])).astype(np.int8)))
+    return edges[::2], edges[1::2]
+
+
 def weekday(days: np.ndarray) -> np.ndarray:
     """Weekday (D,), 0 for Monday, of `days` (D,) since 1970."""
     return (np.asarray(days) + _THURSDAY) % 7
@@ -174,9 +180,8 @@ def _windows(days: np.ndarray, traded: np.ndarray, interval: int, asset_class: s
 def _lone_absences(weekdays: np.ndarray, traded: np.ndarray) -> np.ndarray:
     """Of consecutive `weekdays`, those without bars in runs of at most two: holidays of a calendar we do not know."""
     absent = ~np.isin(weekdays, traded)
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], absent, [False])).astype(np.int8)))
-    runs = [np.arange(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a <= 2]
-    return weekdays[np.concatenate(runs)] if runs else np.array([], np.int64)
+    few = [np.arange(a, b) for a, b in zip(*runs_of(absent), strict=True) if b - a <= 2]
+    return weekdays[np.concatenate(few)] if few else np.array([], np.int64)
 
 
 def _day(when: date) -> int:

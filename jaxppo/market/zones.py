@@ -8,8 +8,8 @@ import numpy as np
 
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import DAY, HOUR, MARKET_TIMEZONES, local_fields, utc_offset_seconds
-from jaxppo.market.quality import format_time
-from jaxppo.market.sessions import local_days, missing_bars, weekday
+from jaxppo.market.quality import format_bar, format_time
+from jaxppo.market.sessions import FX_DAY_SHIFT, local_days, missing_bars, weekday
 
 _CLOSED_SHARE = 0.01
 """Share of bars at closed hours that is doubtful; 0.3 % of real GBPUSD, whose server has European summer time, have."""
@@ -59,8 +59,8 @@ def _closed_hours(bars: Bars) -> list[ZoneProblem]:
         return []
     first = int(np.argmax(closed))
     text = (
-        f"{count:,} bars ({count / len(closed):.1%}) lie on {when}, first {format_time(int(bars.time[first]))} (bar"
-        f" {first:,}), when {bars.asset_class} is not traded"
+        f"{count:,} bars ({count / len(closed):.1%}) lie on {when}, first {format_bar(bars.time, first)}, when"
+        f" {bars.asset_class} is not traded"
     )
     return [ZoneProblem(count, first, text, f"{ZONE_ADVICE}; another asset class is said with --asset-classes")]
 
@@ -79,7 +79,7 @@ def _openings(bars: Bars) -> list[ZoneProblem]:
         at = int(first[np.argmax(moved & summer)])
         text = (
             f"sessions open at {_clock(in_winter, fx)} New York time in winter and {_clock(in_summer, fx)} in summer:"
-            f" the times do not follow daylight saving, see {format_time(int(bars.time[at]))} (bar {at:,})"
+            f" the times do not follow daylight saving, see {format_bar(bars.time, at)}"
         )
         return [ZoneProblem(int((moved & summer).sum()), at, text, ZONE_ADVICE)]
     return _moved(bars, first, opening) or _elsewhere(bars, first, opening, second)
@@ -166,6 +166,6 @@ def _clock(second: int, fx: bool) -> str:
     """Second of the day, or of the FX week, which begins on Sunday at 17:00, as a time in New York."""
     if not fx:
         return f"{second // HOUR:02d}:{second // 60 % 60:02d}"
-    local = (second - 7 * HOUR) % (7 * DAY)  # from Monday 00:00
+    local = (second - FX_DAY_SHIFT) % (7 * DAY)  # from Monday 00:00
     name = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")[local // DAY]
     return f"{name} {local % DAY // HOUR:02d}:{local // 60 % 60:02d}"

@@ -19,7 +19,7 @@ from jaxppo.evaluate.metrics import Metrics
 from jaxppo.evaluate.significance import curve_moments, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
 from jaxppo.market.dataset import Split, decision_times, joint_calendar
 from jaxppo.run.artifacts import equity_frame, trades_frame
-from jaxppo.run.directory import plain_json, write_frame
+from jaxppo.run.directory import plain_json, write_atomic, write_frame
 from jaxppo.run.rows import symbol_rows
 
 
@@ -183,4 +183,4 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> 
         "random_beaten_share": beaten_share(done),
         "costs": cost_rows(done),
     }
-    (folder / "metrics.json").write_text(json.dumps(plain_json(report), indent=2, allow_nan=False), encoding="utf-8")
+    write_atomic(folder / "metrics.json", json.dumps(plain_json(report), indent=2, allow_nan=False))

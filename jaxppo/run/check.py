@@ -20,7 +20,7 @@ from jaxppo.agent.policy import init_params
 from jaxppo.config.check import check_config
 from jaxppo.config.presets import replace_fields, resolve
 from jaxppo.config.schema import FIELD_GROUP, Config, to_dict
-from jaxppo.errors import ConfigError, RunDirectoryError
+from jaxppo.errors import ConfigError
 from jaxppo.evaluate.breakeven import CONFIGURED, LANES, check_reward
 from jaxppo.evaluate.checks import Check, Player, slice_bars
 from jaxppo.evaluate.lookahead import check_lookahead
@@ -32,7 +32,7 @@ from jaxppo.ppo.probe import Kind, Probe, ProbeSizes, check_placebo, check_plant
 from jaxppo.ppo.program import agent_spec, train_spec
 from jaxppo.run.checkpoint import require_match, restore_policy
 from jaxppo.run.device import detect_device, enable_compilation_cache
-from jaxppo.run.directory import plain_json, write_atomic
+from jaxppo.run.directory import plain_json, require_new_file, write_atomic
 from jaxppo.run.session import load_market_bars
 
 CheckName = Literal["lookahead", "placebo", "planted", "reward", "parity"]
@@ -121,10 +121,8 @@ def resolve_check(options: CheckOptions, preset: str | None, given: Mapping[str,
     """The configuration to check: a run's own with `--policy`, else layered as for training."""
     if not options.effort > 0:
         raise ConfigError(f"effort: must be above 0, got {options.effort}")
-    if options.out is not None and options.out.exists():
-        raise RunDirectoryError(f"{options.out}: exists and is never overwritten; choose another --out")
-    if options.out is not None and not options.out.parent.is_dir():
-        raise RunDirectoryError(f"{options.out}: there is no folder {options.out.parent}; create it first")
+    if options.out is not None:
+        require_new_file(options.out)
     if options.policy is None:
         return resolve(preset or "quick_test", given, detect_device()).config
     fixed = [name for name in given if FIELD_GROUP.get(name) == "agent"] + (["preset"] if preset else [])

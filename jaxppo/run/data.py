@@ -13,11 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxppo.errors import RunDirectoryError
 from jaxppo.market.bars import Refusal, format_interval, survey_bars
 from jaxppo.market.doubts import BarsReport, Finding, inspect_all
 from jaxppo.market.files import unread_archives
-from jaxppo.run.directory import iso, plain_json, write_atomic
+from jaxppo.run.directory import iso, plain_json, require_new_file, write_atomic
 
 REFUSED, DOUBTFUL = 2, 1
 _STYLES = {"ok": "green", "doubtful": "yellow", "refused": "red"}
@@ -48,10 +47,8 @@ class DataOptions:
 
 def check_data(options: DataOptions) -> int:
     """Survey, print and write; the exit status: 2 where something is refused, 1 where `strict` finds doubts, else 0."""
-    if options.out is not None and options.out.exists():
-        raise RunDirectoryError(f"{options.out}: exists and is never overwritten; choose another --out")
-    if options.out is not None and not options.out.parent.is_dir():
-        raise RunDirectoryError(f"{options.out}: there is no folder {options.out.parent}; create it first")
+    if options.out is not None:
+        require_new_file(options.out)
     bars, refused = survey_bars(
         options.path,
         interval=options.interval,

@@ -50,9 +50,9 @@ def share_heaps() -> None:
     """Let the threads of this process allocate from two heaps, where glibc makes up to eight a core.
 
     Every save begins and ends threads, and each heap is left with holes of what they held: in 6,000 updates with 3,000
-    checkpoints a process grew from 625 to 648 MiB, and with two heaps from 560 to 570. Its peak, while compiling, fell
-    from 1,247 to 667 MiB. Neither compilation nor training was slower. Does nothing with other C libraries. Call it
-    before threads begin.
+    checkpoints a process grew from 624 to 648 MiB, and with two heaps from 560 to 570 (less to begin with, since its
+    program came from the cache). Neither compilation nor training was slower. Does nothing with other C libraries. Call
+    it before threads begin.
     """
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)

@@ -92,6 +92,14 @@ def sync_folder(folder: Path) -> None:
             os.close(number)
 
 
+def require_new_file(path: Path) -> None:
+    """`RunDirectoryError` unless the --out file `path` can be made: it is not there yet, and its folder is."""
+    if path.exists():
+        raise RunDirectoryError(f"{path}: exists and is never overwritten; choose another --out")
+    if not path.parent.is_dir():
+        raise RunDirectoryError(f"{path}: there is no folder {path.parent}; create it first")
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a whole file, text as UTF-8, flushed to the disk, or nothing."""
     part = path.with_name(path.name + ".tmp")

@@ -89,11 +89,11 @@ def plan_absent(options: PlanOptions, preset: str | None, given: Mapping[str, An
     shapes = _absent_shapes(options, config)
     say(f"market: {shapes.words[0]}")
     say(f"on the device: {shapes.words[1]}")
-    sharding = gpu_sharding(gpu)
+    sharding, xla = gpu_sharding(gpu), xla_options(options.deterministic)
 
     def compile_at(n_envs: int) -> tuple[Point, CompiledSegment]:
         say(f"compiling for {n_envs:,} envs on {gpu.title}")
-        compiled = compile_segment(replace_fields(config, {"n_envs": n_envs}), shapes, options.deterministic, sharding)
+        compiled = compile_segment(replace_fields(config, {"n_envs": n_envs}), shapes, xla, sharding)
         return _point(n_envs, compiled, shapes), compiled
 
     point, compiled = compile_at(config.budget.n_envs)
@@ -153,9 +153,12 @@ def gpu_sharding(gpu: Gpu) -> NamedSharding:
 
 
 def compile_segment(
-    config: Config, shapes: MarketShapes, deterministic: bool, sharding: NamedSharding | None = None
+    config: Config, shapes: MarketShapes, options: Mapping[str, Any], sharding: NamedSharding | None = None
 ) -> CompiledSegment:
-    """Compile the program of a run, validation included: for the devices of `sharding`, or for the default device."""
+    """Compile the program of a run, validation included: for the devices of `sharding`, or for the default device.
+
+    `options` are XLA's.
+    """
     program = make_train(config, TapeSpec(shapes.tape.n_features, shapes.n_decisions))
     hyper = abstract(hyper_from(config))
     state = jax.eval_shape(program.init, jax.random.key(0), hyper, shapes.tape)
@@ -165,11 +168,8 @@ def compile_segment(
         (state, hyper, shapes.tape, shapes.data, count),
     )
     began = time.perf_counter()
-    segment = (
-        jax.jit(program.segment, donate_argnums=0)
-        .lower(*arguments)
-        .compile(compiler_options=xla_options(deterministic))
-    )
+    lowered = jax.jit(program.segment, donate_argnums=0).lower(*arguments)
+    segment = lowered.compile(compiler_options=dict(options))
     seconds = time.perf_counter() - began
     sizes, text = segment.memory_analysis(), segment.as_text()
     if sizes is None or text is None:
@@ -216,7 +216,7 @@ def plan_local(options: PlanOptions, preset: str | None, given: Mapping[str, Any
     say(f"market: {shapes.words[0]}")
     say(f"on the device: {shapes.words[1]}")
     say(f"compiling for {config.budget.n_envs:,} envs on {device.kind}")
-    compiled = compile_segment(config, shapes, options.deterministic)
+    compiled = compile_segment(config, shapes, xla_options(options.deterministic))
     say(f"running {options.measure_updates} updates and 2 validations")
     timing = time_segments(config, compiled, market, data, options.measure_updates)
     point = _point(config.budget.n_envs, compiled, shapes)

@@ -35,7 +35,7 @@ from jaxppo.market.calendar import bars_per_year
 from jaxppo.market.decisions import Decisions, load_decisions
 from jaxppo.market.tape import Costs, MarketStep
 from jaxppo.run.device import enable_compilation_cache
-from jaxppo.run.directory import plain_json, whole_folder
+from jaxppo.run.directory import plain_json, whole_folder, write_atomic
 
 EQUITY, TRADES, SUMMARY = "equity.csv", "trades.csv", "summary.json"
 OTHER_COSTS = (0.0, 2.0)  # multiples of the costs at which the same orders are played too
@@ -286,10 +286,10 @@ def replay_run(options: ReplayOptions) -> Path:
         _check_finite(options, done)
         trades = round_trips(done.record, options.fee)
         summary = _summary(options, bars, decisions, done, figures, variants, trades)
-        (folder / EQUITY).write_text(_equity_csv(done, options.cash), encoding="utf-8")
-        (folder / TRADES).write_text(_trades_csv(trades), encoding="utf-8")
+        write_atomic(folder / EQUITY, _equity_csv(done, options.cash))
+        write_atomic(folder / TRADES, _trades_csv(trades))
         text = json.dumps(plain_json(summary), indent=2, allow_nan=False)
-        (folder / SUMMARY).write_text(text + "\n", encoding="utf-8")
+        write_atomic(folder / SUMMARY, text + "\n")
     if summary["counts"]["unfilled"]:
         line = f"warning: {options.targets}: the decision on bar {decisions.bar[-1]}, the last, has no open to fill at"
         print(line, file=sys.stderr)

@@ -33,7 +33,7 @@ from jaxppo.market.folds import FoldPlan, fold_split
 from jaxppo.ppo.folds import FoldOutput
 from jaxppo.run.artifacts import equity_frame, trades_frame
 from jaxppo.run.backtest import figure_table
-from jaxppo.run.directory import iso, plain_json, write_frame
+from jaxppo.run.directory import iso, plain_json, write_atomic, write_frame
 from jaxppo.run.loop import evaluation_set
 from jaxppo.run.rows import percent
 
@@ -299,7 +299,7 @@ def write_walkforward(folder: Path, result: Result) -> None:
     for name in ("equity", "trades", "accounts"):
         write_frame(folder / f"{name}.parquet", getattr(result, name))
     text = json.dumps(plain_json(result.summary), indent=2, allow_nan=False)
-    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    write_atomic(folder / "summary.json", text + "\n")
 
 
 def _plain_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
