@@ -17,9 +17,9 @@ import numpy as np
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import init_params
+from jaxppo.backtest.played import Settings, backtest
 from jaxppo.config.schema import Config
-from jaxppo.evaluate.backtest import Settings, backtest
-from jaxppo.evaluate.validate import EvaluationSet
+from jaxppo.market.dataset import EvaluationSet
 from jaxppo.market.tape import zero_tape
 from jaxppo.ppo.program import agent_spec, train_spec
 

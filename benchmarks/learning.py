@@ -20,16 +20,16 @@ import numpy as np
 import yaml
 
 from jaxppo.agent.encoders import receptive_field
-from jaxppo.config.presets import replace_fields, resolve
+from jaxppo.check.probe import FRESH_SEED, decided, log_growth, play_exposures, whole_tape
+from jaxppo.config.layers import replace_fields, resolve
 from jaxppo.config.schema import Config
-from jaxppo.evaluate.validate import n_decisions, play_policy
 from jaxppo.market.bars import Bars
 from jaxppo.market.dataset import build_market
 from jaxppo.market.features import FeatureTable
 from jaxppo.market.planted import ar1_market, dp_oracle, driftless_market, filtered_signal, oracle_positions
 from jaxppo.market.tape import Tape
-from jaxppo.ppo.probe import FRESH_SEED, decided, log_growth, play_exposures, whole_tape
-from jaxppo.run.loop import compile_run, first_state
+from jaxppo.play.passes import n_decisions, play_policy
+from jaxppo.train.loop import compile_run, first_state
 
 PHI, EDGE, NOISE, COST = 0.95, 0.002, 0.005, 0.001
 TARGETS = (-1.0, 0.0, 1.0)

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import yaml
 
 from jaxppo.agent.encoders import receptive_field
-from jaxppo.config.presets import resolve
+from jaxppo.config.layers import resolve
 from jaxppo.market.dataset import build_market
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.ppo.program import TapeSpec, make_train

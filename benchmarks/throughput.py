@@ -24,8 +24,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxppo.agent.encoders import receptive_field
-from jaxppo.config.presets import resolve
+from jaxppo.config.layers import resolve
 from jaxppo.config.schema import Config
+from jaxppo.device import detect_device
 from jaxppo.env.trading import step_account
 from jaxppo.market.dataset import build_market
 from jaxppo.market.synthetic import synthetic_market
@@ -33,7 +34,6 @@ from jaxppo.market.tape import Tape, take_steps
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.rollout import advance_paths, collect
 from jaxppo.ppo.update import TrainSpec, TrainState, hyper_from, update
-from jaxppo.run.device import detect_device
 
 STAGES = ("env", "policy", "update")
 NAMES = {"env": "env only", "policy": "+ policy", "update": "+ update"}

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from jaxppo.config.presets import flat_fields, resolve
+from jaxppo.config.layers import flat_fields, resolve
 from jaxppo.config.schema import FIELD_GROUP, Config
 from jaxppo.errors import CheckpointWarning, Interrupted, JaxppoError
 

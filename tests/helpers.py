@@ -9,14 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxppo.agent.encoders import receptive_field
-from jaxppo.config.presets import replace_fields
+from jaxppo.config.layers import replace_fields
 from jaxppo.config.schema import Config
-from jaxppo.evaluate.validate import EvaluationSet, n_decisions
-from jaxppo.market.dataset import Market, build_market
+from jaxppo.market.dataset import EvaluationSet, Market, build_market, evaluation_set
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.tape import Costs, Tape
+from jaxppo.play.passes import n_decisions
 from jaxppo.ppo.program import Program, TapeSpec, make_train
-from jaxppo.run.loop import evaluation_set
 
 # A run that compiles and trains in seconds: 4 paths x 4 lanes x 4 steps, 3 updates in segments of 2 and 1.
 TINY: dict[str, Any] = {

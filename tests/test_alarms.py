@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from jaxppo.evaluate.alarms import KL_LIMIT, ONE_ACTION, RULES, VALIDATIONS, Alarms, alarm_line
-from jaxppo.report.findings import warnings
-from jaxppo.report.rundata import load_run
-from jaxppo.run.alarms import AlarmLog
-from jaxppo.run.directory import MetricsCsv
+from jaxppo.page.rundata import load_run
+from jaxppo.play.alarms import KL_LIMIT, ONE_ACTION, RULES, VALIDATIONS, Alarms, alarm_line
+from jaxppo.store.alarms import AlarmLog
+from jaxppo.store.directory import MetricsCsv
+from jaxppo.train.findings import warnings
 from tests.reference.run_directory import Fake, write_run
 
 LABELS = ("hold", "buy", "sell")
@@ -168,7 +168,7 @@ def test_a_full_disk_does_not_stop_the_run(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("jaxppo.run.alarms.write_atomic", full)
+        patch.setattr("jaxppo.store.alarms.write_atomic", full)
         assert len(log.add(row)) == 1
     assert not (tmp_path / "alarms.json").exists()
     log.add(other)

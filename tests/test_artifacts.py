@@ -19,10 +19,9 @@ from helpers import random_tape
 
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.trading import env_spec
-from jaxppo.evaluate.validate import measure, n_decisions, play_actions
-from jaxppo.market.dataset import Split
-from jaxppo.run.artifacts import equity_frame, trades_frame, write_validation
-from jaxppo.run.loop import evaluation_set
+from jaxppo.market.dataset import Split, evaluation_set
+from jaxppo.play.passes import measure, n_decisions, play_actions
+from jaxppo.store.tables import equity_frame, trades_frame, write_validation
 
 LABELS = ("hold", "buy", "sell")
 HOLD, BUY, SELL = 0, 1, 2

@@ -15,16 +15,16 @@ import polars as pl
 import pytest
 from helpers import TINY
 
-from jaxppo.backtest import main
+from jaxppo.backtest.__main__ import main
+from jaxppo.backtest.charts import PLOTS
+from jaxppo.backtest.facts import look_warnings
+from jaxppo.backtest.page import break_even, write_backtest_report
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.trading import env_spec
-from jaxppo.evaluate.validate import Wish, play_wishes
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.tape import Costs, zero_tape
-from jaxppo.report.backtest import break_even, write_backtest_report
-from jaxppo.report.backtest_plots import PLOTS
-from jaxppo.run.backtest_facts import look_warnings
-from jaxppo.train import main as train
+from jaxppo.play.passes import Wish, play_wishes
+from jaxppo.train.__main__ import main as train
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.account import close_out, open_account
 from jaxppo.env.trading import env_spec, step_account
-from jaxppo.evaluate.baselines import buy_and_hold, shifts_between_trades, trend_sign
 from jaxppo.market.tape import Costs, MarketStep
+from jaxppo.play.baselines import buy_and_hold, shifts_between_trades, trend_sign
 
 
 def costs(fee=0.0, impact=0.0, n=1):

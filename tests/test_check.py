@@ -12,19 +12,19 @@ import pytest
 from helpers import TINY, tiny_config
 
 from jaxppo.agent.policy import init_params
-from jaxppo.check import main
+from jaxppo.check.__main__ import main
+from jaxppo.check.lookahead import END, FALL, RISE, change_after, check_lookahead, cut_rows
+from jaxppo.check.parity import check_parity
+from jaxppo.check.reward import CONFIGURED, LANES, check_reward, cut_episodes, play_episodes
+from jaxppo.check.verdict import Player, differing_bits, slice_bars
 from jaxppo.env.trading import observe_account
 from jaxppo.errors import DataError
-from jaxppo.evaluate.breakeven import CONFIGURED, LANES, check_reward, cut_episodes, play_episodes
-from jaxppo.evaluate.checks import Player, differing_bits, slice_bars
-from jaxppo.evaluate.lookahead import END, FALL, RISE, change_after, check_lookahead, cut_rows
-from jaxppo.evaluate.parity import check_parity
 from jaxppo.market.dataset import build_evaluation
 from jaxppo.market.features import FEATURE_GROUPS, FeatureTable, compute_features
 from jaxppo.market.quality import Origin, check_bars
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.ppo.program import agent_spec, train_spec
-from jaxppo.train import main as train
+from jaxppo.train.__main__ import main as train
 
 
 @pytest.fixture(scope="module")

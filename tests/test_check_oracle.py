@@ -8,7 +8,7 @@ import pytest
 
 from jaxppo.config.schema import EnvConfig
 from jaxppo.env.actions import action_table
-from jaxppo.evaluate.oracle import hindsight_positions, reachable, table_positions, toward_exposure
+from jaxppo.play.oracle import hindsight_positions, reachable, table_positions, toward_exposure
 
 
 def test_positions_of_each_table():

@@ -7,10 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaxppo.config.presets import resolve
-from jaxppo.market.features import FeatureTable
-from jaxppo.market.planted import POSITIONS, dp_oracle
-from jaxppo.ppo.probe import (
+from jaxppo.check.probe import (
     Estimate,
     Kind,
     Probe,
@@ -23,6 +20,9 @@ from jaxppo.ppo.probe import (
     planted_sizes,
     side_cost,
 )
+from jaxppo.config.layers import resolve
+from jaxppo.market.features import FeatureTable
+from jaxppo.market.planted import POSITIONS, dp_oracle
 
 # 123,000 steps, as of test_learning: with one feature of noise beside the signal that is enough.
 SMALL = ProbeSizes(

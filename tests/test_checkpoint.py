@@ -21,9 +21,9 @@ from helpers import tiny_config, tiny_market
 from jaxppo.config.schema import EnvConfig
 from jaxppo.env.actions import action_table
 from jaxppo.errors import CheckpointError, CheckpointWarning
-from jaxppo.evaluate.validate import n_decisions, validate
-from jaxppo.run import checkpoint as checkpoint_module
-from jaxppo.run.checkpoint import (
+from jaxppo.play.passes import n_decisions, validate
+from jaxppo.store import checkpoint as checkpoint_module
+from jaxppo.store.checkpoint import (
     CheckpointInfo,
     CheckpointWriter,
     require_match,
@@ -31,9 +31,9 @@ from jaxppo.run.checkpoint import (
     restore_run,
     restore_train_state,
 )
-from jaxppo.run.checksums import damage, seal
-from jaxppo.run.loop import Compiled, compile_run, first_state
-from jaxppo.run.rows import validation_row
+from jaxppo.store.checksums import damage, seal
+from jaxppo.store.rows import validation_row
+from jaxppo.train.loop import Compiled, compile_run, first_state
 
 # Saved update: its fitness. With two newest kept, 1 stays as the best, 2 goes.
 FITNESS = {1: 0.75, 2: -1.5, 3: 0.25, 4: 0.5}

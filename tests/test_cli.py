@@ -20,11 +20,11 @@ import pytest
 from helpers import TINY
 
 from jaxppo.config import schema
-from jaxppo.config.presets import PRESETS
+from jaxppo.config.layers import PRESETS
 from jaxppo.config.schema import FIELD_GROUP
 from jaxppo.market.synthetic import synthetic_market
-from jaxppo.run import session
-from jaxppo.train import main, parse
+from jaxppo.train import run as session
+from jaxppo.train.__main__ import main, parse
 
 REPO = Path(__file__).resolve().parent.parent
 SMALL = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items() if name != "features"]

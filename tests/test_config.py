@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from jaxppo.config import presets, schema
-from jaxppo.config.check import check_config
-from jaxppo.config.presets import (
+from jaxppo.config.checks import check_config
+from jaxppo.config.layers import (
     PRESETS,
     REWARD_LAYERS,
     DeviceInfo,

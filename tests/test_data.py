@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.robustness.mutations import CRYPTO, DAILY, generated
-from jaxppo.data import main
+from jaxppo.data.__main__ import main
 
 
 @pytest.fixture

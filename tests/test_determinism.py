@@ -19,14 +19,14 @@ import pytest
 from helpers import TINY, tiny_config, tiny_market, tiny_program
 
 from jaxppo.agent.encoders import receptive_field
+from jaxppo.device import xla_options
 from jaxppo.market.bars import data_hash, load_bars
 from jaxppo.market.dataset import build_market
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.update import hyper_from
-from jaxppo.run.checkpoint import restore_train_state
-from jaxppo.run.device import xla_options
-from jaxppo.run.loop import compile_run
+from jaxppo.store.checkpoint import restore_train_state
+from jaxppo.train.loop import compile_run
 
 SYMBOLS = ("ALFA", "BRAVO")
 TIMES = ("steps_per_second", "elapsed_seconds")
@@ -110,9 +110,9 @@ def test_the_order_in_which_symbols_are_asked_for_does_not_matter(tmp_path):
 # No chart is drawn: that takes longer than these runs.
 TRAIN = """
 import sys
-import jaxppo.report
-jaxppo.report.write_report = lambda run_dir: run_dir / "report.html"
-from jaxppo.train import main
+import jaxppo.train.page
+jaxppo.train.page.write_report = lambda run_dir: run_dir / "report.html"
+from jaxppo.train.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -10,7 +10,7 @@ import pytest
 
 COUNT = """
 import ctypes, sys, tempfile, threading
-from jaxppo.run.device import share_heaps
+from jaxppo.device import share_heaps
 if sys.argv[1] == "shared":
     share_heaps()
 libc = ctypes.CDLL(None)

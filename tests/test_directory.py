@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from jaxppo.config.presets import load_config, resolve
+from jaxppo.config.layers import load_config, resolve
 from jaxppo.errors import RunDirectoryError
-from jaxppo.run.directory import (
+from jaxppo.store.directory import (
     CONFIG,
     MANIFEST,
     METRICS,
@@ -87,7 +87,7 @@ import resource, sys
 from pathlib import Path
 import polars as pl
 from jaxppo.cli import run_command
-from jaxppo.run.directory import write_frame
+from jaxppo.store.directory import write_frame
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # as of a disk with no more room
 frame = pl.DataFrame({"equity": range(10_000)})
 sys.exit(run_command(lambda: write_frame(Path(sys.argv[1]), frame)))

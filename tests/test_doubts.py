@@ -18,7 +18,7 @@ from benchmarks.robustness.mutations import CRYPTO, DAILY, EQUITY, FX, MUST_SHOW
 from jaxppo.market.alignment import lagging_symbols
 from jaxppo.market.bars import Bars
 from jaxppo.market.doubts import Finding, in_brief, inspect_all, inspect_bars
-from jaxppo.market.prices import outlying_returns, rolling_scale, split_like
+from jaxppo.market.outliers import outlying_returns, rolling_scale, split_like
 from jaxppo.market.synthetic import synthetic_market
 
 HOUR = 3_600

@@ -8,8 +8,8 @@ from helpers import random_tape
 
 from jaxppo.errors import ConfigError, DataError
 from jaxppo.market.dataset import Split
-from jaxppo.market.folds import FoldDates, fold_dates, fold_ranges, fold_split, pad_ranges, plan_folds
 from jaxppo.market.splits import SplitRange
+from jaxppo.walkforward.dates import FoldDates, fold_dates, fold_ranges, fold_split, pad_ranges, plan_folds
 
 
 def test_dates_of_ten_bars_in_two_folds():

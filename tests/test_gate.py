@@ -9,10 +9,10 @@ import pytest
 from jaxppo.config.schema import EnvConfig, GateConfig
 from jaxppo.env.account import StepRecord
 from jaxppo.env.actions import action_table
-from jaxppo.evaluate.gate import Evidence, evidence, judge
-from jaxppo.evaluate.metrics import Metrics
-from jaxppo.evaluate.validate import Validation
-from jaxppo.run.gate import gate_line
+from jaxppo.play.gate import Evidence, evidence, judge
+from jaxppo.play.metrics import Metrics
+from jaxppo.play.passes import Validation
+from jaxppo.store.gate import gate_line
 
 GOOD = Evidence(0.9, 2.0, 0.9, 0.05, 150.0, 0.99, 0.9, 0.4, 0.2, 0.5)
 

@@ -10,8 +10,8 @@ import pytest
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.account import advance, close_out, open_account
 from jaxppo.env.trading import env_spec, step_account
-from jaxppo.evaluate.ledger import Trade, round_trips, system_quality
 from jaxppo.market.tape import Costs, MarketStep
+from jaxppo.play.trades import Trade, round_trips, system_quality
 
 FEE = 0.01
 KEEP = None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxppo.evaluate.metrics import (
+from jaxppo.play.metrics import (
     Metrics,
     TradeSums,
     consistency,

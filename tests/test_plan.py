@@ -11,8 +11,8 @@ import pytest
 from helpers import TINY
 
 from jaxppo.errors import ConfigError
-from jaxppo.plan import main
-from jaxppo.planning.packages import require_packages
+from jaxppo.plan.__main__ import main
+from jaxppo.plan.packages import require_packages
 
 SIZES = ["--n-symbols", "2", "--n-bars", "1800"]
 SMALL = [

@@ -12,21 +12,20 @@ from helpers import tiny_config
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.errors import ConfigError
-from jaxppo.market.dataset import build_market
+from jaxppo.market.dataset import build_market, evaluation_set
 from jaxppo.market.synthetic import synthetic_market
-from jaxppo.planning.counts import count_module, host_transfers, unknown_loops
-from jaxppo.planning.findings import find_findings
-from jaxppo.planning.gpus import GPUS, find_gpu
-from jaxppo.planning.hlo import Array, parse_arrays, parse_module
-from jaxppo.planning.memory import Line, Memory, line_through
-from jaxppo.planning.options import PlanOptions
-from jaxppo.planning.packages import is_noise, is_ready, prepared
-from jaxppo.planning.result import Point, count_work, gpu_plan, plain_work
-from jaxppo.planning.roofline import kernel_seconds, kernel_work, run_rows, sum_work
-from jaxppo.planning.shapes import abstract, shapes_of_market, shapes_of_sizes
-from jaxppo.planning.text import MIB
-from jaxppo.run.loop import evaluation_set
-from jaxppo.run.plan import find_largest, plan_run
+from jaxppo.plan.counts import count_module, host_transfers, unknown_loops
+from jaxppo.plan.findings import find_findings
+from jaxppo.plan.gpus import GPUS, find_gpu
+from jaxppo.plan.hlo import Array, parse_arrays, parse_module
+from jaxppo.plan.memory import Line, Memory, line_through
+from jaxppo.plan.options import PlanOptions
+from jaxppo.plan.packages import is_noise, is_ready, prepared
+from jaxppo.plan.result import Point, count_work, gpu_plan, plain_work
+from jaxppo.plan.roofline import kernel_seconds, kernel_work, run_rows, sum_work
+from jaxppo.plan.run import find_largest, plan_run
+from jaxppo.plan.shapes import abstract, shapes_of_market, shapes_of_sizes
+from jaxppo.plan.text import MIB
 
 # A loop of 5 turns around a matmul, in a loop of unknown length; a slice, an update in place, a copy, a gather, a sort.
 PROGRAM = """\
@@ -380,13 +379,13 @@ def test_a_run_that_does_not_fit_says_so_and_fails(program, monkeypatch, capsys)
     # 2 kernels a validation; an update turns once: a condition, and 5 matmuls.
     assert plan.run_work.launches == 3 * 2 + 3 * (1 + 5)
     assert plan.run_work.flops == 3 * 5 * 1024
-    monkeypatch.setattr("jaxppo.run.plan.plan_absent", lambda *_: plan)
+    monkeypatch.setattr("jaxppo.plan.run.plan_absent", lambda *_: plan)
     assert plan_run(PlanOptions(), None, {}) == 1
     said = capsys.readouterr().out
     assert "DOES NOT FIT: 20 of 10 MiB (200.0%)" in said
     assert "6 an update, 2 a validation; host transfers: 0" in said
     roomy = gpu_plan(tiny_config(), A100, "made up", 30 * MIB, point, program, None)
-    monkeypatch.setattr("jaxppo.run.plan.plan_absent", lambda *_: roomy)
+    monkeypatch.setattr("jaxppo.plan.run.plan_absent", lambda *_: roomy)
     assert plan_run(PlanOptions(), None, {}) == 0
 
 

@@ -15,7 +15,7 @@ from helpers import tiny_config
 from scipy.signal import max_len_seq
 
 from jaxppo.agent.policy import distribution
-from jaxppo.config.presets import replace_fields
+from jaxppo.config.layers import replace_fields
 from jaxppo.env.actions import action_mask
 from jaxppo.env.trading import ACCOUNT_FEATURES
 from jaxppo.market.tape import Costs, Tape

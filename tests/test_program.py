@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from helpers import tiny_config, tiny_program
 
-from jaxppo.config.presets import resolve
-from jaxppo.evaluate.validate import EvaluationSet
+from jaxppo.config.layers import resolve
+from jaxppo.device import program_bytes
+from jaxppo.market.dataset import EvaluationSet
 from jaxppo.market.tape import zero_tape
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.rollout import collect
 from jaxppo.ppo.update import hyper_from, update
-from jaxppo.run.device import program_bytes
 
 
 def same(a, b) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from jaxppo.replay import main
+from jaxppo.replay.__main__ import main
 
 # Bars whose opens are all that most examples need.
 FLAT = [(100, 100, 100, 100)]

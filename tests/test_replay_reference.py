@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from jaxppo.evaluate.replay import ReplayRules
+from jaxppo.replay.played import ReplayRules
 from tests.reference.compare import assert_agreement, random_case
 from tests.reference.replay import follow_replay, play_replay
 from tests.test_account_reference import CASES

@@ -15,13 +15,13 @@ import pytest
 from matplotlib.image import imread
 
 from jaxppo.errors import RunDirectoryError
-from jaxppo.report import write_report
-from jaxppo.report.canvas import decimate
-from jaxppo.report.curves import action_colors
-from jaxppo.report.findings import caveat, expected_best_sharpe, verdict, warnings
-from jaxppo.report.plots import PLOTS, drawdown
-from jaxppo.report.rundata import load_run
-from jaxppo.report.text import number, percent
+from jaxppo.page.canvas import decimate
+from jaxppo.page.curves import action_colors
+from jaxppo.page.plots import PLOTS, drawdown
+from jaxppo.page.rundata import load_run
+from jaxppo.page.text import number, percent
+from jaxppo.train.findings import caveat, expected_best_sharpe, verdict, warnings
+from jaxppo.train.page import write_report
 from tests.reference.run_directory import LABELS, Fake, write_run
 
 SECTIONS = (

@@ -23,14 +23,15 @@ import numpy as np
 import pytest
 import yaml
 
-import jaxppo.report
+import jaxppo.train.page
 from benchmarks.robustness.kills import compiled_once, cut_here, cuts, run_here, wait_until
 from benchmarks.robustness.runs import differences, flags, metrics, scalars, start, write_bars
-from jaxppo.run import checkpoint, loop
-from jaxppo.run.checkpoint import restore_policy, restore_run
-from jaxppo.run.directory import MetricsCsv, held
-from jaxppo.run.progress import Display
-from jaxppo.run.stop import Pace
+from jaxppo.store import checkpoint
+from jaxppo.store.checkpoint import restore_policy, restore_run
+from jaxppo.store.directory import MetricsCsv, held
+from jaxppo.train import loop
+from jaxppo.train.progress import Display
+from jaxppo.train.stop import Pace
 
 REPO = Path(__file__).resolve().parent.parent
 UPDATES = 12  # validated before the first and after every 2
@@ -40,7 +41,7 @@ UPDATES = 12  # validated before the first and after every 2
 def quick():
     """One compilation for all runs, and no charts."""
     with compiled_once(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jaxppo.report, "write_report", lambda run_dir: run_dir / "report.html")
+        patch.setattr(jaxppo.train.page, "write_report", lambda run_dir: run_dir / "report.html")
         yield
 
 
@@ -124,7 +125,7 @@ def test_an_interrupted_compilation_leaves_a_folder_for_the_next_try(args, tmp_p
     def interrupted(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxppo.run.session.compile_run", interrupted)
+    monkeypatch.setattr("jaxppo.train.run.compile_run", interrupted)
     status, _ = run_here(tmp_path / "run", args)
     assert status == 130
     assert list((tmp_path / "run").iterdir()) == []
@@ -387,7 +388,7 @@ def test_a_configuration_that_was_edited_is_refused_by_field(copy, args):
 def test_the_state_is_the_same_on_another_number_of_devices(whole, count):
     code = (
         "import sys, hashlib, jax, numpy as np; from pathlib import Path;"
-        "from jaxppo.run.checkpoint import restore_run;"
+        "from jaxppo.store.checkpoint import restore_run;"
         "state, best, info = restore_run(Path(sys.argv[1])); digest = hashlib.sha256();"
         "[digest.update(np.asarray(x).tobytes()) for x in jax.tree.leaves((state, best))];"
         "print(jax.device_count(), digest.hexdigest())"

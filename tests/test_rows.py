@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from helpers import tiny_config, tiny_program
 
-from jaxppo.evaluate.metrics import Metrics
-from jaxppo.evaluate.validate import Validation
+from jaxppo.play.metrics import Metrics
+from jaxppo.play.passes import Validation
 from jaxppo.ppo.update import hyper_from
-from jaxppo.run.directory import MetricsCsv
-from jaxppo.run.rows import (
+from jaxppo.store.directory import MetricsCsv
+from jaxppo.store.rows import (
     metrics_columns,
     percent,
     symbol_rows,

@@ -17,19 +17,19 @@ import pytest
 import yaml
 from helpers import TINY
 
-from jaxppo.config.check import check_config
-from jaxppo.config.presets import MAX_YAML, load_config, replace_fields
+from jaxppo.backtest.facts import read_manifest
+from jaxppo.config.checks import check_config
+from jaxppo.config.layers import MAX_YAML, load_config, replace_fields
 from jaxppo.config.schema import Config, to_dict
 from jaxppo.errors import CheckpointError, ConfigError, DataError, RunDirectoryError
-from jaxppo.market.decisions import load_decisions
+from jaxppo.market.orders import load_decisions
 from jaxppo.market.synthetic import synthetic_market
-from jaxppo.report import write_report
-from jaxppo.report.rundata import load_gate, load_run
-from jaxppo.run.backtest_facts import read_manifest
-from jaxppo.run.checkpoint import restore_policy, restore_train_state, survey
-from jaxppo.run.checksums import seal
-from jaxppo.run.directory import earlier_manifest
-from jaxppo.train import main
+from jaxppo.page.rundata import load_gate, load_run
+from jaxppo.store.checkpoint import restore_policy, restore_train_state, survey
+from jaxppo.store.checksums import seal
+from jaxppo.store.directory import earlier_manifest
+from jaxppo.train.__main__ import main
+from jaxppo.train.page import write_report
 
 PACKAGE = Path(__file__).resolve().parent.parent / "jaxppo"
 SECRET = "sk-7f3a9c-not-to-be-written"

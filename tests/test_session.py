@@ -27,19 +27,19 @@ import pytest
 from helpers import TINY
 from tensorboardX.proto.event_pb2 import Event
 
-import jaxppo.report
+import jaxppo.train.page
 from jaxppo.agent.encoders import receptive_field
-from jaxppo.config.presets import DeviceInfo, load_config, resolve
+from jaxppo.config.layers import DeviceInfo, load_config, resolve
 from jaxppo.env.trading import env_spec
-from jaxppo.evaluate.validate import n_decisions, validate
 from jaxppo.market.bars import data_hash, load_bars
-from jaxppo.market.dataset import build_market
+from jaxppo.market.dataset import build_market, evaluation_set
 from jaxppo.market.synthetic import synthetic_market
-from jaxppo.run.checkpoint import CheckpointWriter, restore_policy, restore_train_state
-from jaxppo.run.loop import Trainer, evaluation_set
-from jaxppo.run.rows import metrics_columns, validation_row
-from jaxppo.run.session import describe
-from jaxppo.train import main
+from jaxppo.play.passes import n_decisions, validate
+from jaxppo.store.checkpoint import CheckpointWriter, restore_policy, restore_train_state
+from jaxppo.store.rows import metrics_columns, validation_row
+from jaxppo.train.__main__ import main
+from jaxppo.train.loop import Trainer
+from jaxppo.train.run import describe
 
 SYMBOLS = ("ALFA", "BRAVO")
 BATCH_STEPS = 16 * 4  # n_envs x n_steps
@@ -96,7 +96,7 @@ def call(path: Path, *args: str) -> Run:
 def no_report():
     """Charts take longer than these runs; most tests do not look at them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jaxppo.report, "write_report", lambda run_dir: run_dir / "report.html")
+        patch.setattr(jaxppo.train.page, "write_report", lambda run_dir: run_dir / "report.html")
         yield patch
 
 
@@ -345,7 +345,7 @@ def test_progress_is_plain_lines(run):
 
 def test_the_embedded_market_is_called_made_up(bars, tmp_path):
     with no_report() as patch:
-        patch.setattr("jaxppo.run.session.synthetic_market", lambda seed: synthetic_market(0, 2, 900))
+        patch.setattr("jaxppo.train.run.synthetic_market", lambda seed: synthetic_market(0, 2, 900))
         run = call(tmp_path / "run", *flags(seed=6))
     assert run.code == 0
     assert "no --data given: training on the embedded synthetic market, which is made up" in run.out

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxppo.evaluate.metrics import Moments, moments
-from jaxppo.evaluate.significance import (
+from jaxppo.play.metrics import Moments, moments
+from jaxppo.play.significance import (
     bootstrap,
     curve_moments,
     deflated_sharpe,

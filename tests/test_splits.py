@@ -12,9 +12,8 @@ import pytest
 from jaxppo.config.schema import Config, DataConfig, from_dict
 from jaxppo.env.trading import env_spec
 from jaxppo.errors import ConfigError, DataError
-from jaxppo.evaluate.validate import n_decisions, play_policy
 from jaxppo.market.bars import Bars
-from jaxppo.market.dataset import MIN_DECISIONS, build_market, joint_calendar
+from jaxppo.market.dataset import MIN_DECISIONS, build_market, joint_calendar, market_warnings
 from jaxppo.market.splits import SplitRange, cutoff_times, split_ranges
 from jaxppo.market.tape import (
     REWARD_HORIZON,
@@ -24,6 +23,7 @@ from jaxppo.market.tape import (
     start_counts,
     trailing_volatility,
 )
+from jaxppo.play.passes import n_decisions, play_policy
 
 HOUR = 3600
 START = int(dt.datetime(2024, 1, 1, tzinfo=dt.UTC).timestamp())
@@ -191,12 +191,12 @@ def test_decisions_are_counted_per_symbol_and_split(market):
 def test_split_by_symbol_warns_and_cuts_each_symbol_by_itself():
     market = market_of(make_bars("A", 500), make_bars("B", 500, first=400), split_by="symbol")
     assert market.cutoffs is None
-    assert any("split_by symbol" in w and "flatter" in w for w in market.warnings)
+    assert any("split_by symbol" in w and "flatter" in w for w in market_warnings(market))
     # .7 of the 499 bars of each are left for training: 349.
     assert [len(t) for t in market.splits["train"].times] == [349, 349]
     # Time leaks: B trains on hours that A is validated on.
     assert market.splits["train"].times[1][0] < market.splits["validation"].times[0][-1]
-    assert market_of(make_bars("A", 500), make_bars("B", 500)).warnings == ()
+    assert market_warnings(market_of(make_bars("A", 500), make_bars("B", 500))) == ()
 
 
 @pytest.mark.parametrize(

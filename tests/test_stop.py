@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxppo.run import stop as stop_module
-from jaxppo.run.stop import OUT_OF_TIME, Pace, Stop
+from jaxppo.train import stop as stop_module
+from jaxppo.train.stop import OUT_OF_TIME, Pace, Stop
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -76,7 +76,7 @@ def test_signals_can_only_be_watched_by_the_main_thread():
 # Which of three signals are sent, and what comes of it; the main thread is busy in C, as it is while XLA computes.
 BUSY = """
 import functools, hashlib, os
-from jaxppo.run.stop import Stop
+from jaxppo.train.stop import Stop
 with Stop(say=functools.partial(print, flush=True)) as stop:
     print("busy", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", int(os.environ["ROUNDS"]))

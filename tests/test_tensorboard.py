@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxppo.run.tensorboard import FILE, FOLDER, EventWriter, read_events
+from jaxppo.store.tensorboard import FILE, FOLDER, EventWriter, read_events
 
 
 def rows(*entropy: float) -> dict[str, np.ndarray]:

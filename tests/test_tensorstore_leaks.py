@@ -13,7 +13,7 @@ import orbax.checkpoint as orbax
 import tensorstore
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
-from jaxppo.run.tensorstore_leaks import without_leaks
+from jaxppo.store.tensorstore_leaks import without_leaks
 
 ARRAYS = 40
 SAVES = 8
@@ -48,7 +48,7 @@ def test_a_save_leaves_next_to_nothing(tmp_path):
 
 
 def test_plain_tensorstore_still_leaks(tmp_path):
-    """When this fails the leak is mended: `jaxppo/run/tensorstore_leaks.py` and these tests can go."""
+    """When this fails the leak is mended: `jaxppo/store/tensorstore_leaks.py` and these tests can go."""
     # Two keys and two values, {"driver": "file", "path": ...}, for each array of each save.
     assert left_behind(tmp_path, nullcontext) >= 4 * ARRAYS * SAVES
 

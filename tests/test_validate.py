@@ -10,20 +10,13 @@ import pytest
 from helpers import random_tape, tiny_config, tiny_program
 
 from jaxppo.agent.policy import init_params
-from jaxppo.config.presets import replace_fields
+from jaxppo.config.layers import replace_fields
 from jaxppo.config.schema import Config
 from jaxppo.env.account import REASON_END, open_account
 from jaxppo.env.trading import EnvState, observe, step, valid_actions
-from jaxppo.evaluate.validate import (
-    EvaluationSet,
-    measure,
-    n_decisions,
-    play_actions,
-    play_policy,
-    validate,
-)
-from jaxppo.market.dataset import Split, joint_calendar
+from jaxppo.market.dataset import EvaluationSet, Split, joint_calendar
 from jaxppo.market.tape import Costs, Tape, take_windows
+from jaxppo.play.passes import measure, n_decisions, play_actions, play_policy, validate
 from jaxppo.ppo.program import agent_spec, train_spec
 from jaxppo.ppo.update import hyper_from
 from tests.reference.compare import reference_account

@@ -14,21 +14,21 @@ import pytest
 from helpers import TINY
 from rich.console import Console
 
-from jaxppo.config.presets import resolve
-from jaxppo.evaluate.metrics import Metrics, TradeSums
-from jaxppo.evaluate.validate import measure
-from jaxppo.evaluate.walkforward import held_sums, join_curves, joined_bars_per_year, joined_sums, metric_gaps
+from jaxppo.config.layers import resolve
 from jaxppo.market.bars import load_bars
-from jaxppo.market.folds import fold_split
+from jaxppo.market.dataset import evaluation_set
 from jaxppo.market.synthetic import synthetic_market
-from jaxppo.ppo.folds import make_folds
+from jaxppo.play.metrics import Metrics, TradeSums
+from jaxppo.play.passes import measure
 from jaxppo.ppo.update import hyper_from
-from jaxppo.run import walkforward as command
-from jaxppo.run.checkpoint import restore_policy
-from jaxppo.run.loop import evaluation_set
-from jaxppo.run.walkforward import WalkforwardOptions, chunks, compile_folds, prepare, run_folds
-from jaxppo.run.walkforward_files import collect
-from jaxppo.walkforward import main
+from jaxppo.store.checkpoint import restore_policy
+from jaxppo.walkforward import run as command
+from jaxppo.walkforward.__main__ import main
+from jaxppo.walkforward.dates import fold_split
+from jaxppo.walkforward.figures import held_sums, join_curves, joined_bars_per_year, joined_sums, metric_gaps
+from jaxppo.walkforward.files import collect
+from jaxppo.walkforward.program import make_folds
+from jaxppo.walkforward.run import WalkforwardOptions, chunks, compile_folds, prepare, run_folds
 
 # One gradient step an update and a short window: compilation is nearly all of the time.
 SMALL = {**TINY, "epochs": 1, "minibatches": 1, "trunk_layers": 1, "window": 4, "n_updates": 6, "validate_every": 4}

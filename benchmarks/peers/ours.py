@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from benchmarks.peers import settings
 from benchmarks.peers.settings import Market, Peer, Setting, random_market
 from jaxppo.agent.encoders import receptive_field
-from jaxppo.config.presets import replace_fields, resolve
+from jaxppo.config.layers import replace_fields, resolve
 from jaxppo.config.schema import Config
 from jaxppo.env.account import AccountState, open_account
 from jaxppo.env.trading import (

@@ -27,12 +27,12 @@ import learning
 from benchmarks.peers import stored_windows
 from benchmarks.peers.ours import VARIANTS
 from jaxppo.agent.encoders import receptive_field
-from jaxppo.config.presets import replace_fields
+from jaxppo.check.probe import log_growth, play_exposures
+from jaxppo.config.layers import replace_fields
 from jaxppo.config.schema import Config
-from jaxppo.evaluate.validate import decision_bars, n_decisions, play, play_policy
 from jaxppo.market.dataset import build_market
 from jaxppo.market.tape import Tape, take_windows
-from jaxppo.ppo.probe import log_growth, play_exposures
+from jaxppo.play.passes import decision_bars, n_decisions, play, play_policy
 from jaxppo.ppo.program import TapeSpec, make_train, train_spec
 from jaxppo.ppo.schedule import entropy_coefficient, warmup_cosine
 from jaxppo.ppo.update import hyper_from, update

@@ -19,9 +19,9 @@ from benchmarks.robustness.kills import IDENTICAL, compiled_once, rows_of, run_h
 from benchmarks.robustness.row import Row
 from benchmarks.robustness.runs import differences, flags, start, write_bars
 from jaxppo.errors import CheckpointError, CheckpointWarning
-from jaxppo.run import checkpoint
-from jaxppo.run.checkpoint import CheckpointWriter, restore_run
-from jaxppo.run.directory import Growing
+from jaxppo.store import checkpoint
+from jaxppo.store.checkpoint import CheckpointWriter, restore_run
+from jaxppo.store.directory import Growing
 
 TOLD = f"warned of; {IDENTICAL}"
 

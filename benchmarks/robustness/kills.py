@@ -19,10 +19,10 @@ from benchmarks.robustness.row import Row
 from benchmarks.robustness.runs import LineTrap, PowerCut, differences, flags, start, write_bars
 from jaxppo.config.schema import Config
 from jaxppo.market.dataset import Market
-from jaxppo.run import session
-from jaxppo.run.checkpoint import CheckpointWriter
-from jaxppo.run.loop import Compiled, compile_run
-from jaxppo.train import main
+from jaxppo.store.checkpoint import CheckpointWriter
+from jaxppo.train import run as session
+from jaxppo.train.__main__ import main
+from jaxppo.train.loop import Compiled, compile_run
 
 IDENTICAL = "state, optimizer, best policy, metrics.csv, events and files bit-identical, clocks apart"
 KINDS = {

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from benchmarks.robustness.row import Row
 from jaxppo.agent.encoders import receptive_field
-from jaxppo.config.presets import replace_fields
+from jaxppo.config.layers import replace_fields
 from jaxppo.config.schema import Config
 from jaxppo.market.dataset import build_market
 from jaxppo.market.synthetic import synthetic_market

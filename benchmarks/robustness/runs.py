@@ -20,8 +20,8 @@ import polars as pl
 
 import jaxppo
 from jaxppo.market.synthetic import synthetic_market
-from jaxppo.run.checkpoint import restore_run
-from jaxppo.run.tensorboard import FILE, FOLDER, read_events
+from jaxppo.store.checkpoint import restore_run
+from jaxppo.store.tensorboard import FILE, FOLDER, read_events
 
 CLOCKS = ("steps_per_second", "elapsed_seconds")
 """Columns of metrics.csv that say how long it took: the only ones that two runs may differ in."""

@@ -10,7 +10,7 @@ import signal
 import sys
 
 from benchmarks.robustness.runs import LineTrap
-from jaxppo.train import main
+from jaxppo.train.__main__ import main
 
 
 def run() -> int:

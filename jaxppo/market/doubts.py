@@ -16,7 +16,7 @@ import numpy as np
 from jaxppo.market.alignment import lagging_symbols
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import HOUR, TRADING_DAYS, bars_per_year
-from jaxppo.market.prices import outlying_returns, outlying_wicks, runs_of_equal_bars, split_like
+from jaxppo.market.outliers import outlying_returns, outlying_wicks, runs_of_equal_bars, split_like
 from jaxppo.market.quality import format_bar, format_time
 from jaxppo.market.sessions import missing_bars
 from jaxppo.market.zones import ZONE_ADVICE, zone_problems

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from jaxppo.config.check import refuse_url
+from jaxppo.config.checks import refuse_url
 from jaxppo.errors import DataError
 from jaxppo.market.formats import Columns, csv_layout, find_columns
 from jaxppo.market.parquet import check_sizes

@@ -18,8 +18,9 @@ from jaxppo.agent.policy import AgentSpec, Params, init_params, make_agent
 from jaxppo.config.schema import Config
 from jaxppo.env.account import open_account
 from jaxppo.env.trading import ACCOUNT_FEATURES, env_spec
-from jaxppo.evaluate.validate import EvaluationSet, Ledger, Validation, validate
+from jaxppo.market.dataset import EvaluationSet
 from jaxppo.market.tape import Tape
+from jaxppo.play.passes import Ledger, Validation, validate
 from jaxppo.ppo.guard import first_guard
 from jaxppo.ppo.loss import Hyper
 from jaxppo.ppo.rollout import start_paths

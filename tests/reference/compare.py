@@ -11,8 +11,8 @@ import numpy as np
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.account import AccountState, StepRecord, open_account
 from jaxppo.env.trading import env_spec, step_account
-from jaxppo.evaluate.ledger import Trade, round_trips
 from jaxppo.market.tape import Costs, MarketStep
+from jaxppo.play.trades import Trade, round_trips
 from tests.reference.account import Events, ReferenceAccount
 
 LANES, BARS = 32, 64

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxppo.env.account import Levels
-from jaxppo.evaluate.replay import Orders, ReplayRules, replay
 from jaxppo.market.tape import Costs, MarketStep
+from jaxppo.replay.played import Orders, ReplayRules, replay
 from tests.reference.account import Events, ReferenceAccount
 from tests.reference.compare import Told, gather, told
 

@@ -1,0 +1,186 @@
+"""The files of a backtest: figures, accounts and trades, some of them in the shapes that other tools read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import polars as pl
+
+from jaxppo.backtest.played import COST_MULTIPLES, Backtest
+from jaxppo.market.dataset import Split, decision_times, joint_calendar
+from jaxppo.play.metrics import Metrics
+from jaxppo.play.significance import curve_moments, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
+from jaxppo.store.directory import plain_json, write_atomic, write_frame
+from jaxppo.store.rows import symbol_rows
+from jaxppo.store.tables import equity_frame, trades_frame
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was played over what; goes into metrics.json as it is."""
+
+    run: str
+    which: str
+    update: int
+    split: str
+    source: str
+    data_hash: str
+    interval: str
+    first_decision: str  # ISO, UTC
+    last_decision: str
+    cutoffs: tuple[str, str] | None
+    decisions: int
+    seen: Mapping[str, float]  # share of the decisions at times of the run's train, validation and test split
+    looks: int  # validations that the policy was chosen from
+    validation_fitness: float
+    random_draws: int
+    seed: int
+    labels: tuple[str, ...]
+    finished: bool  # the run
+    terms: Mapping[str, Any]  # costs a side by class, stops, exposure
+    warnings: tuple[str, ...]
+
+
+def _figures(metrics: Metrics) -> dict[str, float]:
+    values = {k: float(v) for k, v in metrics._asdict().items()}
+    return {"return": values.pop("net_return"), **values}
+
+
+def baseline_rows(done: Backtest) -> list[dict[str, Any]]:
+    """Pooled figures of the policy and of every baseline; random draws as their mean, 5th and 95th percentile."""
+    base, random = done.baselines, done.baselines.random
+    named = [("policy", done.validation.pooled), ("buy_and_hold", base.buy_and_hold), ("flat", base.flat)]
+    named.append(("momentum", base.momentum))
+    named.append(("random_mean", jax.tree.map(np.mean, random)))
+    named += [(f"random_p{q}", jax.tree.map(lambda x, q=q: np.percentile(x, q), random)) for q in (5, 95)]
+    return [{"name": name, **_figures(metrics)} for name, metrics in named]
+
+
+def random_rows(done: Backtest) -> list[dict[str, Any]]:
+    """Pooled figures of every random draw."""
+    random = done.baselines.random
+    return [{"draw": i, **_figures(jax.tree.map(lambda x, i=i: x[i], random))} for i in range(len(random.net_return))]
+
+
+def cost_rows(done: Backtest) -> list[dict[str, Any]]:
+    """Pooled figures of the policy at each multiple of the costs."""
+    return [
+        {"cost_multiple": multiple, **_figures(jax.tree.map(lambda x, i=i: x[i], done.costs))}
+        for i, multiple in enumerate(COST_MULTIPLES)
+    ]
+
+
+def beaten_share(done: Backtest) -> float:
+    """Share of the random draws whose net return is below the policy's."""
+    return float(np.mean(done.baselines.random.net_return < done.validation.pooled.net_return))
+
+
+def sharpe_probabilities(done: Backtest, looks: int) -> dict[str, float]:
+    """Probabilities that the true Sharpe of the pool is above 0, and above the best of `looks` skill-less policies."""
+    m = curve_moments(done.ledger.pooled_equity)
+    return {
+        "probabilistic_sharpe": float(probabilistic_sharpe(m)),
+        "deflated_sharpe": float(deflated_sharpe(m, float(looks))),
+    }
+
+
+def luck_sharpe(done: Backtest, looks: int, bars_per_year: float) -> float:
+    """Sharpe ratio a year that the best of `looks` skill-less policies is expected to show over as many bars."""
+    bars = max(len(done.ledger.pooled_equity) - 1, 1)
+    return float(expected_max_sharpe(float(looks), math.sqrt(bars_per_year / bars)))
+
+
+def _curve(done: Backtest, split: Split) -> pl.DataFrame:
+    """`backtesting`'s equity curve of the pool, UTC; its first row is the start, at the first decision."""
+    joint, _, _ = joint_calendar(split)
+    start = min(int(t[0]) for t in decision_times(split))
+    time = np.concatenate([[start], joint]) * 1_000_000
+    equity = np.concatenate([[1.0], done.ledger.pooled_equity.astype(np.float64)])
+    fall = 1.0 - equity / np.maximum.accumulate(equity)
+    return pl.DataFrame({"Time": pl.Series(time).cast(pl.Datetime("us")), "Equity": equity, "DrawdownPct": fall})
+
+
+def _baseline_curves(done: Backtest, split: Split) -> pl.DataFrame:
+    """Pooled equity of momentum, and of the random draws the mean and the 5th and 95th percentile at every bar."""
+    joint, _, _ = joint_calendar(split)
+    random = np.asarray(done.baselines.random_equity, np.float64)
+    low, high = np.percentile(random, (5, 95), axis=0)
+    return pl.DataFrame(
+        {
+            "time": pl.Series(joint * 1_000_000).cast(pl.Datetime("us", "UTC")),
+            "momentum": np.asarray(done.baselines.momentum_equity, np.float64),
+            "random_mean": random.mean(0),
+            "random_p5": low,
+            "random_p95": high,
+        }
+    )
+
+
+def _backtesting_trades(trades: pl.DataFrame, curve: pl.DataFrame, n_symbols: int) -> pl.DataFrame:
+    """Trades under `backtesting`'s names, bars as rows of `curve`, money as a share of the pool's start."""
+    time = curve["Time"]
+    entry, exit_ = (trades[c].dt.replace_time_zone(None) for c in ("entry_time", "exit_time"))
+    sign = pl.when(pl.col("side") == "long").then(1.0).otherwise(-1.0)
+    return trades.select(
+        (sign * pl.col("units") / n_symbols).alias("Size"),
+        pl.Series("EntryBar", time.search_sorted(entry)).cast(pl.Int64),
+        pl.Series("ExitBar", time.search_sorted(exit_)).cast(pl.Int64),
+        pl.col("entry_price").alias("EntryPrice"),
+        pl.col("exit_price").alias("ExitPrice"),
+        (pl.col("pnl") / n_symbols).alias("PnL"),
+        pl.col("return").alias("ReturnPct"),
+        entry.alias("EntryTime"),
+        exit_.alias("ExitTime"),
+        pl.col("symbol").alias("Symbol"),
+        pl.col("reason").alias("Tag"),
+    )
+
+
+def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> None:
+    """Write every file of a backtest. `done` holds host arrays."""
+    equity, trades = equity_frame(done.ledger, split), trades_frame(done.ledger, split)
+    curve = _curve(done, split)
+    bar = curve.select(date=pl.col("Time"), **{"return": pl.col("Equity").pct_change()}).slice(1)
+    days = curve.group_by(date=pl.col("Time").dt.date(), maintain_order=True).agg(pl.col("Equity").last())
+    first = pl.col("Equity").shift(1).fill_null(1.0)
+    daily = days.select("date", **{"return": pl.col("Equity") / first - 1.0})
+    frames = {
+        "random_draws": pl.DataFrame(random_rows(done)),
+        "baselines_equity": _baseline_curves(done, split),
+        "symbols": pl.DataFrame(symbol_rows(done.validation, split.symbols, facts.labels)),
+        "baselines": pl.DataFrame(baseline_rows(done)),
+        "costs": pl.DataFrame(cost_rows(done)),
+        "equity": equity,
+        "trades": trades,
+        "returns": bar,
+        "returns_daily": daily,
+        "backtesting_equity": curve,
+        "backtesting_trades": _backtesting_trades(trades, curve, len(split.symbols)),
+    }
+    for name, frame in frames.items():
+        write_frame(folder / f"{name}.csv", frame)
+    write_frame(folder / "equity.parquet", equity)
+    write_frame(folder / "trades.parquet", trades)
+    per_year = joint_calendar(split)[2]
+    shares = zip(facts.labels, done.validation.action_share.tolist(), strict=True)
+    report = {
+        **dataclasses.asdict(facts),
+        "bars_per_year": per_year,
+        "pooled": _figures(done.validation.pooled),
+        "intervals_90": {k: [float(v.low), float(v.high)] for k, v in done.intervals._asdict().items()},
+        **sharpe_probabilities(done, facts.looks),
+        "luck_sharpe": luck_sharpe(done, facts.looks, per_year),
+        "action_share": dict(shares),
+        "baselines": {row.pop("name"): row for row in baseline_rows(done)},
+        "random_beaten_share": beaten_share(done),
+        "costs": cost_rows(done),
+    }
+    write_atomic(folder / "metrics.json", json.dumps(plain_json(report), indent=2, allow_nan=False))

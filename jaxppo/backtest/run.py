@@ -1,0 +1,293 @@
+"""One backtest from a run directory to files: what is played, over what, and what is said about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from jaxppo.agent.encoders import receptive_field
+from jaxppo.backtest.facts import (
+    FOLDER,
+    SplitName,
+    data_warnings,
+    look_warnings,
+    read_cutoffs,
+    read_manifest,
+    seen_shares,
+    seen_warnings,
+    terms,
+    unfinished_warnings,
+    validation_record,
+)
+from jaxppo.backtest.files import (
+    Facts,
+    baseline_rows,
+    beaten_share,
+    cost_rows,
+    sharpe_probabilities,
+    write_backtest,
+)
+from jaxppo.backtest.played import Backtest, Settings, backtest
+from jaxppo.config.schema import Config
+from jaxppo.device import enable_compilation_cache
+from jaxppo.env.trading import EnvSpec, env_spec
+from jaxppo.errors import ConfigError, RunDirectoryError
+from jaxppo.market.bars import Bars, load_bars
+from jaxppo.market.calendar import format_interval
+from jaxppo.market.dataset import Market, Split, build_evaluation, decision_times, evaluation_set
+from jaxppo.market.source import load_market_bars
+from jaxppo.play.passes import n_decisions
+from jaxppo.store.checkpoint import RestoredPolicy, Which, require_match, restore_policy
+from jaxppo.store.directory import iso, whole_folder
+from jaxppo.store.gate import Record, gate_line, judge_policy, write_gate
+from jaxppo.store.rows import percent, symbol_rows
+
+
+@dataclass(frozen=True)
+class BacktestOptions:
+    """What to play over which bars."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run whose policy is played."""
+    split: SplitName = "test"
+    """By the run's own cut-off dates: validation, test (all that begins after them), or all bars."""
+    which: str = "best"
+    """Checkpoint: best (by validation fitness), latest, final, or the number of an update."""
+    data: str | None = None
+    """File or folder of bars; by default the run's own."""
+    interval: str | None = None
+    """Interval of the bars in --data, such as 1h."""
+    symbols: tuple[str, ...] = ()
+    """Symbols of --data; all that are found when empty."""
+    timezone: str | None = None
+    """Time zone of naive timestamps in --data."""
+    asset_classes: dict[str, str] = dataclasses.field(default_factory=dict)
+    """SYMBOL CLASS pairs that override the guessed asset class in --data."""
+    out: Path | None = None
+    """Folder to write, which must not hold anything yet; by default RUN_DIR/backtest/SPLIT-DATE-TIME."""
+    random_draws: int = 20
+    """Draws of the policy's own decisions shifted to other times."""
+    seed: int = 0
+    """Seed of those draws."""
+
+
+def parse_which(text: str) -> Which:
+    """A checkpoint's name or the number of an update."""
+    if text in ("best", "latest", "final"):
+        return text  # type: ignore[return-value]
+    if text.isdigit():
+        return int(text)
+    raise ConfigError(f"which: unknown checkpoint {text!r}; give best, latest, final or the number of an update")
+
+
+def load_backtest_bars(options: BacktestOptions, config: Config) -> tuple[list[Bars], str, Config]:
+    """The bars to play over, what to call them, and the configuration with them as its data."""
+    if options.data is None:
+        given = [n for n in ("interval", "symbols", "timezone", "asset_classes") if getattr(options, n)]
+        if given:
+            raise ConfigError(f"{given[0]}: describes --data; without --data the run's own bars are used")
+        return *load_market_bars(config.data), config
+    read = functools.partial(
+        load_bars, options.data, interval=options.interval, symbols=options.symbols, timezone=options.timezone
+    )
+    bars, classes = read(asset_classes=options.asset_classes), dict(options.asset_classes)
+    # What the run said of a symbol holds here too.
+    known = {b.symbol: c for b in bars if (c := config.data.asset_classes.get(b.symbol)) and b.symbol not in classes}
+    if known:
+        classes |= known
+        bars = read(asset_classes=classes)
+    own = {"data": options.data, "interval": options.interval, "symbols": options.symbols}
+    own |= {"timezone": options.timezone}
+    data = dataclasses.replace(config.data, **own, asset_classes=classes)  # type: ignore[arg-type]
+    return bars, options.data, dataclasses.replace(config, data=data)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A policy, the bars that it is played over, and what is known about both."""
+
+    policy: RestoredPolicy
+    spec: EnvSpec
+    config: Config  # with the data that is played
+    market: Market
+    split: Split
+    facts: Facts
+    record: Record
+
+
+def prepare(options: BacktestOptions) -> Prepared:
+    """Everything that can go wrong before anything is computed or written."""
+    which = parse_which(options.which)
+    if options.random_draws < 1:
+        raise ConfigError(f"random_draws: must be at least 1, got {options.random_draws}")
+    run_dir = options.run_dir
+    manifest = read_manifest(run_dir)
+    cutoffs = read_cutoffs(manifest, run_dir)
+    policy = restore_policy(run_dir, which)
+    info = policy.info
+    bars, source, config = load_backtest_bars(options, info.config)
+    market = build_evaluation(bars, config, receptive_field(config.agent), options.split, cutoffs)
+    if cutoffs is None and market.data_hash != manifest["hash"]:
+        raise RunDirectoryError(
+            f"{run_dir}: the run was split by symbol, without cut-off dates; only its own bars can be played"
+        )
+    require_match(info, market.feature_names, info.actions, market.feature_hash)
+    split = market.splits[options.split]
+    record = validation_record(run_dir, which, info)
+    shares = seen_shares(split, cutoffs)
+    at = decision_times(split)
+    facts = Facts(
+        run=str(run_dir),
+        which=options.which,
+        update=info.update,
+        split=options.split,
+        source=source,
+        data_hash=market.data_hash,
+        interval=format_interval(bars[0].interval),
+        first_decision=iso(min(int(t[0]) for t in at)),
+        last_decision=iso(max(int(t[-1]) for t in at)),
+        cutoffs=(iso(cutoffs[0]), iso(cutoffs[1])) if cutoffs else None,
+        decisions=sum(len(t) for t in at),
+        seen=shares,
+        looks=record.looks,
+        validation_fitness=info.fitness,
+        random_draws=options.random_draws,
+        seed=options.seed,
+        labels=info.actions.labels,
+        finished=manifest["finished"],
+        terms=terms(market, config),
+        warnings=(
+            *unfinished_warnings(manifest, info),
+            *seen_warnings(shares, which, options.split),
+            *look_warnings(run_dir, options.split),
+            *data_warnings(policy, market, manifest, options.data is None),
+        ),
+    )
+    return Prepared(policy, env_spec(config.env, config.reward), config, market, split, facts, record)
+
+
+def compute(prepared: Prepared) -> tuple[Backtest, float, float]:
+    """The backtest as host arrays, and the seconds to compile and to run it."""
+    policy, facts = prepared.policy, prepared.facts
+    data = evaluation_set(prepared.split)
+    settings = Settings(n_decisions(data.tape), receptive_field(prepared.config.agent), facts.random_draws)
+
+    def play(params: Any, data: Any, key: jax.Array) -> Backtest:
+        return backtest(policy.agent, prepared.spec, params, data, key, settings)
+
+    arguments = (policy.params, data, jax.random.key(facts.seed))
+    began = time.perf_counter()
+    compiled = jax.jit(play).lower(*arguments).compile()
+    middle = time.perf_counter()
+    done = jax.device_get(compiled(*arguments))
+    return done, middle - began, time.perf_counter() - middle
+
+
+_COLUMNS = {
+    "return": "return",
+    "sharpe": "Sharpe",
+    "max_drawdown": "maxDD",
+    "profit_factor": "PF",
+    "win_rate": "wins",
+    "trades": "trades",
+    "turnover": "turnover",
+    "exposure": "exposure",
+}
+_SHOWN_SYMBOLS = 20
+
+
+def figure_table(title: str, corner: str, rows: Sequence[tuple[str, dict[str, Any]]]) -> Table:
+    """A line of pooled figures for each name."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column(corner, no_wrap=True)
+    for heading in _COLUMNS.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, row in rows:
+        table.add_row(name, *(_cell(column, float(row[column])) for column in _COLUMNS))
+    return table
+
+
+def _cell(column: str, value: float) -> str:
+    if column == "return":
+        return percent(value)
+    if column in ("max_drawdown", "win_rate", "exposure"):
+        return "n/a" if np.isnan(value) else f"{100 * value:.1f}%"
+    return "n/a" if np.isnan(value) else f"{value:,.0f}" if column == "trades" else f"{value:.2f}"
+
+
+def chance_lines(done: Backtest, looks: int) -> list[str]:
+    """How far chance could explain the figures."""
+    i = done.intervals
+    low, high = (percent(float(x)) for x in i.net_return)
+    chance = sharpe_probabilities(done, looks)
+    shown = {k: "n/a" if np.isnan(v) else f"{100 * v:.0f}%" for k, v in chance.items()}
+    return [
+        f"90% intervals: return {low} to {high}, Sharpe {i.sharpe.low:.2f} to {i.sharpe.high:.2f},"
+        f" maximum drawdown {100 * i.max_drawdown.low:.1f}% to {100 * i.max_drawdown.high:.1f}%",
+        f"P(true Sharpe > 0) {shown['probabilistic_sharpe']}; P(true Sharpe > best of {looks} skill-less looks)"
+        f" {shown['deflated_sharpe']}",
+    ]
+
+
+def show(console: Console, prepared: Prepared, done: Backtest) -> None:
+    """What a trader asks first."""
+    facts = prepared.facts
+    console.print(
+        f"{facts.split} of {facts.source}: {facts.decisions:,} decisions of {len(prepared.split.symbols)} symbols,"
+        f" {facts.first_decision} to {facts.last_decision}; policy of update {facts.update} ({facts.which})",
+        highlight=False,
+    )
+    for warning in facts.warnings:
+        console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
+    beaten = beaten_share(done)
+    console.print(
+        figure_table("Policy and baselines at the same costs", "", [(r["name"], r) for r in baseline_rows(done)])
+    )
+    console.print(
+        f"random: the policy's own positions at other times; it beats {100 * beaten:.0f}% of"
+        f" {facts.random_draws} such draws by net return",
+        highlight=False,
+    )
+    for line in chance_lines(done, facts.looks):
+        console.print(line, highlight=False)
+    console.print(figure_table("Cost sweep", "costs", [(f"{r['cost_multiple']:g}x", r) for r in cost_rows(done)]))
+    rows = symbol_rows(done.validation, prepared.split.symbols, facts.labels)[:-1]
+    rows.sort(key=lambda r: -r["return"])
+    half = _SHOWN_SYMBOLS // 2
+    shown = rows if len(rows) <= _SHOWN_SYMBOLS else rows[:half] + rows[-half:]
+    console.print(figure_table(f"{len(shown)} of {len(rows)} symbols", "symbol", [(r["symbol"], r) for r in shown]))
+
+
+def backtest_run(options: BacktestOptions) -> Path:
+    """Backtest from the command line's options to a finished folder; returns it."""
+    enable_compilation_cache()
+    prepared = prepare(options)
+    out = options.out or options.run_dir / FOLDER / f"{options.split}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    console = Console(markup=False)  # names of symbols and files are not ours
+    with whole_folder(out) as folder:
+        done, compile_seconds, run_seconds = compute(prepared)
+        policy = prepared.policy
+        played = (done.validation, done.ledger)
+        gate = judge_policy(played, prepared.split, policy.info.actions, prepared.config.gate, prepared.record)
+        write_backtest(folder, prepared.facts, done, prepared.split)
+        write_gate(folder, gate)
+        from jaxppo.backtest.page import write_backtest_report  # matplotlib takes a second to import
+
+        write_backtest_report(folder)
+    show(console, prepared, done)
+    console.print(gate_line(gate), highlight=False)
+    console.print(f"compiled in {compile_seconds:.1f} s, played in {run_seconds:.1f} s", highlight=False)
+    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+    return out

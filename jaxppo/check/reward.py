@@ -1,0 +1,229 @@
+"""What does a reward pay? Policies without skill against the best in hindsight, under every reward, in the real env."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxppo.agent.policy import distribution
+from jaxppo.check.verdict import Check
+from jaxppo.config.schema import Config, RewardConfig
+from jaxppo.env.account import AccountState, open_account
+from jaxppo.env.actions import action_mask
+from jaxppo.env.rewards import REWARD_PRESETS
+from jaxppo.env.trading import EnvSpec, env_spec, observe_account, step_account
+from jaxppo.market.tape import Costs, MarketStep, Tape, consecutive_bars, take_steps
+from jaxppo.play.oracle import hindsight_positions, reachable, table_positions, toward_exposure
+from jaxppo.play.passes import EXPOSURE
+
+HOLD, LONG, SHORT, FLIP, RANDOM, ORACLE = "hold", "long", "short", "flip", "random", "oracle"
+LANES = (HOLD, LONG, SHORT, FLIP, RANDOM, ORACLE)
+CONSTANT = (HOLD, LONG, SHORT)
+CONFIGURED = "configured"
+MAX_EPISODES = 2_000
+"""Episodes played at most, spread evenly: 512,000 bars of the default length leave an error below 1 % of a reward."""
+
+
+class Episodes(NamedTuple):
+    """P paths of N decisions each, as training has them."""
+
+    symbol: np.ndarray  # (P,)
+    start: np.ndarray  # (P,) first decision bar
+    n_bars: int
+
+
+class Paid(NamedTuple):
+    """Means a step of every episode and lane, (P, L) float64."""
+
+    rewards: Mapping[str, np.ndarray]  # by reward
+    growth: np.ndarray  # net log return, in basis points
+    orders: np.ndarray
+
+
+def cut_episodes(tape: Tape, length: int) -> Episodes:
+    """Consecutive episodes over every symbol; a symbol's remainder that fills none is left out."""
+    first, last = np.asarray(tape.first), np.asarray(tape.length) - 1
+    n = min(length, int((last - first).max()))
+    starts = [(s, t) for s in range(tape.n_symbols) for t in range(int(first[s]), int(last[s]) - n + 1, n)]
+    chosen = np.asarray(starts)[np.linspace(0, len(starts) - 1, min(MAX_EPISODES, len(starts))).astype(int)]
+    return Episodes(chosen[:, 0], chosen[:, 1], n)
+
+
+def _oracle(episodes: Episodes, steps: MarketStep, costs: Costs, tape: Tape, spec: EnvSpec) -> np.ndarray:
+    """(N, P) exposures of the best policy in hindsight."""
+    open_, close = (np.asarray(x, np.float64).T for x in (steps.open, steps.close))
+    cost, borrow = np.asarray(costs.fee + costs.impact, np.float64), np.asarray(costs.borrow, np.float64)
+    allowed = np.asarray(tape.allow_short)[episodes.symbol]
+    wanted = np.zeros(open_.shape)
+    for short in np.unique(allowed):
+        of = allowed == short
+        positions = table_positions(spec.actions, spec.config.max_exposure, bool(short))
+        reach = reachable(spec.actions, positions, spec.config.max_exposure, bool(short))
+        wanted[of] = hindsight_positions(open_[of], close[of], cost[of], borrow[of], positions, reach)
+    return wanted.T
+
+
+def _wanted(oracle: np.ndarray, largest: float) -> np.ndarray:
+    """(N, P, L) exposures; nan keeps what is held."""
+    shape = oracle.shape
+    flip = np.where(np.arange(shape[0]) % 2 == 0, largest, -largest)[:, None]
+    rows: dict[str, Any] = {HOLD: np.nan, LONG: largest, SHORT: -largest, FLIP: flip, RANDOM: 0.0, ORACLE: oracle}
+    return np.stack([np.broadcast_to(rows[lane], shape) for lane in LANES], axis=-1).astype(np.float32)
+
+
+def _play(
+    specs: Mapping[str, EnvSpec],
+    steps: MarketStep,
+    closes: jax.Array,
+    wanted: jax.Array,
+    costs: Costs,
+    allow_short: jax.Array,
+    key: jax.Array,
+) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+    """Sums over steps of rewards, log growth and orders, (P, L) each. A ruined account restarts, as in training."""
+    spec = next(iter(specs.values()))
+    random = jnp.asarray([lane == RANDOM for lane in LANES])
+    entropy = jnp.broadcast_to(jnp.expand_dims(random.astype(jnp.float32), 0), wanted.shape[1:])
+    fresh = open_account(jnp.ones(wanted.shape[1:]))
+
+    def decide(account: AccountState, want: jax.Array, close: jax.Array, index: jax.Array) -> jax.Array:
+        exposure = observe_account(account, close, spec.config)[..., EXPOSURE]
+        want = jnp.where(jnp.isnan(want), exposure, want)
+        toward = toward_exposure(spec.actions, want, exposure, allow_short, spec.config.max_exposure)
+        mask = action_mask(spec.actions, exposure, allow_short)
+        draw = jax.random.uniform(jax.random.fold_in(key, index), exposure.shape)
+        any_ = distribution(jnp.zeros(mask.shape), mask).sample(draw)
+        return jnp.where(jnp.expand_dims(random, 0), any_, toward)
+
+    def one(carry: tuple, x: tuple) -> tuple[tuple, None]:
+        account, sums, growth, orders = carry
+        step, close, want, index = x
+        action = decide(account, want, close, index)
+        added = {}
+        after = account
+        for name, own in specs.items():  # the money is the same under every reward
+            moved, result = step_account(account, action, step, costs, allow_short, own, entropy)
+            added[name] = result.reward
+            if "differential_sharpe" in own.reward.weights:
+                after = moved
+        record = result.record
+        sums = {name: sums[name] + added[name] for name in sums}
+        growth = growth + jnp.log(jnp.maximum(1.0 + record.net_return, 1e-6))
+        orders = orders + (record.order_units != 0).astype(jnp.float32)
+        after = jax.tree.map(lambda new, old: jnp.where(record.ruined, new, old), fresh, after)
+        return (after, sums, growth, orders), None
+
+    zero = jnp.zeros(wanted.shape[1:])
+    start = (fresh, dict.fromkeys(specs, zero), zero, zero)
+    xs = (steps, closes, wanted, jnp.arange(wanted.shape[0]))
+    (_, sums, growth, orders), _ = jax.lax.scan(one, start, xs)
+    return sums, growth, orders
+
+
+def reward_specs(config: Config) -> dict[str, EnvSpec]:
+    """The environment under the configured reward and under each preset."""
+    presets = {name: env_spec(config.env, RewardConfig(reward=name)) for name in REWARD_PRESETS}  # type: ignore[arg-type]
+    return {CONFIGURED: env_spec(config.env, config.reward), **presets}
+
+
+def play_episodes(tape: Tape, config: Config, seed: int = 0) -> Paid:
+    """What every reward pays each of `LANES` on a tape, in episodes of the configured length."""
+    specs = reward_specs(config)
+    episodes = cut_episodes(tape, config.env.episode_steps)
+    symbol = jnp.asarray(episodes.symbol, jnp.int32)
+    bars = consecutive_bars(jnp.asarray(episodes.start, jnp.int32), episodes.n_bars)
+    at = jnp.broadcast_to(symbol, bars.shape)
+    steps, closes = take_steps(tape, at, bars), tape.close[at, bars]
+    costs = jax.tree.map(lambda c: c[symbol], tape.costs)
+    wanted = _wanted(_oracle(episodes, steps, costs, tape, specs[CONFIGURED]), config.env.max_exposure)
+
+    def lanes(x: Any) -> Any:
+        return jax.tree.map(lambda y: jnp.expand_dims(y, -1), x)
+
+    played = jax.jit(lambda *a: _play(specs, *a))(
+        lanes(steps), lanes(closes), jnp.asarray(wanted), lanes(costs), lanes(tape.allow_short[symbol]),
+        jax.random.key(seed),
+    )  # fmt: skip
+    n = episodes.n_bars
+    sums, growth, orders = jax.tree.map(lambda x: np.asarray(x, np.float64) / n, jax.device_get(played))
+    short = np.asarray(tape.allow_short)[episodes.symbol]
+    for x in (*sums.values(), growth, orders):
+        x[~short, LANES.index(SHORT)] = np.nan  # where short selling is not allowed there is no always-short
+    return Paid(sums, 1e4 * growth, orders)
+
+
+def _mean(x: np.ndarray) -> list[float]:
+    """Means over episodes, nan where a lane has none."""
+    with np.errstate(invalid="ignore"):
+        count = np.isfinite(x).sum(axis=0)
+        return [float(v) for v in np.where(count > 0, np.nansum(x, axis=0) / np.maximum(count, 1), np.nan)]
+
+
+def best_skilless(means: Sequence[float]) -> str:
+    """The lane other than the oracle that is paid the most."""
+    return max(
+        (lane for lane in LANES if lane != ORACLE),
+        key=lambda lane: np.nan_to_num(means[LANES.index(lane)], nan=-np.inf),
+    )
+
+
+def check_reward(tape: Tape, config: Config, seed: int = 0) -> Check:
+    """Does the configured reward pay the best positions in hindsight more than any policy without skill?
+
+    Without skill are: hold (from flat, so it never trades), long, short where allowed, flip (long and short by turns)
+    and random (uniform over the valid actions). They and the oracle are played through the environment's step at the
+    symbols' costs, in episodes as training has them. `exploration` pays the entropy of a policy: 1 for random, 0 for
+    the others, which always know what they do.
+
+    Args:
+      tape: the market.
+      config: environment and reward.
+      seed: of the random actions.
+    """
+    paid = play_episodes(tape, config, seed)
+    table = {name: dict(zip(LANES, _mean(x), strict=True)) for name, x in paid.rewards.items()}
+    verdicts: dict[str, dict[str, Any]] = {}
+    for name, x in paid.rewards.items():
+        best = best_skilless(_mean(x))
+        gap = x[:, LANES.index(ORACLE)] - x[:, LANES.index(best)]
+        gap = gap[np.isfinite(gap)]
+        error = float(gap.std(ddof=1) / np.sqrt(len(gap))) if len(gap) > 1 else 0.0
+        verdicts[name] = {
+            "best": best,
+            "constant": best in CONSTANT,
+            "margin": float(gap.mean()),
+            "error": error,
+            "hackable": bool(gap.mean() <= 0),
+            # Without an edge, the best that is left: what a policy that stops exploring early falls back on.
+            "hold_first": bool(best == HOLD),
+        }
+    own = verdicts[CONFIGURED]
+    oracle, unskilled = table[CONFIGURED][ORACLE], table[CONFIGURED][own["best"]]
+    others = [n for n in verdicts if n != CONFIGURED and verdicts[n]["hackable"]]
+    holders = [n for n in verdicts if n != CONFIGURED and verdicts[n]["hold_first"]]
+    kind = "always-" + own["best"] if own["constant"] else own["best"]
+    said = (
+        f"The configured reward ({config.reward.reward}) pays {kind} {unskilled:+.4f} a step and the best positions in"
+        f" hindsight {oracle:+.4f}"
+    )
+    said += ": it can be hacked." if own["hackable"] else "."
+    said += f" Hackable presets here: {', '.join(others) or 'none'}; always-hold is the best without skill under: "
+    said += (", ".join(holders) or "none") + "."
+    return Check(
+        "reward",
+        not own["hackable"],
+        f"oracle - {own['best']} {own['margin']:+.4f}",
+        "> 0",
+        said,
+        {
+            "mean_reward_a_step": table,
+            "net_log_return_bp": dict(zip(LANES, _mean(paid.growth), strict=True)),
+            "orders_a_step": dict(zip(LANES, _mean(paid.orders), strict=True)),
+            "verdicts": verdicts,
+            "episodes": len(paid.growth),
+        },
+    )

@@ -1,0 +1,201 @@
+"""The checks from the command line: which bars, which policy, a table, and a file for machines."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import jax
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from jaxppo.agent.encoders import receptive_field
+from jaxppo.agent.policy import init_params
+from jaxppo.check.lookahead import check_lookahead
+from jaxppo.check.parity import check_parity
+from jaxppo.check.probe import Kind, Probe, ProbeSizes, check_placebo, check_planted
+from jaxppo.check.reward import CONFIGURED, LANES, check_reward
+from jaxppo.check.verdict import Check, Player, slice_bars
+from jaxppo.config.checks import check_config
+from jaxppo.config.layers import replace_fields, resolve
+from jaxppo.config.schema import FIELD_GROUP, Config, to_dict
+from jaxppo.device import detect_device, enable_compilation_cache
+from jaxppo.errors import ConfigError
+from jaxppo.market.bars import Bars
+from jaxppo.market.dataset import build_evaluation, build_market
+from jaxppo.market.features import FeatureTable, compute_features
+from jaxppo.market.source import load_market_bars
+from jaxppo.ppo.program import agent_spec, train_spec
+from jaxppo.store.checkpoint import require_match, restore_policy
+from jaxppo.store.directory import plain_json, require_new_file, write_atomic
+
+CheckName = Literal["lookahead", "placebo", "planted", "reward", "parity"]
+CHECKS: tuple[CheckName, ...] = get_args(CheckName)
+SYMBOLS = 3  # Symbols that lookahead tries, evenly picked; a feature is computed some fifty times of each.
+BARS = 20_000  # Newest bars of a symbol that lookahead and parity look at.
+REWARD_SYMBOLS = 20
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """What to check."""
+
+    checks: Annotated[tuple[CheckName, ...], tyro.conf.Positional] = ()
+    """Checks to run: lookahead, placebo, planted, reward, parity; all of them when none is named."""
+    out: Path | None = None
+    """JSON file to write, which must not exist yet."""
+    policy: Path | None = None
+    """Folder of a run: its configuration is checked, and its best policy decides in lookahead and parity."""
+    effort: float = 1.0
+    """Multiple of the updates that placebo and planted train."""
+
+
+def pick(bars: Sequence[Bars], n: int) -> list[Bars]:
+    """At most `n` symbols, evenly spread over all."""
+    if len(bars) <= n:
+        return list(bars)
+    return [bars[round(i * (len(bars) - 1) / (n - 1))] for i in range(n)]
+
+
+class Checker:
+    """What the checks share, each made when first asked for."""
+
+    def __init__(self, config: Config, bars: Sequence[Bars], options: CheckOptions):
+        self.config = config
+        self.bars = bars
+        self.options = options
+
+    def compute(self, bars: Bars) -> FeatureTable:
+        """The configured features of one symbol."""
+        return compute_features(bars, self.config.features.features, self.config.features.scale_window)
+
+    @cached_property
+    def few(self) -> list[Bars]:
+        return [slice_bars(b, slice(-BARS, None)) for b in pick(self.bars, SYMBOLS)]
+
+    @cached_property
+    def player(self) -> Player:
+        """The given run's policy, or an untrained one."""
+        if self.options.policy is not None:
+            market = build_market(self.few, self.config, receptive_field(self.config.agent))
+            restored = restore_policy(self.options.policy, "best", market)
+            spec = train_spec(self.config, len(market.feature_names))
+            require_match(restored.info, market.feature_names, spec.env.actions)
+            return Player(self.config, restored.agent, restored.params, spec.env)
+        n_features = len(self.compute(self.few[0]).names)
+        spec = train_spec(self.config, n_features)
+        sizes = agent_spec(self.config, n_features, spec.env.actions.n_actions)
+        return Player(self.config, spec.agent, init_params(sizes, jax.random.key(self.config.seed)), spec.env)
+
+    @cached_property
+    def probe(self) -> Probe:
+        sizes = ProbeSizes()
+        sizes = replace(sizes, n_updates=max(1, round(self.options.effort * sizes.n_updates)))
+        return Probe(self.config, self.compute, Kind.of(self.bars), sizes)
+
+    def lookahead(self) -> Check:
+        return check_lookahead(self.compute, self.few, self.player, seed=self.config.seed)
+
+    def placebo(self) -> Check:
+        return check_placebo(self.probe, self.config.seed)
+
+    def planted(self) -> Check:
+        return check_planted(self.probe, self.config.seed)
+
+    def reward(self) -> Check:
+        reach = receptive_field(self.config.agent)
+        split = build_evaluation(pick(self.bars, REWARD_SYMBOLS), self.config, reach, "all", None).splits["all"]
+        return check_reward(split.tape, self.config, self.config.seed)
+
+    def parity(self) -> Check:
+        return check_parity(self.compute, self.few[:2], self.player)
+
+
+def resolve_check(options: CheckOptions, preset: str | None, given: Mapping[str, Any]) -> Config:
+    """The configuration to check: a run's own with `--policy`, else layered as for training."""
+    if not options.effort > 0:
+        raise ConfigError(f"effort: must be above 0, got {options.effort}")
+    if options.out is not None:
+        require_new_file(options.out)
+    if options.policy is None:
+        return resolve(preset or "quick_test", given, detect_device()).config
+    fixed = [name for name in given if FIELD_GROUP.get(name) == "agent"] + (["preset"] if preset else [])
+    if fixed:
+        raise ConfigError(
+            f"{fixed[0]}: --policy has a configuration of its own; leave --{fixed[0].replace('_', '-')} out"
+        )
+    return check_config(replace_fields(restore_policy(options.policy).info.config, given))
+
+
+def show_check(console: Console, check: Check) -> None:
+    """A verdict's sentences, and the table of a reward check."""
+    console.print(f"{check.name}: {check.explanation}", highlight=False, markup=False)
+    if check.name == "reward":
+        table = Table(title="Mean reward a step", title_justify="left", box=None, padding=(0, 1, 0, 0))
+        table.add_column("reward", no_wrap=True)
+        for heading in (*LANES, "hackable"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for name, means in check.details["mean_reward_a_step"].items():
+            hackable = "yes" if check.details["verdicts"][name]["hackable"] else "no"
+            table.add_row(
+                name, *(f"{means[lane]:.4f}" for lane in LANES), hackable, style="bold" if name == CONFIGURED else None
+            )
+        money = check.details["net_log_return_bp"]
+        table.add_row("net growth, bp", *(f"{money[lane]:.2f}" for lane in LANES), "")
+        console.print(table)
+
+
+def summary(checks: Sequence[tuple[Check, float]]) -> Table:
+    """One row a check."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("check", "figure", "threshold", "verdict", "seconds"):
+        table.add_column(heading, justify="right" if heading == "seconds" else "left", no_wrap=True)
+    for check, seconds in checks:
+        verdict = "[green]PASS[/green]" if check.passed else "[red]FAIL[/red]"
+        table.add_row(check.name, check.figure, check.threshold, verdict, f"{seconds:.1f}")
+    return table
+
+
+def check_run(options: CheckOptions, preset: str | None, given: Mapping[str, Any]) -> int:
+    """Run the checks and print them; the exit status is 1 where one fails.
+
+    Raises:
+      JaxppoError: a configuration, bars or policy that cannot be used; nothing is written.
+    """
+    enable_compilation_cache()
+    config = resolve_check(options, preset, given)
+    train_spec(config, 1)  # actions, reward and network are checked before anything is read
+    bars, source = load_market_bars(config.data)
+    console = Console()
+    console.print(
+        f"checking {source}: {len(bars)} symbols, {sum(len(b.time) for b in bars):,} bars; features"
+        f" {', '.join(config.features.features)}; reward {config.reward.reward}; policy"
+        f" {options.policy or 'untrained'}",
+        highlight=False,
+        markup=False,
+    )
+    checker = Checker(config, bars, options)
+    done: list[tuple[Check, float]] = []
+    for name in dict.fromkeys(options.checks or CHECKS):
+        began = time.perf_counter()
+        run: Callable[[], Check] = getattr(checker, name)
+        done.append((run(), time.perf_counter() - began))
+        show_check(console, done[-1][0])
+    console.print(summary(done))
+    passed = all(check.passed for check, _ in done)
+    if options.out is not None:
+        report = {
+            "passed": passed,
+            "data": source,
+            "policy": str(options.policy) if options.policy else None,
+            "checks": [{**asdict(check), "seconds": seconds} for check, seconds in done],
+            "config": to_dict(config),
+        }
+        write_atomic(options.out, json.dumps(plain_json(report), indent=2, allow_nan=False) + "\n")
+    return 0 if passed else 1

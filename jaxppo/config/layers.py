@@ -1,0 +1,224 @@
+"""Presets, device tiers and the command line, layered: every value knows where it came from.
+
+Order, later wins: the defaults of the schema, the preset's YAML file, the reward preset, the device tier (preset `auto`
+only), the command line. A preset sets budgets and a device tier sets sizes, so the two never touch the same field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jaxppo.config.checks import check_config
+from jaxppo.config.schema import FIELD_GROUP, GROUPS, Config, from_dict, group_from_dict
+from jaxppo.errors import ConfigError, nearest
+
+MAX_YAML = 262_144
+"""Characters of a configuration; ours have under 3,000."""
+PRESETS = ("quick_test", "standard", "production", "extended", "auto")
+
+# Set with the reward preset. v245 and v33 are the predecessor's own discounts; its entropy coefficients are where our
+# annealing ends.
+REWARD_LAYERS: dict[str, dict[str, Any]] = {
+    "v245": {"gamma": 0.995, "entropy_end": 0.005, "fee": {"crypto": 0.005}},
+    "v33": {"gamma": 0.991, "entropy_end": 0.015},
+    "log_return": {},
+    "differential_sharpe": {},
+}
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """What the program will run on."""
+
+    platform: str  # "cpu", "gpu" or "tpu"
+    kind: str
+    count: int
+    memory_bytes: int | None  # of one device; None where it does not say
+
+
+@dataclass(frozen=True)
+class DeviceTier:
+    """Sizes for a class of devices."""
+
+    name: str
+    sizes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A checked configuration and the source of each value that is not the schema's default."""
+
+    config: Config
+    sources: Mapping[str, str]  # field -> source
+
+
+def device_tier(device: DeviceInfo) -> DeviceTier:
+    """The sizes that suit a device, by the memory of one.
+
+    JAX reports what its allocator may take, by default three quarters of a card: 29.6 GiB of an A100's 39.5. So the
+    bounds lie where a card belongs to the same tier whether all of its memory is reported or three quarters.
+    """
+    gib = (device.memory_bytes or 0) / 2**30
+    if device.platform == "cpu":
+        return DeviceTier("cpu", {"n_envs": 2048, "n_steps": 32, "minibatches": 4})
+    big = {"n_steps": 8, "minibatches": 16, "compute_dtype": "bfloat16"}
+    if gib < 9:
+        return DeviceTier("accelerator under 12 GiB", {"n_envs": 32_768, **big})
+    if gib < 26:
+        return DeviceTier("accelerator under 30 GiB", {"n_envs": 65_536, **big})
+    if gib < 54:
+        return DeviceTier("accelerator of 40 GiB", {"n_envs": 131_072, **big})
+    return DeviceTier("accelerator of 80 GiB", {"n_envs": 262_144, **big})
+
+
+def _configs_folder() -> Path:
+    """`configs/` beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Plain values only: no tags that make objects, and no aliases, by which a few lines unfold to gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are not read", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+def parse_yaml(text: str) -> Any:
+    """Plain values of a YAML text of at most `MAX_YAML` characters; `yaml.YAMLError` for anything else."""
+    if len(text) > MAX_YAML:
+        raise yaml.YAMLError(f"longer than {MAX_YAML:,} characters")
+    try:
+        return yaml.load(text, _PlainLoader)
+    except (ValueError, RecursionError, OverflowError) as error:  # a number, a date or a nesting that Python refuses
+        raise yaml.YAMLError(str(error)) from error
+
+
+def load_yaml(path: Path) -> Any:
+    """Parse a YAML file of plain values; `ConfigError` where it cannot be read or parsed."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path}: not a regular file")
+        if path.stat().st_size > MAX_YAML:
+            raise ConfigError(f"{path}: larger than a configuration can be ({MAX_YAML:,} bytes)")
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({type(error).__name__})") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).split("\n")[0][:100]
+        raise ConfigError(
+            f"{path}{where}: not valid YAML ({problem}); expected `group:` blocks of `field: value`"
+        ) from error
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """Fields that a preset sets, flat, checked against the schema."""
+    if name not in PRESETS:
+        raise ConfigError(f"preset: unknown preset {name!r}; {nearest(name, PRESETS)}")
+    path = _configs_folder() / f"{name}.yaml"
+    raw = load_yaml(path) or {}
+    flat: dict[str, Any] = {}
+    for group, fields in raw.items():
+        if group not in GROUPS:
+            raise ConfigError(f"{path}: unknown group {group!r}; {nearest(str(group), GROUPS)}")
+        checked = group_from_dict(group, fields, str(path))
+        flat |= {field: getattr(checked, field) for field in fields}
+    return flat
+
+
+def load_config(path: Path) -> Config:
+    """A configuration as a run directory keeps it."""
+    return check_config(from_dict(load_yaml(path), str(path)))
+
+
+def replace_fields(config: Config, values: Mapping[str, Any]) -> Config:
+    """`config` with flat fields replaced, mappings merged; unknown names raise `ConfigError`."""
+    by_group: dict[str, dict[str, Any]] = {}
+    top: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in FIELD_GROUP:
+            old = getattr(getattr(config, FIELD_GROUP[name]), name)
+            merged = {**old, **value} if isinstance(old, dict) else value
+            by_group.setdefault(FIELD_GROUP[name], {})[name] = merged
+        elif name in ("preset", "seed"):
+            top[name] = value
+        else:
+            raise ConfigError(f"unknown field {name!r}; {nearest(name, FIELD_GROUP)}")
+    groups = {g: dataclasses.replace(getattr(config, g), **fields) for g, fields in by_group.items()}
+    return dataclasses.replace(config, **top, **groups)
+
+
+def _derived(config: Config) -> dict[str, Any]:
+    """Fields that a total budget or a number of validations decides."""
+    budget = config.budget
+    n_updates = budget.n_updates
+    if budget.env_steps > 0:
+        n_updates = -(-budget.env_steps // config.batch_steps)
+    derived: dict[str, Any] = {"n_updates": n_updates} if n_updates != budget.n_updates else {}
+    every = budget.validate_every
+    if budget.n_validations > 0:
+        every = -(-n_updates // budget.n_validations)
+    every = min(every, n_updates)
+    if every != budget.validate_every:
+        derived["validate_every"] = every
+    return derived
+
+
+def resolve(preset: str, command_line: Mapping[str, Any] | None = None, device: DeviceInfo | None = None) -> Resolved:
+    """Layer preset, reward preset, device tier and command line over the defaults.
+
+    Args:
+      preset: a name in PRESETS.
+      command_line: flat fields that the user gave.
+      device: needed by the preset `auto`.
+    """
+    command_line = dict(command_line or {})
+    if "n_updates" in command_line:  # it beats the preset's total budget
+        command_line = {"env_steps": 0, **command_line}
+    layers: list[tuple[str, dict[str, Any]]] = [(f"preset {preset}", load_preset(preset))]
+    reward = {**layers[0][1], **command_line}.get("reward", GROUPS["reward"]().reward)
+    if reward not in REWARD_LAYERS:
+        raise ConfigError(f"reward: unknown reward preset {reward!r}; {nearest(str(reward), REWARD_LAYERS)}")
+    layers.append((f"reward preset {reward}", REWARD_LAYERS[reward]))
+    if preset == "auto":
+        if device is None:
+            raise ConfigError("preset auto needs a device to choose its sizes for; choose another preset")
+        tier = device_tier(device)
+        layers.append((f"device tier {tier.name}", tier.sizes))
+    layers.append(("command line", {k: v for k, v in command_line.items() if k != "preset"}))
+
+    config, sources = Config(preset=preset), {"preset": "command line"}
+    default = Config()
+    for source, values in layers:
+        if source.startswith("reward"):  # a preset that names a discount has decided it
+            values = {k: v for k, v in values.items() if k not in layers[0][1]}
+        config = replace_fields(config, values)
+        sources |= dict.fromkeys(values, source)
+    derived = _derived(config)
+    config = replace_fields(config, derived)
+    sources |= {name: "derived from " + _why(name, config) for name in derived}
+    sources = {k: v for k, v in sources.items() if flat_fields(config).get(k) != flat_fields(default).get(k)}
+    return Resolved(check_config(config), sources)
+
+
+def _why(name: str, config: Config) -> str:
+    if name == "n_updates":
+        return "env_steps"
+    return "n_validations" if config.budget.n_validations > 0 else "n_updates"
+
+
+def flat_fields(config: Config) -> dict[str, Any]:
+    """Every field of a configuration, flat."""
+    flat = {f: getattr(getattr(config, g), f) for f, g in FIELD_GROUP.items()}
+    return {"preset": config.preset, "seed": config.seed, **flat}

@@ -1,0 +1,112 @@
+"""What every HTML page has in common: one self-contained file of sections, cards, findings and charts."""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxppo.page.style import CSS
+from jaxppo.page.tables import esc
+
+# Nothing may be loaded from anywhere, whatever the data holds.
+CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+DOT = " \u00b7 "
+MIN_TRADES = 30
+"""Closed trades below which a page warns that win rate and profit factor are mostly chance."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One key figure."""
+
+    label: str
+    value: str
+    note: str
+    tone: str = ""
+    """good, bad, caution, or nothing."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence with its colour: the verdict or a warning."""
+
+    tone: str
+    title: str
+    text: str
+
+
+def document(title: str, top: str, sections: Sequence[tuple[str, str, str]], footer: str) -> str:
+    """The page as text.
+
+    Args:
+      title: plain text.
+      top: HTML above the links to the sections.
+      sections: anchor, plain heading and HTML body of each.
+      footer: plain text.
+    """
+    body = "".join(_section(*section) for section in sections)
+    links = "".join(f'<a href="#{anchor}">{esc(heading)}</a>' for anchor, heading, _ in sections)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{esc(title)}</title><style>{CSS}</style></head>"
+        f"<body><main>{top}<nav>{links}</nav>{body}<footer>{esc(footer)}</footer></main></body></html>\n"
+    )
+
+
+def _section(anchor: str, heading: str, body: str) -> str:
+    return f'<section id="{anchor}"><h2>{esc(heading)}</h2>{body}</section>'
+
+
+def cards(found: Sequence[Card]) -> str:
+    """Key figures as boxes; nothing where there are none."""
+    boxes = "".join(
+        f'<div class="card"><div class="label">{esc(card.label)}</div>'
+        f'<div class="value {card.tone}">{esc(card.value)}</div><div class="note">{esc(card.note)}</div></div>'
+        for card in found
+    )
+    return f'<div class="cards">{boxes}</div>' if found else ""
+
+
+def findings_list(found: Sequence[Finding]) -> str:
+    """Findings as a list, each in its colour."""
+    items = "".join(f'<li class="{f.tone}"><b>{esc(f.title)}.</b><span>{esc(f.text)}</span></li>' for f in found)
+    return f'<ul class="warnings">{items}</ul>'
+
+
+def figure(images: dict[str, bytes], name: str, alt: str, caption: str, missing: str) -> str:
+    """A chart by its name among `images`, or a plain text that says why there is none."""
+    if name not in images:
+        return f'<p class="muted">{esc(missing)}</p>' if missing else ""
+    data = base64.b64encode(images[name]).decode("ascii")
+    picture = f'<img alt="{esc(alt)}" src="data:image/png;base64,{data}">'
+    return f"<figure>{picture}<figcaption>{esc(caption)}</figcaption></figure>"
+
+
+def write_page(folder: Path, images: Mapping[str, bytes], html: str) -> Path:
+    """Write `folder`/plots/NAME.png of every image and `folder`/report.html, each whole; returns the page's path."""
+    (folder / "plots").mkdir(exist_ok=True)
+    for name, image in images.items():
+        replace_file(folder / "plots" / f"{name}.png", image)
+    target = folder / "report.html"
+    replace_file(target, html.encode("utf-8"))
+    return target
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `content` to a temporary file beside `path` and rename it over `path`."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,109 @@
+"""The gate's verdict on a page: what it decided, on which thresholds, and which habits it flagged."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from jaxppo.page import document, tables
+from jaxppo.page.document import Finding
+from jaxppo.page.text import MISSING, number, percent
+
+TITLES = {
+    "APPROVED": ("good", "APPROVED: every threshold holds"),
+    "REVIEW": ("caution", "REVIEW: promising, but not yet worth money"),
+    "DROP": ("bad", "DROP: not worth money as it is"),
+}
+_METRICS = {
+    "fitness": ("Fitness", number),
+    "profit_factor": ("Profit factor", number),
+    "consistency": ("Consistency", lambda x: percent(x, 0)),
+    "max_drawdown": ("Max drawdown", percent),
+    "trades": ("Closed trades", lambda x: number(x, 0)),
+    "deflated_sharpe": ("Deflated Sharpe ratio", lambda x: percent(x, 0)),
+}
+_AT_MOST = ("max_drawdown",)
+
+
+def _value(raw: Any) -> float:
+    """A figure of gate.json: null is nan, and infinities are text."""
+    return math.nan if raw is None else float(raw)
+
+
+def _flag_text(name: str, value: float, threshold: float) -> tuple[str, str]:
+    if name == "overfit":
+        text = f"the run's last validation has fitness {number(value)}; its best allows {number(threshold)} at least"
+        return "Overfit", f"Training went on past its peak: {text}."
+    if name == "always_hold":
+        return "Always holds", f"{percent(value, 0)} of all decisions keep the position; over {percent(threshold, 0)}."
+    if name == "always_trade":
+        return "Always trades", f"Orders fill on {percent(value, 0)} of all bars; over {percent(threshold, 0)}."
+    if name == "one_sided":
+        side, share = ("long", value) if value >= 0.5 else ("short", 1 - value)
+        text = f"{percent(share, 0)} of the bars in the market were {side}; over {percent(threshold, 0)}"
+        return "One-sided", f"{text}. The result may be the market's direction and no skill."
+    return name.replace("_", " "), f"{number(value)}, threshold {number(threshold)}."
+
+
+def section(gate: dict[str, Any] | None) -> str:
+    """The body of a page's section on the gate."""
+    if gate is None:
+        return '<p class="muted">The gate judges a run when it has finished.</p>'
+    found = verdict(gate)
+    return (
+        f"<p><b>{tables.esc(found.title)}.</b> {tables.esc(found.text)}</p>"
+        + table(gate)
+        + (document.findings_list(flags(gate)) if gate["flags"] else "")
+        + '<p class="muted">Thresholds are those of the run\u2019s configuration (gate_*). A flag keeps a policy from '
+        "APPROVED. The same, for machines: gate.json.</p>"
+    )
+
+
+def flags(gate: dict[str, Any]) -> list[Finding]:
+    """Flagged habits as findings."""
+    found = [_flag_text(f["name"], _value(f["value"]), _value(f["threshold"])) for f in gate["flags"]]
+    return [Finding("caution", *texts) for texts in found]
+
+
+def verdict(gate: dict[str, Any]) -> Finding:
+    """The verdict, with what stands between the policy and APPROVED."""
+    tone, title = TITLES.get(gate["verdict"], ("caution", str(gate["verdict"])))
+    failed = {level: _failed(gate, level) for level in ("REVIEW", "APPROVED")}
+    if gate["verdict"] == "DROP":
+        text = f"Below the least for a review: {failed['REVIEW']}."
+    elif failed["APPROVED"]:
+        text = f"Short of approval: {failed['APPROVED']}."
+    else:
+        text = "Every threshold holds."
+    flagged = [_flag_text(f["name"], _value(f["value"]), _value(f["threshold"]))[0].lower() for f in gate["flags"]]
+    return Finding(tone, title, text + (f" Flagged: {', '.join(flagged)}." if flagged else ""))
+
+
+def _failed(gate: dict[str, Any], level: str) -> str:
+    parts = []
+    for reason in gate["reasons"]:
+        if reason["level"] == level and not reason["passed"]:
+            name, show = _METRICS.get(reason["metric"], (reason["metric"], number))
+            bound = "at most" if reason["metric"] in _AT_MOST else "at least"
+            figure, wanted = show(_value(reason["value"])), show(reason["threshold"])
+            parts.append(f"{name[:1].lower()}{name[1:]} {figure} ({bound} {wanted})")
+    return ", ".join(parts)
+
+
+def table(gate: dict[str, Any]) -> str:
+    """Every threshold next to the figure that it is held against, a row a metric."""
+    names = list(dict.fromkeys(reason["metric"] for reason in gate["reasons"]))
+    rows = []
+    for metric in names:
+        of = {r["level"]: r for r in gate["reasons"] if r["metric"] == metric}
+        name, show = _METRICS.get(metric, (metric, number))
+        value = _value(next(iter(of.values()))["value"])
+        rows.append([name, show(value), *(_threshold(of.get(level), show) for level in ("REVIEW", "APPROVED"))])
+    return tables.table(["", "Here", "For REVIEW", "For APPROVED"], rows)
+
+
+def _threshold(reason: dict[str, Any] | None, show: Any) -> str:
+    if reason is None:
+        return MISSING
+    sign = "\u2264" if reason["metric"] in _AT_MOST else "\u2265"
+    return f"{sign} {show(reason['threshold'])}, {'holds' if reason['passed'] else 'fails'}"

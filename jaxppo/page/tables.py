@@ -1,0 +1,311 @@
+"""Tables of the page: plain cells in, HTML out. Every text goes through `esc` here and nowhere is it trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import polars as pl
+
+from jaxppo.config.schema import GROUPS, Config, to_dict
+from jaxppo.page.rundata import POOLED, Evaluation, RunData, lookup, pooled_metrics, values
+from jaxppo.page.text import MISSING, moment, number, percent, plain_value
+
+Format = Callable[[float], str]
+
+
+def _signed(value: float) -> str:
+    return percent(value, sign=True)
+
+
+def _whole(value: float) -> str:
+    return number(value, 0)
+
+
+def _tenth(value: float) -> str:
+    return number(value, 1)
+
+
+def _share(value: float) -> str:
+    return percent(value, 0)
+
+
+def _small(value: float) -> str:
+    return percent(value, 2, sign=True)
+
+
+METRICS: dict[str, tuple[str, Format]] = {
+    "return": ("Net return", _signed),
+    "buy_and_hold_return": ("Buy-and-hold", _signed),
+    "sharpe": ("Sharpe", number),
+    "sortino": ("Sortino", number),
+    "max_drawdown": ("Max drawdown", percent),
+    "profit_factor": ("Profit factor", number),
+    "win_rate": ("Win rate", _share),
+    "expectancy": ("Expectancy", _small),
+    "trades": ("Trades", _whole),
+    "turnover": ("Turnover a year", _tenth),
+    "exposure": ("Exposure", _share),
+    "consistency": ("Consistency", _share),
+    "fitness": ("Fitness", number),
+}
+"""Heading and format of the metrics that a trader looks at first, in the order of the columns."""
+
+MORE_METRICS: dict[str, tuple[str, Format]] = {
+    "cagr": ("CAGR", _signed),
+    "calmar": ("Calmar", number),
+    "skew": ("Skew", number),
+    "kurtosis": ("Kurtosis", number),
+    "var_5": ("VaR 5 %", _small),
+    "cvar_5": ("CVaR 5 %", _small),
+    "payoff": ("Payoff", number),
+    "bars": ("Bars", _whole),
+}
+"""Those of the folded table; columns that are in neither follow by their own names."""
+
+
+HASH_DIGITS = 12
+SIDES = {"long": "Long", "short": "Short"}
+REASONS = {
+    "order": "Closed by an order",
+    "stop": "Stop-loss",
+    "take_profit": "Take-profit",
+    "liquidation": "Liquidation",
+    "end": "Open at the end",
+}
+
+
+def esc(text: Any) -> str:
+    """`text` as HTML text or attribute value."""
+    return escape(str(text), quote=True)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1, total: int | None = None) -> str:
+    """HTML table of plain text cells. The columns after the first `text_columns` are right-aligned numbers; row
+    `total` is set apart.
+    """
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        kinds = ["" if i < text_columns else ' class="num"' for i in range(len(cells))]
+        return "".join(f"<{tag}{kind}>{esc(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
+
+    kind = ' class="dense"' if len(head) > 12 else ""
+    marks = [' class="total"' if i == total else "" for i in range(len(rows))]
+    body = "".join(f"<tr{mark}>{line(row, 'td')}</tr>" for mark, row in zip(marks, rows, strict=True))
+    top = f"<thead><tr>{line(head, 'th')}</tr></thead>"
+    return f'<div class="scroll"><table{kind}>{top}<tbody>{body}</tbody></table></div>'
+
+
+def definitions(pairs: Sequence[tuple[str, str]], kind: str = "facts") -> str:
+    """HTML definition list of plain text."""
+    items = "".join(f"<dt>{esc(name)}</dt><dd>{esc(value)}</dd>" for name, value in pairs)
+    return f'<dl class="{esc(kind)}">{items}</dl>'
+
+
+def symbol_table(evaluation: Evaluation) -> str:
+    """Metrics of each symbol, the highest net return first, under those of all symbols together."""
+    frame = evaluation.symbols
+    pooled = frame.filter(pl.col("symbol") == POOLED)
+    single = frame.filter(pl.col("symbol") != POOLED)
+    if "return" in frame.columns:
+        single = single.sort("return", descending=True)
+    named = [("All together", row) for row in pooled.to_dicts()] + [(row["symbol"], row) for row in single.to_dicts()]
+    return metric_tables("Symbol", named, total=0 if pooled.height else None)
+
+
+def comparison_table(run: RunData) -> str:
+    """The pooled metrics of the best and the final policy; empty where they are the same or one is missing."""
+    best, final = pooled_metrics(run.best), pooled_metrics(run.final)
+    if not best or not final or run.best_is_final:
+        return ""
+    return "<h3>The best policy and the final one</h3>" + metric_tables("Policy", [("Best", best), ("Final", final)])
+
+
+def metric_tables(corner: str, named: Sequence[tuple[str, dict[str, Any]]], total: int | None = None) -> str:
+    """A line of metrics for each name, the less common ones in a second, folded table."""
+    names = list(dict.fromkeys(name for _, row in named for name in row if name != "symbol"))
+    first = [name for name in METRICS if name in names]
+    rest = [name for name in MORE_METRICS if name in names]
+    rest += [name for name in names if name not in first and name not in rest]
+    formats = METRICS | MORE_METRICS
+
+    def part(columns: list[str]) -> str:
+        shown = [formats.get(name, (name.replace("_", " "), number)) for name in columns]
+        rows = [
+            [name, *(show(row.get(key, math.nan)) for key, (_, show) in zip(columns, shown, strict=True))]
+            for name, row in named
+        ]
+        return table([corner, *(heading for heading, _ in shown)], rows, total=total)
+
+    return part(first) + (f"<details><summary>More metrics</summary>{part(rest)}</details>" if rest else "")
+
+
+def trade_table(evaluation: Evaluation) -> str:
+    """Closed trades by side and by why they were closed."""
+    trades = evaluation.trades
+    rows = [_trade_row("All trades", trades)]
+    for column, names in (("side", SIDES), ("reason", REASONS)):
+        there = trades[column].unique().sort().to_list()
+        for value in sorted(there, key=lambda name: list(names).index(name) if name in names else len(names)):
+            rows.append(_trade_row(names.get(value, value), trades.filter(pl.col(column) == value)))
+    head = ["Trades", "Number", "Gains", "Mean return", "Best", "Worst", "Mean bars held", "Net profit", "Fees"]
+    return table(head, rows, total=0)
+
+
+def _trade_row(name: str, trades: pl.DataFrame) -> list[str]:
+    returns, pnl = values(trades, "return"), values(trades, "pnl")
+    if trades.height == 0:
+        return [name, "0", *[MISSING] * 7]
+    return [
+        name,
+        number(trades.height, 0),
+        percent(float((pnl > 0).mean()), 0),
+        percent(float(returns.mean()), 2, sign=True),
+        percent(float(returns.max()), 2, sign=True),
+        percent(float(returns.min()), 2, sign=True),
+        number(float(values(trades, "bars").mean()), 1),
+        number(float(pnl.sum()), 4),
+        number(float(values(trades, "fees").sum()), 4),
+    ]
+
+
+def data_table(manifest: dict[str, Any]) -> str:
+    """The symbols of the run: how many bars, from when to when, and the decisions of each split."""
+    rows = [
+        [
+            *(str(lookup(symbol, key, default=MISSING)) for key in ("symbol", "asset_class")),
+            *(str(lookup(symbol, key, default=MISSING))[:10] for key in ("start", "end")),
+            _count(lookup(symbol, "bars")),
+            *(_count(lookup(symbol, "splits", split)) for split in ("train", "validation", "test")),
+        ]
+        for symbol in lookup(manifest, "data", "symbols", default=[])
+    ]
+    head = ["Symbol", "Class", "From", "To", "Bars", "Train", "Validation", "Test"]
+    return table(head, rows, text_columns=4)
+
+
+def _count(value: Any) -> str:
+    return number(value, 0) if isinstance(value, (int, float)) else MISSING
+
+
+def facts(run: RunData) -> list[tuple[str, str]]:
+    """What ran where, how fast, and on what."""
+    m = run.manifest
+
+    def at(*keys: str) -> str:
+        value = lookup(m, *keys)
+        return MISSING if value is None else plain_value(value)
+
+    speed = lookup(m, "finished", "steps_per_second")
+    cutoffs = [moment(t) for t in lookup(m, "data", "cutoffs", default=[]) or []]
+    pairs = [
+        ("Run", run.name),
+        ("Created", moment(lookup(m, "created", default=MISSING))),
+        ("Device", f"{at('device', 'count')} x {at('device', 'kind')} ({at('device', 'platform')})"),
+        ("Speed", MISSING if speed is None else f"{number(speed, 0)} env steps/s, validations included"),
+        ("Run time", _seconds(lookup(m, "finished", "run_seconds"))),
+        ("Compilation", _seconds(lookup(m, "compile_seconds"))),
+        ("Env steps", _count(lookup(m, "finished", "env_steps"))),
+        ("Best update", _count(lookup(m, "finished", "best_update"))),
+        ("Updates", _count(lookup(m, "finished", "updates"))),
+        ("Data", at("data", "source")),
+        ("Data hash", at("data", "hash")[:HASH_DIGITS]),
+        ("Splits cut at", ", ".join(cutoffs) or MISSING),
+        ("Purged bars", at("data", "purge_bars")),
+        ("Actions", f"{at('actions', 'name')}: {at('actions', 'labels')}"),
+        ("Features", f"{len(lookup(m, 'features', 'names', default=[]))}, hash {at('features', 'hash')[:HASH_DIGITS]}"),
+        ("History needed", f"{at('features', 'min_bars')} bars"),
+        *(_program_fact(key, value) for key, value in lookup(m, "program", default={}).items()),
+        ("Versions", f"jaxppo {at('jaxppo')}, Python {at('python')}, {at('versions')}"),
+    ]
+    return [(name, value) for name, value in pairs if value != MISSING]
+
+
+def _program_fact(key: str, value: Any) -> tuple[str, str]:
+    """A fact about the compiled program; bytes as MiB."""
+    if key.endswith("_bytes") and isinstance(value, (int, float)):
+        return "Program: " + key.removesuffix("_bytes").replace("_", " "), f"{number(value / 2**20, 1)} MiB"
+    return "Program: " + key.replace("_", " "), plain_value(value)
+
+
+def _seconds(value: Any) -> str:
+    if not isinstance(value, (int, float)):
+        return MISSING
+    minutes, seconds = divmod(float(value), 60)
+    return f"{minutes:.0f} min {seconds:.0f} s" if minutes else f"{seconds:.1f} s"
+
+
+def changed_table(run: RunData) -> str:
+    """The configuration values that differ from the defaults of the run or of today, and where each came from."""
+    default = dict(_flat(to_dict(Config())))
+    rows = [[*row[:2], plain_value(default.get(row[0])), row[2]] for row in _config_rows(run, changed=default)]
+    return table(["Field", "Value", "Default", "Set by"], rows, text_columns=4)
+
+
+def config_table(run: RunData) -> str:
+    """All configuration values, and where each came from."""
+    return table(["Field", "Value", "Set by"], _config_rows(run), text_columns=3)
+
+
+def _config_rows(run: RunData, changed: dict[str, Any] | None = None) -> list[list[str]]:
+    sources = lookup(run.manifest, "sources", default={})
+    return [
+        [name, plain_value(value), str(sources.get(name, MISSING))]
+        for name, value in _flat(run.config)
+        if changed is None or name in sources or name not in changed or changed[name] != value
+    ]
+
+
+def _flat(config: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Fields and values of a nested configuration; field names are unique over the groups."""
+    pairs: list[tuple[str, Any]] = []
+    for name, value in config.items():
+        pairs += list(value.items()) if name in GROUPS and isinstance(value, dict) else [(name, value)]
+    return pairs
+
+
+GLOSSARY: tuple[tuple[str, str], ...] = (
+    ("Net return", "Change of equity over the bars played after fees, spread, slippage and borrow cost."),
+    ("Buy-and-hold", "The same capital bought at the first bar at the same costs and kept."),
+    ("Sharpe", "Mean of the per-bar net returns over their standard deviation, times the root of the bars a year."),
+    ("Sortino", "Like Sharpe, but over the deviation of the losing bars only."),
+    ("CAGR, Calmar", "Net return as a yearly rate; that rate over the maximum drawdown."),
+    ("Drawdown", "Fraction that equity lies below its highest point so far; the maximum is its worst value."),
+    (
+        "Profit factor",
+        "Gains of the winning trades over losses of the losing ones; above 1 makes money. Infinite "
+        "without a losing trade.",
+    ),
+    (
+        "Win rate, expectancy",
+        "Share of closed trades with a gain; mean net profit of one, as a share of the starting equity.",
+    ),
+    ("Payoff", "Mean gain of the winning trades over the mean loss of the others."),
+    ("VaR, CVaR 5 %", "The loss of one bar that the worst 5 % reach or pass; the mean of those losses."),
+    ("Turnover", "Notional traded in a year, as a multiple of equity."),
+    ("Exposure", "How much of the equity was in the market, on average, long or short."),
+    ("Consistency", "Share of ten equal blocks of time that ended with a gain."),
+    ("Fitness", "Sharpe x max(0, 1 - 0.2 x maximum drawdown); the best validation is the one where it is highest."),
+    (
+        "Skew, kurtosis",
+        "Shape of the distribution of per-bar returns: negative skew and high (excess) kurtosis mean "
+        "rare, large losses.",
+    ),
+    ("Entropy", "How undecided the policy is, in nats; near 0 it always takes the same action in the same state."),
+    ("KL", "How far one update moved the policy; steady values under about 0.02 are healthy."),
+    (
+        "Explained variance",
+        "Share of the variance of the returns that the value function predicts; 1 is perfect, 0 "
+        "no better than a constant.",
+    ),
+    ("Clipped samples", "Share of samples whose policy ratio left the clipping range in an update."),
+    ("Saturated steps", "Share of steps at which a reward component sat at its bound and carried no more information."),
+    ("Pooled", "All symbols together, as one account."),
+)
+
+
+def glossary() -> str:
+    """What each number on the page means."""
+    return definitions(GLOSSARY, "glossary")

@@ -1,0 +1,418 @@
+"""Checkpoints: Orbax v1, in the background, self-describing. A path restores the whole train state, or only the policy.
+
+A run keeps its newest checkpoints, the best by validation fitness and the final one under `checkpoints/<update>`. The
+configuration, the features, the actions and checksums travel in each, so a path is all that a restore needs; so does
+the best policy so far, which therefore outlives its own checkpoint.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import re
+import shutil
+import time
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as orbax
+
+from jaxppo.agent.policy import Agent, AgentSpec, Params, init_params, make_agent
+from jaxppo.config.schema import Config, from_dict, to_dict
+from jaxppo.env.actions import ActionTable
+from jaxppo.errors import CheckpointError, CheckpointWarning
+from jaxppo.market.dataset import Market
+from jaxppo.market.tape import zero_tape
+from jaxppo.ppo.program import TapeSpec, agent_spec, make_train
+from jaxppo.ppo.update import TrainState, hyper_from
+from jaxppo.store.checksums import damage, seal
+from jaxppo.store.directory import sync_folder, write_atomic
+from jaxppo.store.json import read_json
+from jaxppo.store.tensorstore_leaks import without_leaks
+
+ocp = orbax.v1
+FORMAT = 3
+FOLDER = "checkpoints"
+INFO = "info.json"
+_DESCRIPTIONS = 2**17  # bytes; measured are some 50,000, most of them Orbax's
+_LEFT_BEHIND = re.compile(r"\d+(\.saving|\.removing|\.orbax-checkpoint-tmp)+")  # by a process that was killed
+Which = Literal["latest", "best", "final"] | int
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint says of itself."""
+
+    config: Config
+    feature_names: tuple[str, ...]
+    feature_hash: str
+    data_hash: str
+    actions: ActionTable
+    update: int
+    fitness: float
+    final: bool
+    best_fitness: float  # of the run so far
+    best_update: int
+    elapsed_seconds: float  # of training so far
+
+    def to_json(self) -> dict[str, Any]:
+        raw = {k: v for k, v in asdict(self).items() if k not in ("config", "actions")}
+        raw["feature_names"] = list(self.feature_names)
+        actions = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.actions).items()}
+        return {"format": FORMAT, **raw, "config": to_dict(self.config), "actions": actions}
+
+    @staticmethod
+    def from_json(raw: Any, where: str) -> CheckpointInfo:
+        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+            found = raw.get("format") if isinstance(raw, dict) else None
+            raise CheckpointError(f"{where}: not a jaxppo checkpoint of format {FORMAT} (found {found})")
+        fields = {k: v for k, v in raw.items() if k != "format"}
+        fields["config"] = from_dict(fields["config"], where)
+        actions: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["actions"].items()}
+        fields["actions"] = ActionTable(**actions)
+        fields["feature_names"] = tuple(fields["feature_names"])
+        return CheckpointInfo(**fields)
+
+
+def _read_info(checkpoint: Path) -> CheckpointInfo:
+    try:
+        raw = read_json(checkpoint / INFO)
+    except (OSError, ValueError):
+        raw = None
+    return CheckpointInfo.from_json(raw, str(checkpoint))
+
+
+class Survey(NamedTuple):
+    """The checkpoints of a folder, by update."""
+
+    sound: dict[int, CheckpointInfo]
+    damaged: dict[int, str]  # what is wrong with it
+
+
+def survey(folder: Path) -> Survey:
+    """Look at every checkpoint of `folder`, checksums included."""
+    found = Survey({}, {})
+    for step in sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal()):
+        wrong = damage(folder / str(step))
+        if wrong is not None:
+            found.damaged[step] = wrong
+            continue
+        try:
+            found.sound[step] = _read_info(folder / str(step))
+        except CheckpointError as error:
+            found.damaged[step] = str(error).removeprefix(f"{folder / str(step)}: ")
+    return found
+
+
+def _largest(state: TrainState) -> int:
+    """Bytes that a checkpoint does not pass: its arrays, should they not compress at all, and their descriptions."""
+    arrays = sum(x.nbytes for x in jax.tree.leaves((state, state.params, state.params)))
+    return int(1.01 * arrays) + _DESCRIPTIONS
+
+
+def _reason(error: Exception) -> str:
+    """Why a save failed, in a phrase: TensorStore puts the system's words at the end of a long story."""
+    text = str(error)
+    if found := re.search(r": ([^:]+) \[os_error_code", text):
+        return found[1]
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+def _rank(fitness: float, step: int) -> tuple[float, int]:
+    """Of equals the later is the better; what is not a number is the worst."""
+    return (-math.inf if math.isnan(fitness) else fitness, step)
+
+
+class CheckpointWriter:
+    """Saves in the background while the program trains on, and removes what need not be kept.
+
+    A checkpoint is written under another name, sealed with its checksums, and renamed when all of it is on the disk: a
+    folder with the name of an update is a whole checkpoint. A save that fails leaves the older ones as they are.
+    """
+
+    def __init__(self, run_dir: Path, keep: int):
+        self._folder = (run_dir / FOLDER).resolve()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for left in (p for p in self._folder.iterdir() if _LEFT_BEHIND.fullmatch(p.name)):
+            shutil.rmtree(left)
+        self._keep = keep
+        self._fitness = {step: info.fitness for step, info in survey(self._folder).sound.items()}
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._running: Future[None] | None = None
+        self._failure: str | None = None  # of the last save
+        self._doing = ""  # what it was that failed
+        self.seconds = 0.0  # that the last save took
+
+    @property
+    def updates(self) -> list[int]:
+        """Updates of the sound checkpoints."""
+        return sorted(self._fitness)
+
+    def bound(self, state: TrainState) -> str:
+        """How much room the checkpoints of a run take at most, in a line."""
+        most = (self._keep + 2) * _largest(state) / 2**20
+        return f"checkpoints: the newest {self._keep}, the best and one being written, at most {most:.2f} MiB in all"
+
+    def kept(self, state: TrainState) -> dict[str, Any]:
+        """What is on the disk, and the bytes that it never passes."""
+        sizes = [sum(p.stat().st_size for p in (self._folder / str(u)).rglob("*") if p.is_file()) for u in self.updates]
+        return {"updates": self.updates, "bytes": sum(sizes), "most_bytes": (self._keep + 2) * _largest(state)}
+
+    def save(self, state: TrainState, info: CheckpointInfo, best: Params | None = None) -> None:
+        """Copy `state` off the device and write it in the background, after the save before.
+
+        Args:
+          state: of the run; may be donated as soon as this returns.
+          info: what the checkpoint says of itself.
+          best: the policy with the highest fitness so far; by default that of `state`.
+        """
+        self._settle()
+        best = state.params if best is None else best
+        # A copy: on the CPU a host view would keep the buffers from donation, or see what they are used for next.
+        host, best = jax.tree.map(lambda x: np.array(x), jax.device_get((state, best)))
+        self._running = self._thread.submit(self._write, host, best, info)
+
+    def wait(self) -> str | None:
+        """Wait for the save in flight; what was wrong with it, or None."""
+        self._settle()
+        failure, self._failure = self._failure, None
+        return failure
+
+    def close(self) -> None:
+        """Wait for the save in flight and stop; safe to call again.
+
+        Raises:
+          CheckpointError: the last save failed, and nobody asked with `wait`.
+        """
+        failure = self.wait()
+        self._thread.shutdown()
+        if failure is not None:
+            raise CheckpointError(failure)
+
+    def _settle(self) -> None:
+        running, self._running = self._running, None
+        if running is None:
+            return
+        try:
+            running.result()
+            self._failure = None
+        except Exception as error:  # TensorStore says of a full disk that it is a ValueError
+            reason = _reason(error)
+            self._failure = f"{self._folder}: {self._doing} ({reason})"
+
+    def _write(self, state: TrainState, best: Params, info: CheckpointInfo) -> None:
+        began, self._doing = time.perf_counter(), "a checkpoint could not be saved"
+        final = self._folder / str(info.update)
+        part = self._folder / f"{info.update}.saving"
+        try:
+            if shutil.disk_usage(self._folder).free < _largest(state):
+                # Asked beforehand: where TensorStore finds a disk full, it prints thousands of lines of its own.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()  # where Orbax finds that it cannot, it leaves a thread that never ends
+            parts = {"train": state._asdict(), "policy": {"params": state.params}, "best": {"params": best}}
+            with without_leaks():
+                ocp.save_checkpointables(part, parts, overwrite=True)
+            write_atomic(part / INFO, json.dumps(info.to_json()))
+            seal(part)
+            self._remove(info.update)  # one that was damaged, or is done again
+            part.rename(final)
+        except Exception:
+            for left in self._folder.glob(f"{part.name}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            raise
+        sync_folder(self._folder)
+        self._fitness[info.update] = info.fitness
+        self._doing = "a checkpoint was saved, but one that need not be kept could not be removed"
+        self._retain()
+        self.seconds = time.perf_counter() - began
+
+    def _retain(self) -> None:
+        """Keep the newest, the best, and nothing else: damaged ones go too."""
+        kept = {*self.updates[-self._keep :], max(self._fitness, key=lambda s: _rank(self._fitness[s], s))}
+        for step in [int(p.name) for p in self._folder.iterdir() if p.name.isdecimal()]:
+            if step not in kept:
+                self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        """Take a checkpoint away: first its name, so that no half of it is ever taken for a damaged one."""
+        self._fitness.pop(step, None)
+        path = self._folder / str(step)
+        if path.exists():
+            gone = path.rename(self._folder / f"{step}.removing")
+            shutil.rmtree(gone)
+
+
+def _folder(path: Path) -> tuple[Path, int | None]:
+    """The checkpoints folder that `path` (a run, its checkpoints, or one of them) belongs to, and the step if one."""
+    path = Path(path).resolve()
+    if (path / FOLDER).is_dir():
+        return path / FOLDER, None
+    if path.name.isdecimal() and path.is_dir():
+        return path.parent, int(path.name)
+    if path.is_dir() and any(p.name.isdecimal() for p in path.iterdir()):
+        return path, None
+    raise CheckpointError(
+        f"{path}: no checkpoints there; expected a run directory, its {FOLDER}/ folder, or one checkpoint in it"
+    )
+
+
+def has_checkpoints(run_dir: Path) -> bool:
+    """Whether a run has any, sound or not."""
+    folder = run_dir / FOLDER
+    return folder.is_dir() and any(p.name.isdecimal() for p in folder.iterdir())
+
+
+class _Chosen(NamedTuple):
+    path: Path  # of the checkpoint
+    policy: str  # part of it that is the policy asked for
+    info: CheckpointInfo
+
+
+def _open(path: Path, which: Which) -> _Chosen:
+    """The checkpoint asked for. By name, damaged ones are passed over with a warning; by number, they are refused."""
+    folder, step = _folder(path)
+    which = which if step is None else step
+    sound, damaged = survey(folder)
+    if isinstance(which, int):
+        if which in damaged:
+            raise CheckpointError(f"{folder / str(which)}: is damaged: {damaged[which]}; sound are {sorted(sound)}")
+        if which not in sound:
+            raise CheckpointError(f"{folder}: no checkpoint of update {which}; there are {sorted(sound)}")
+        return _Chosen(folder / str(which), "policy", sound[which])
+    if not sound:
+        if not damaged:
+            raise CheckpointError(f"{folder}: holds no finished checkpoint")
+        told = "; ".join(f"{folder / str(s)}: {text}" for s, text in damaged.items())
+        raise CheckpointError(f"none of the checkpoints is sound: {told}")
+    chosen = _choose(sound, which, folder)
+    for number, text in damaged.items():
+        warnings.warn(
+            f"{folder / str(number)}: is damaged: {text}; the checkpoint of update {chosen.path.name} is used",
+            CheckpointWarning,
+            stacklevel=3,
+        )
+    return chosen
+
+
+def _choose(infos: dict[int, CheckpointInfo], which: str, folder: Path) -> _Chosen:
+    newest = max(infos)
+    if which == "best":
+        step = max(infos, key=lambda s: _rank(infos[s].fitness, s))
+        last = infos[newest]
+        if last.best_fitness > _rank(infos[step].fitness, step)[0]:  # its own checkpoint is gone; the newest has a copy
+            info = replace(last, update=last.best_update, fitness=last.best_fitness, final=False)
+            return _Chosen(folder / str(newest), "best", info)
+        return _Chosen(folder / str(step), "policy", infos[step])
+    if which == "final" and not infos[newest].final:
+        raise CheckpointError(f"{folder}: the run has not finished, its last checkpoint is of update {newest}")
+    return _Chosen(folder / str(newest), "policy", infos[newest])
+
+
+def _abstract(tree: Any) -> Any:
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def _load(checkpoint: Path, name: str, abstract: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Orbax warns where it reads the sharding file itself
+        try:
+            return ocp.load_checkpointables(checkpoint, {name: abstract})[name]
+        except (ValueError, KeyError, OSError) as error:
+            raise CheckpointError(f"{checkpoint}: cannot be restored ({str(error).splitlines()[0][:200]})") from error
+
+
+@dataclass(frozen=True)
+class RestoredPolicy:
+    """A policy and what it was trained on; `agent.encode` and `agent.decide` apply it."""
+
+    params: Params
+    agent: Agent
+    info: CheckpointInfo
+
+
+def restore_policy(path: str | Path, which: Which = "best", market: Market | None = None) -> RestoredPolicy:
+    """Restore only the policy.
+
+    Args:
+      path: a run directory, its `checkpoints/` folder, or one checkpoint in it.
+      which: "best" by validation fitness, "latest", "final", or the number of an update.
+      market: the data that the policy is to trade; its features must be those of the training.
+
+    Raises:
+      CheckpointError: nothing there, not restorable, or not made for `market`.
+    """
+    chosen = _open(Path(path), which)
+    info = chosen.info
+    if market is not None:
+        require_match(info, market.feature_names, info.actions, market.feature_hash)
+    return RestoredPolicy(_load_policy(chosen.path, chosen.policy, info), make_agent(_agent_spec(info)), info)
+
+
+def _agent_spec(info: CheckpointInfo) -> AgentSpec:
+    return agent_spec(info.config, len(info.feature_names), info.actions.n_actions)
+
+
+def _load_policy(checkpoint: Path, part: str, info: CheckpointInfo) -> Params:
+    shapes = jax.eval_shape(lambda: init_params(_agent_spec(info), jax.random.key(0)))
+    return _load(checkpoint, part, _abstract({"params": shapes}))["params"]
+
+
+def restore_train_state(path: str | Path, which: Which = "latest") -> tuple[TrainState, CheckpointInfo]:
+    """Restore the whole train state: parameters, optimizer, paths, accounts, key and count. Arguments as above."""
+    chosen = _open(Path(path), which)
+    return _load_state(chosen), chosen.info
+
+
+def restore_run(run_dir: Path) -> tuple[TrainState, Params, CheckpointInfo]:
+    """What a run goes on from: the state and the best policy so far, of its newest sound checkpoint."""
+    chosen = _open(run_dir, "latest")
+    return _load_state(chosen), _load_policy(chosen.path, "best", chosen.info), chosen.info
+
+
+def _load_state(chosen: _Chosen) -> TrainState:
+    info = chosen.info
+    program = make_train(info.config, TapeSpec(len(info.feature_names), 1))
+    # A train state's shapes depend on the number of features alone, so the smallest Tape will do.
+    tape = jax.eval_shape(lambda: zero_tape(1, 1, len(info.feature_names)))
+    shapes = jax.eval_shape(program.init, jax.random.key(0), hyper_from(info.config), tape)
+    return TrainState(**_load(chosen.path, "train", _abstract(shapes._asdict())))
+
+
+def require_match(
+    info: CheckpointInfo, feature_names: Sequence[str], actions: ActionTable, feature_hash: str | None = None
+) -> None:
+    """`CheckpointError` naming both sides unless a policy's features and actions are those of the data at hand."""
+    for mine, theirs in zip(info.feature_names, feature_names, strict=False):
+        if mine != theirs:
+            raise CheckpointError(
+                f"the policy was trained with feature {mine!r} where the data has {theirs!r}"
+                f" ({len(info.feature_names)} features against {len(feature_names)}); use the same --features"
+            )
+    if len(info.feature_names) != len(feature_names):
+        longer = max(info.feature_names, feature_names, key=len)
+        extra = longer[min(len(info.feature_names), len(feature_names))]
+        raise CheckpointError(
+            f"the policy was trained with {len(info.feature_names)} features and the data has {len(feature_names)};"
+            f" the first without a counterpart is {extra!r}; use the same --features"
+        )
+    if feature_hash is not None and info.feature_hash != feature_hash:
+        raise CheckpointError(
+            f"the policy's features have the hash {info.feature_hash[:12]} and the data's {feature_hash[:12]}: the"
+            " names agree, but not the scaling; the policy was trained with --scale-window"
+            f" {info.config.features.scale_window}"
+        )
+    if info.actions != actions:
+        raise CheckpointError(
+            f"the policy was trained with actions {info.actions.name!r} {list(info.actions.labels)} and this run has"
+            f" {actions.name!r} {list(actions.labels)}; use the same --actions"
+        )

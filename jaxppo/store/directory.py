@@ -1,0 +1,330 @@
+"""The run directory: what a run leaves behind. Files are written whole and renamed into place, or appended by row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+import yaml
+
+from jaxppo.config.layers import DeviceInfo, Resolved
+from jaxppo.config.schema import to_dict
+from jaxppo.env.actions import ActionTable
+from jaxppo.errors import RunDirectoryError
+from jaxppo.market.bars import format_interval
+from jaxppo.market.dataset import Market
+from jaxppo.store.json import read_json
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+CONFIG, MANIFEST, METRICS = "config.yaml", "manifest.json", "metrics.csv"
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "polars", "TA-Lib")
+
+
+def default_run_dir(preset: str) -> Path:
+    """runs/PRESET-DATE-TIME, in UTC."""
+    return Path("runs") / f"{preset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+
+def claim(run_dir: Path) -> Path:
+    """Create an empty run directory; `RunDirectoryError` where something is there already."""
+    if run_dir.exists() and not run_dir.is_dir():
+        raise RunDirectoryError(f"{run_dir}: is a file; --run-dir must name a folder that does not exist or is empty")
+    if run_dir.is_dir() and any(run_dir.iterdir()):
+        holds = "a run" if (run_dir / CONFIG).exists() else "files"
+        raise RunDirectoryError(
+            f"{run_dir}: already holds {holds} and is never overwritten; choose another --run-dir, or --resume a run"
+        )
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirectoryError(f"{run_dir}: cannot be created ({error.strerror}); choose another --run-dir") from error
+    return run_dir
+
+
+@contextmanager
+def held(run_dir: Path) -> Iterator[None]:
+    """Keep other processes from training in `run_dir`; the system lets go of it however this process ends.
+
+    Raises:
+      RunDirectoryError: another process holds it.
+    """
+    if fcntl is None:  # Windows
+        yield
+        return
+    folder = os.open(run_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(folder)
+        raise RunDirectoryError(f"{run_dir}: another process is training in it; wait for it, or end it") from error
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the system can."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def require_new_file(path: Path) -> None:
+    """`RunDirectoryError` unless the --out file `path` can be made: it is not there yet, and its folder is."""
+    if path.exists():
+        raise RunDirectoryError(f"{path}: exists and is never overwritten; choose another --out")
+    if not path.parent.is_dir():
+        raise RunDirectoryError(f"{path}: there is no folder {path.parent}; create it first")
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a whole file, text as UTF-8, flushed to the disk, or nothing."""
+    part = path.with_name(path.name + ".tmp")
+    try:
+        with part.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:  # of a write that finds no room the system names no file
+        error.filename = error.filename or str(path)
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_frame(path: Path, frame: pl.DataFrame) -> None:
+    """Write a whole CSV or Parquet file, by the suffix of `path`, or nothing.
+
+    Through memory: Polars tells of a full disk as of a broken file, which it is not.
+    """
+    buffer = io.BytesIO()
+    if path.suffix == ".csv":
+        frame.write_csv(buffer)
+    else:
+        frame.write_parquet(buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `out` when all went well and vanishes otherwise.
+
+    Raises:
+      RunDirectoryError: `out` holds something already, or cannot be created.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunDirectoryError(f"{out}: already holds something and is never overwritten; choose another --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    except OSError as error:
+        raise RunDirectoryError(f"{out}: cannot be created ({error.strerror}); choose another --out") from error
+    try:
+        yield part
+        part.chmod(0o755)  # mkdtemp makes it private
+        part.replace(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def plain_json(value: Any) -> Any:
+    """`value` for strict JSON: nan as null, infinities as text."""
+    if isinstance(value, dict):
+        return {k: plain_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_json(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def write_config(run_dir: Path, resolved: Resolved) -> None:
+    write_atomic(run_dir / CONFIG, yaml.safe_dump(to_dict(resolved.config), sort_keys=False))
+
+
+def iso(seconds: float) -> str:
+    """UTC seconds as ISO 8601."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _data_facts(market: Market, source: str, warnings: Sequence[str]) -> dict[str, Any]:
+    symbols = [
+        {
+            "symbol": b.symbol,
+            "asset_class": b.asset_class,
+            "bars": len(b.time),
+            "start": iso(int(b.time[0])),
+            "end": iso(int(b.time[-1])),
+            "splits": dict(market.decisions[b.symbol]),
+        }
+        for b in market.bars
+    ]
+    return {
+        "source": source,
+        "hash": market.data_hash,
+        "interval": format_interval(market.bars[0].interval),
+        "symbols": symbols,
+        "cutoffs": [iso(c) for c in market.cutoffs] if market.cutoffs else None,
+        "purge_bars": market.purge_bars,
+        "warnings": list(warnings),
+    }
+
+
+class RunInputs(NamedTuple):
+    """What a run is made from, as its manifest tells it."""
+
+    resolved: Resolved
+    market: Market
+    source: str  # of the bars
+    warnings: Sequence[str]  # of the market
+    device: DeviceInfo
+
+
+def write_manifest(run_dir: Path, inputs: RunInputs, actions: ActionTable, extra: Mapping[str, Any]) -> None:
+    """What the run is made of. `extra` adds or replaces top-level entries, and what an earlier manifest had is kept."""
+    market, device = inputs.market, inputs.device
+    earlier = earlier_manifest(run_dir) or {"created": datetime.now(UTC).isoformat()}
+    versions = {name: metadata.version(name) for name in _LIBRARIES}
+    manifest = {
+        "jaxppo": metadata.version("jaxppo"),
+        "versions": versions,
+        "python": platform.python_version(),
+        "device": {"kind": device.kind, "platform": device.platform, "count": device.count},
+        "data": _data_facts(market, inputs.source, inputs.warnings),
+        "features": {
+            "names": list(market.feature_names),
+            "hash": market.feature_hash,
+            "min_bars": market.min_bars,
+        },
+        "actions": {"name": actions.name, "labels": list(actions.labels)},
+        "sources": dict(inputs.resolved.sources),
+    }
+    write_atomic(run_dir / MANIFEST, json.dumps({**earlier, **manifest, **extra}, indent=2))
+
+
+def earlier_manifest(run_dir: Path) -> dict[str, Any]:
+    """The manifest of a run; empty where there is none or it cannot be read."""
+    try:
+        found = read_json(run_dir / MANIFEST)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        if math.isnan(value):
+            return ""
+        return f"{value:.9g}"
+    return value
+
+
+class Growing:
+    """A file that grows by whole pieces. What could not be written is kept, and written before the next piece."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._pending = bytearray()
+        self._size = path.stat().st_size if path.exists() else 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file with what is still to be written."""
+        return self._size + len(self._pending)
+
+    def cut(self, size: int) -> None:
+        """Keep the first `size` bytes of the file only."""
+        self._size = size
+        if self._path.exists():
+            os.truncate(self._path, size)
+
+    def append(self, piece: bytes) -> None:
+        """Write a piece and flush it to the disk.
+
+        Raises:
+          OSError: it could not be written, and is kept; call again, with b"" or with the next piece.
+        """
+        self._pending += piece
+        if not self._pending:
+            return
+        with self._path.open("r+b" if self._path.exists() else "xb") as file:
+            end = min(self._size, file.seek(0, os.SEEK_END))
+            file.truncate(end)  # of what an earlier try left behind
+            file.seek(end)
+            file.write(self._pending)
+            file.flush()
+            os.fsync(file.fileno())
+            self._size = file.tell()
+        self._pending.clear()
+
+
+class MetricsCsv:
+    """metrics.csv: one row a validation, flushed as it is written."""
+
+    def __init__(self, run_dir: Path, columns: Sequence[str]):
+        self._path = run_dir / METRICS
+        self._columns = list(columns)
+        self._file = Growing(self._path)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Append one row; columns that it lacks stay empty. The header is written with the first row.
+
+        Raises:
+          OSError: it could not be written; it is written with the next row, or by `retry`.
+        """
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns, extrasaction="raise", lineterminator="\n")
+        if self._file.size == 0:
+            writer.writeheader()
+        writer.writerow({k: _cell(v) for k, v in row.items()})
+        self._file.append(text.getvalue().encode())
+
+    def retry(self) -> None:
+        """Write what could not be written before; `OSError` as above."""
+        self._file.append(b"")
+
+    def keep_until(self, update: int) -> int | None:
+        """Drop rows of later updates, which a resumed run writes again, and a last row that was cut off.
+
+        Returns:
+          The update of the last row that is left.
+        """
+        if not self._path.exists():
+            return None
+        text = self._path.read_bytes().decode("utf-8", "replace")
+        whole = text[: text.rfind("\n") + 1]  # a cut-off "10,0.5" would pass for the row of update 1
+        rows: list[dict[str, Any]] = []
+        with suppress(csv.Error):  # what a crash left at the end need not be text
+            for row in csv.DictReader(io.StringIO(whole)):
+                number = row.get("update") or ""
+                if not number.isdecimal() or int(number) > update:
+                    break
+                rows.append(row)
+        lines = [",".join(self._columns), *(",".join(r.get(c) or "" for c in self._columns) for r in rows)]
+        write_atomic(self._path, "\n".join(lines) + "\n")
+        self._file = Growing(self._path)
+        return int(rows[-1]["update"]) if rows else None

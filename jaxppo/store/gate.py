@@ -1,0 +1,64 @@
+"""gate.json: the gate's verdict on what a policy did on a split."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxppo.config.schema import GateConfig
+from jaxppo.env.actions import ActionTable
+from jaxppo.market.dataset import Split
+from jaxppo.play.gate import Gate, evidence, judge
+from jaxppo.play.passes import Ledger, Validation
+from jaxppo.play.significance import curve_moments, deflated_sharpe
+from jaxppo.store.directory import write_atomic
+
+GATE = "gate.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run's validations say of a policy that was chosen from them."""
+
+    looks: int  # validations that it was chosen from, the untrained policy's included
+    peak_fitness: float  # of all validations
+    final_fitness: float  # of the last
+
+
+def judge_policy(
+    played: tuple[Validation, Ledger], split: Split, actions: ActionTable, config: GateConfig, record: Record
+) -> Gate:
+    """Judge what a policy did on a split, with the Sharpe ratio deflated by the looks. Host arrays.
+
+    The overfit flag compares the run's last validation with its best, wherever the policy is played: on other bars a
+    fitness under the best of many validations is what chance alone leads to.
+    """
+    validation, ledger = played
+    deflated = float(deflated_sharpe(curve_moments(ledger.pooled_equity), float(record.looks)))
+    allow_short = np.asarray(split.tape.allow_short)
+    valid = np.asarray(ledger.valid)
+    found = evidence(validation, ledger.record, valid, actions, deflated, record.peak_fitness, allow_short)
+    return judge(found._replace(final_fitness=record.final_fitness), config)
+
+
+def write_gate(folder: Path, gate: Gate) -> None:
+    """Write FOLDER/gate.json."""
+    write_atomic(folder / GATE, json.dumps(gate.to_json(), indent=2, allow_nan=False))
+
+
+def gate_line(gate: Gate) -> str:
+    """The verdict in one line: what a review or an approval lacks, each figure against the lowest bar it misses."""
+    lacks: dict[str, list[str]] = {"REVIEW": [], "APPROVED": []}
+    named: set[str] = set()
+    for level, found in lacks.items():
+        for r in gate.reasons:
+            if r.level == level and not r.passed and r.metric not in named:
+                named.add(r.metric)
+                found.append(f"{r.metric} {r.value:.3g} (needs {r.threshold:g})")
+    parts = [f"for {level}: {', '.join(found)}" for level, found in lacks.items() if found]
+    if gate.flags:
+        parts.append("flags: " + ", ".join(f"{f.name} {f.value:.3g}" for f in gate.flags))
+    return "; ".join([f"gate: {gate.verdict}", *parts])

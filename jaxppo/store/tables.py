@@ -1,0 +1,118 @@
+"""What a validated policy did, as files: equity and trades as Parquet, per-symbol figures as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import polars as pl
+
+from jaxppo.market.dataset import Split, joint_calendar
+from jaxppo.play.passes import Ledger, Validation
+from jaxppo.play.trades import Trade, round_trips
+from jaxppo.store.directory import write_frame
+from jaxppo.store.rows import symbol_rows
+
+FOLDER = "validation"
+_TRADE_SCHEMA = {
+    "symbol": pl.String,
+    "side": pl.String,
+    "entry_time": pl.Datetime("us", "UTC"),
+    "exit_time": pl.Datetime("us", "UTC"),
+    "bars": pl.Int64,
+    "units": pl.Float64,
+    "entry_price": pl.Float64,
+    "exit_price": pl.Float64,
+    "fees": pl.Float64,
+    "borrow": pl.Float64,
+    "pnl": pl.Float64,
+    "return": pl.Float64,
+    "reason": pl.String,
+}
+
+
+def _utc(seconds: np.ndarray) -> pl.Series:
+    return pl.Series((seconds * 1_000_000).astype(np.int64)).cast(pl.Datetime("us", "UTC"))
+
+
+def _symbol_equity(ledger: Ledger, split: Split, column: int) -> pl.DataFrame:
+    n = int(ledger.valid[:, column].sum())
+    first = int(split.tape.first[column])
+    rows = slice(first + 1, first + 1 + n)
+    close = np.asarray(split.tape.close[column], np.float64)[rows]
+    equity = ledger.record.equity[:n, column].astype(np.float64)
+    units = ledger.record.units[:n, column].astype(np.float64)
+    return pl.DataFrame(
+        {
+            "symbol": [split.symbols[column]] * n,
+            "time": _utc(split.times[column][rows]),
+            "close": close,
+            "equity": equity,
+            "units": units,
+            "exposure": units * close / np.maximum(equity, 1e-9),
+            "action": ledger.action[:n, column].astype(np.int64),
+            "benchmark": ledger.benchmark[:n, column].astype(np.float64),
+        }
+    )
+
+
+def equity_frame(ledger: Ledger, split: Split) -> pl.DataFrame:
+    """Equity of every symbol's account and of the pool, one row a bar. `ledger` holds host arrays."""
+    joint, _, _ = joint_calendar(split)
+    pooled = pl.DataFrame(
+        {
+            "symbol": ["POOLED"] * len(joint),
+            "time": _utc(joint),
+            "equity": ledger.pooled_equity.astype(np.float64),
+            "benchmark": ledger.pooled_benchmark.astype(np.float64),
+        }
+    )
+    frames = [_symbol_equity(ledger, split, i) for i in range(len(split.symbols))]
+    return pl.concat([*frames, pooled], how="diagonal")
+
+
+def _trade_row(trade: Trade, symbol: str, fills: np.ndarray) -> dict[str, Any]:
+    times = fills[[trade.entry_bar, trade.exit_bar]]
+    entry, exit_ = (times * 1_000_000).astype(int).tolist()
+    return {
+        "symbol": symbol,
+        "side": trade.side,
+        "entry_time": entry,
+        "exit_time": exit_,
+        "bars": trade.exit_bar - trade.entry_bar,
+        "units": trade.units,
+        "entry_price": trade.entry_price,
+        "exit_price": trade.exit_price,
+        "fees": trade.fees,
+        "borrow": trade.borrow,
+        "pnl": trade.pnl,
+        "return": trade.return_,
+        "reason": trade.reason,
+    }
+
+
+def trades_frame(ledger: Ledger, split: Split) -> pl.DataFrame:
+    """Every closed round trip, by symbol and time. `ledger` holds host arrays."""
+    rows = []
+    for i, symbol in enumerate(split.symbols):
+        n = int(ledger.valid[:, i].sum())
+        fills = split.times[i][int(split.tape.first[i]) + 1 :]
+        record = jax.tree.map(lambda x, i=i, n=n: x[:n, i], ledger.record)
+        rows += [_trade_row(t, symbol, fills) for t in round_trips(record, float(split.tape.costs.fee[i]))]
+    raw = {k: (pl.Int64 if isinstance(v, pl.Datetime) else v) for k, v in _TRADE_SCHEMA.items()}
+    return pl.DataFrame(rows, schema=raw, orient="row").cast(_TRADE_SCHEMA)  # type: ignore[arg-type]
+
+
+def write_validation(
+    run_dir: Path, name: str, validation: Validation, ledger: Ledger, split: Split, labels: Sequence[str]
+) -> None:
+    """Write NAME_equity.parquet, NAME_trades.parquet and NAME_symbols.csv. Arguments hold host arrays."""
+    folder = run_dir / FOLDER
+    folder.mkdir(exist_ok=True)
+    write_frame(folder / f"{name}_equity.parquet", equity_frame(ledger, split))
+    write_frame(folder / f"{name}_trades.parquet", trades_frame(ledger, split))
+    rows: Sequence[dict[str, Any]] = symbol_rows(validation, split.symbols, labels)
+    write_frame(folder / f"{name}_symbols.csv", pl.DataFrame(rows))

@@ -1,0 +1,103 @@
+"""TensorBoard events: every update's training scalars and every validation's figures, by env steps.
+
+One file, written here and not by tensorboardX's writer: that one hands events to a thread, loses what is in its queue
+when the process is killed, and hangs on a full disk. Its message classes and its checksum are used.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
+
+from jaxppo.store.directory import Growing
+
+FOLDER = "tensorboard"
+FILE = "events.out.tfevents.0.jaxppo"  # TensorBoard knows event files by the second and third word
+_LARGEST = 2**24  # bytes of a record; ours have some thousand
+
+
+def _record(event: Event) -> bytes:
+    """An event framed as a TFRecord: length (8 bytes), its checksum (4), the event, its checksum (4)."""
+    data = event.SerializeToString()
+    length = struct.pack("<Q", len(data))
+    return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
+
+
+def _records(data: bytes) -> Iterator[tuple[int, Event]]:
+    """End and event of every record of a file, up to the first that is cut off or damaged."""
+    at = 0
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from("<Q", data, at)
+        end = at + 16 + length
+        if length > _LARGEST or end > len(data):
+            return
+        body, (checksum,) = data[at + 12 : end - 4], struct.unpack_from("<I", data, end - 4)
+        if masked_crc32c(body) != checksum:
+            return
+        yield end, Event.FromString(body)
+        at = end
+
+
+def read_events(data: bytes) -> list[Event]:
+    """The events of a file, up to the first that is cut off or damaged."""
+    return [event for _, event in _records(data)]
+
+
+class EventWriter:
+    """Writes the event file under `tensorboard/`."""
+
+    def __init__(self, run_dir: Path):
+        folder = run_dir / FOLDER
+        folder.mkdir(exist_ok=True)
+        self._path = folder / FILE
+        self._file = Growing(self._path)
+
+    def segment(
+        self, update: int, length: int, rows: Mapping[str, np.ndarray], row: Mapping[str, Any], batch_steps: int
+    ) -> None:
+        """One segment: `rows` has its `length` updates in front, `row` its validation.
+
+        Raises:
+          OSError: it could not be written; it is written with the next segment, or by `retry`.
+        """
+        found = [] if self._file.size else [_record(Event(wall_time=time.time(), file_version="brain.Event:2"))]
+        for i in range(length):
+            scalars = {f"train/{name}": float(values[i]) for name, values in rows.items()}
+            found.append(_scalars(scalars, (update - length + i + 1) * batch_steps))
+        validated = {k[4:]: float(v) for k, v in row.items() if k.startswith("val_") and np.isfinite(v)}
+        found.append(_scalars({f"validation/{k}": v for k, v in validated.items()}, update * batch_steps))
+        self._file.append(b"".join(found))
+
+    def retry(self) -> None:
+        """Write what could not be written before; `OSError` as above."""
+        self._file.append(b"")
+
+    def keep_until(self, step: int) -> int | None:
+        """Drop what was written of later env steps, which a resumed run writes again, and what was cut off.
+
+        Returns:
+          The step of the last event that is left.
+        """
+        if not self._path.exists():
+            return None
+        end, last = 0, None
+        for after, event in _records(self._path.read_bytes()):
+            if event.step > step:
+                break
+            end, last = after, event.step
+        self._file.cut(end)
+        return last
+
+
+def _scalars(values: Mapping[str, float], step: int) -> bytes:
+    """One event with a scalar for every name."""
+    summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
+    return _record(Event(wall_time=time.time(), step=step, summary=summary))

@@ -1,0 +1,98 @@
+"""What a resumed run may change: nothing that it computes, but the number of updates when asked to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxppo.config.checks import check_config
+from jaxppo.config.layers import flat_fields, replace_fields
+from jaxppo.config.schema import FIELD_GROUP, Config
+from jaxppo.errors import CheckpointError, ConfigError
+from jaxppo.ppo.schedule import entropy_coefficient, warmup_cosine
+from jaxppo.store.directory import CONFIG
+
+# The gate judges what was computed, and bars are compared by their hash, wherever they lie.
+HARMLESS = frozenset({"data", *(name for name, group in FIELD_GROUP.items() if group == "gate")})
+EXTENT = frozenset({"n_updates", "env_steps", "n_validations"})  # the two others only say how it was arrived at
+
+
+def changed_fields(saved: Config, wanted: Mapping[str, Any]) -> dict[str, str]:
+    """Fields of `wanted` that differ from `saved`, each with both values as text."""
+    flat = flat_fields(saved)
+    return {k: f"{k} (saved {flat[k]!r}, given {v!r})" for k, v in wanted.items() if flat[k] != v}
+
+
+def resumed_config(saved: Config, given: Mapping[str, Any], extend_to: int) -> Config:
+    """The configuration to go on with.
+
+    Args:
+      saved: of the run.
+      given: fields on the command line, flat.
+      extend_to: updates to train to; 0 for those of `saved`.
+
+    Raises:
+      ConfigError: a field would change what the run computes, or `extend_to` is no extension.
+    """
+    changed = changed_fields(saved, given)
+    refused = [text for name, text in changed.items() if name not in HARMLESS]
+    if refused:
+        more = "; to train on after the last update, give --extend-to" if EXTENT & changed.keys() else ""
+        raise ConfigError(
+            f"--resume goes on with the saved configuration, which differs in {', '.join(refused)}: start a new run"
+            f" for what changes the training{more}"
+        )
+    config = replace_fields(saved, {k: given[k] for k in changed})
+    n_updates = saved.budget.n_updates
+    if extend_to and extend_to < n_updates:
+        raise ConfigError(f"extend_to: the run has {n_updates} updates already, got {extend_to}; give more")
+    if extend_to > n_updates:
+        config = replace_fields(config, {"n_updates": extend_to, "env_steps": 0, "n_validations": 0})
+    return check_config(config)
+
+
+def require_same_program(trained: Config, config: Config, update: int, run_dir: Path) -> None:
+    """Refuse to go on from a checkpoint of another configuration, as a changed config.yaml would.
+
+    Raises:
+      CheckpointError: it names the fields that differ.
+    """
+    wanted = {k: v for k, v in flat_fields(config).items() if k not in HARMLESS | EXTENT}
+    fewer = config.budget.n_updates < max(trained.budget.n_updates, update)
+    changed = changed_fields(trained, wanted | ({"n_updates": config.budget.n_updates} if fewer else {}))
+    if changed:
+        raise CheckpointError(
+            f"{run_dir / CONFIG}: was changed since the checkpoint of update {update}, in"
+            f" {', '.join(changed.values()).replace(', given ', ', now ')}; put the saved values back"
+        )
+
+
+def describe_resume(trained: Config | None, config: Config, update: int) -> list[str]:
+    """Where a run goes on, and what is not as it was, a line each. `trained`: of the checkpoint; None without one."""
+    if trained is None:
+        return ["the run has no checkpoint yet: it begins again from the start"]
+    lines = [f"resumed at update {update} of {config.budget.n_updates}"]
+    harmless = changed_fields(trained, {k: v for k, v in flat_fields(config).items() if k in HARMLESS})
+    lines += [f"changed, without effect on the training: {text}" for text in harmless.values()]
+    before, after = trained.budget.n_updates, config.budget.n_updates
+    if after != before:
+        was, now = scheduled(config, before, update), scheduled(config, after, update)
+        lines.append(
+            f"extended from {before} to {after} updates: the schedules are functions of that number, so from here the"
+            f" learning rate goes on at {now[0]:.3g} (with {before} it were {was[0]:.3g}) and the entropy coefficient"
+            f" at {now[1]:.3g} ({was[1]:.3g}), to {scheduled(config, after, after - 1)[0]:.3g} and"
+            f" {config.ppo.entropy_end:.3g} at the end; validations go on every {config.budget.validate_every} updates"
+        )
+    return lines
+
+
+def scheduled(config: Config, n_updates: int, update: int) -> tuple[float, float]:
+    """Learning rate and entropy coefficient of update number `update`, from 0, in a run of `n_updates`."""
+    ppo, k = config.ppo, jnp.int32(update)
+    start, end, anneal = (jnp.float32(x) for x in (ppo.entropy_start, ppo.entropy_end, ppo.entropy_anneal))
+    return ppo.learning_rate * float(warmup_cosine(n_updates)(k)), float(
+        entropy_coefficient(k, n_updates, start, end, anneal)
+    )

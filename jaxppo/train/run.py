@@ -1,0 +1,226 @@
+"""One training run from the data to the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxppo.agent.encoders import receptive_field
+from jaxppo.agent.policy import Params
+from jaxppo.config.layers import DeviceInfo, Resolved, flat_fields, load_config, resolve
+from jaxppo.config.schema import Config
+from jaxppo.device import detect_device, enable_compilation_cache, xla_options
+from jaxppo.env.trading import env_spec
+from jaxppo.errors import CheckpointError, ConfigError, Interrupted, RunDirectoryError
+from jaxppo.market.dataset import Market, build_market, market_warnings
+from jaxppo.market.source import SYNTHETIC, load_market_bars
+from jaxppo.ppo.program import train_spec
+from jaxppo.ppo.update import TrainState
+from jaxppo.store.checkpoint import has_checkpoints, require_match, restore_run
+from jaxppo.store.directory import (
+    CONFIG,
+    RunInputs,
+    claim,
+    default_run_dir,
+    earlier_manifest,
+    held,
+    iso,
+    write_config,
+    write_manifest,
+)
+from jaxppo.train.loop import Finished, Progress, Trainer, compile_run, first_state
+from jaxppo.train.progress import Display
+from jaxppo.train.resume import describe_resume, require_same_program, resumed_config
+from jaxppo.train.stop import Stop
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run goes; nothing here changes what it computes."""
+
+    run_dir: Path | None = None
+    """Folder of the run; by default runs/PRESET-DATE-TIME."""
+    resume: bool = False
+    """Go on with the run in --run-dir from its newest sound checkpoint."""
+    extend_to: int = 0
+    """With --resume: updates to train to, more than the run was given; the schedules are stretched to them."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep, besides the best."""
+    deterministic: bool = False
+    """On a GPU, the same bits in every run on the same machine: slower kernels in places, and none tuned by timing."""
+    max_seconds: float = 0.0
+    """Save and stop (status 75) before the process has run so long, compilation included; 0 for no limit."""
+
+
+def resolve_run(options: RunOptions, preset: str | None, given: Mapping[str, Any], device: DeviceInfo) -> Resolved:
+    """The configuration to run: layered for a new run, the saved one for a resumed run."""
+    if options.keep_checkpoints < 1:
+        raise ConfigError(f"keep_checkpoints: must be at least 1, got {options.keep_checkpoints}")
+    if not 0 <= options.max_seconds < math.inf:
+        raise ConfigError(f"max_seconds: must be 0 (no limit) or above, got {options.max_seconds:g}")
+    if not options.resume:
+        if options.extend_to:
+            raise ConfigError("--extend-to goes on with a run: give --resume too, or --n-updates for a new run")
+        return resolve(preset or "quick_test", given, device)
+    if options.run_dir is None:
+        raise ConfigError("--resume needs --run-dir, the folder of the run to go on with")
+    path = options.run_dir / CONFIG
+    if not path.exists():
+        raise RunDirectoryError(
+            f"{options.run_dir}: holds no run to resume ({CONFIG} is missing); begin one without --resume"
+        )
+    config = resumed_config(load_config(path), {**given, **({"preset": preset} if preset else {})}, options.extend_to)
+    default = flat_fields(Config())
+    return Resolved(config, {k: "saved run" for k, v in flat_fields(config).items() if v != default[k]})
+
+
+def describe(resolved: Resolved) -> list[str]:
+    """The non-default values of a configuration and where each came from, a line each."""
+    flat = flat_fields(resolved.config)
+    width = max((len(k) for k in resolved.sources), default=0)
+    told = {k: s if s.startswith("derived") else f"from {s}" for k, s in resolved.sources.items()}
+    return [f"  {k:<{width}} = {flat[k]!s:<24} {source}" for k, source in sorted(told.items())]
+
+
+def describe_market(market: Market, source: str, warnings: Sequence[str]) -> list[str]:
+    """What is trained, validated and tested on, a few lines."""
+    train, validation = market.splits["train"], market.splits["validation"]
+    counts = {k: sum(d[k] for d in market.decisions.values()) for k in ("train", "validation", "test")}
+    lines = [
+        f"data: {source}; {len(market.bars)} symbols, {sum(len(b.time) for b in market.bars):,} bars,"
+        f" {len(market.feature_names)} features",
+        f"decisions: {counts['train']:,} train ({len(train.symbols)} symbols), {counts['validation']:,} validation"
+        f" ({len(validation.symbols)}), {counts['test']:,} test; purge gap {market.purge_bars} bars",
+    ]
+    if market.cutoffs:
+        lines.append(f"cut-off dates: validation from {iso(market.cutoffs[0])}, test from {iso(market.cutoffs[1])}")
+    return lines + [f"warning: {w}" for w in warnings]
+
+
+class Start(NamedTuple):
+    """What a run goes on from."""
+
+    state: TrainState
+    at: Progress
+    best: Params  # the policy of at.best_update
+    config: Config  # that it was trained with until then
+
+
+def _resumed(run_dir: Path, market: Market, config: Config) -> Start | None:
+    """The newest sound checkpoint of a run; None when it has not come to its first."""
+    manifest = earlier_manifest(run_dir)
+    if not has_checkpoints(run_dir):
+        if "finished" in manifest:
+            raise CheckpointError(f"{run_dir}: the run is finished and its checkpoints are gone; start a new run")
+        _require_same_data(run_dir, manifest.get("data", {}).get("hash"), market)
+        return None
+    state, best, info = restore_run(run_dir)
+    require_same_program(info.config, config, info.update, run_dir)
+    actions = env_spec(config.env, config.reward).actions
+    require_match(info, market.feature_names, actions, market.feature_hash)
+    _require_same_data(run_dir, info.data_hash, market)
+    names = [f.name for f in dataclasses.fields(Progress)]
+    return Start(state, Progress(**{name: getattr(info, name) for name in names}), best, info.config)
+
+
+def _require_same_data(run_dir: Path, data_hash: str | None, market: Market) -> None:
+    if data_hash is not None and data_hash != market.data_hash:
+        raise CheckpointError(
+            f"{run_dir}: the data changed since the run began (hash {data_hash[:12]}, now"
+            f" {market.data_hash[:12]}); resume with the same bars, or start a new run"
+        )
+
+
+def train_run(options: RunOptions, preset: str | None, given: Mapping[str, Any], began: float | None = None) -> Path:
+    """Train from the command line's values to a finished report; returns the run directory.
+
+    Args:
+      options: where the run goes, and when it stops.
+      preset: of a new run.
+      given: fields of the configuration, flat.
+      began: `time.monotonic()` that --max-seconds counts from; by default now.
+    """
+    began = time.monotonic() if began is None else began
+    enable_compilation_cache()
+    device = detect_device()
+    resolved = resolve_run(options, preset, given, device)
+    config = resolved.config
+    display = Display(config.budget.n_updates, config.batch_steps)
+    display.say(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}")
+    for line in describe(resolved):
+        display.say(line)
+    train_spec(config, 1)  # actions, reward and network are checked before anything is read or written
+    bars, source = load_market_bars(config.data)
+    if source == SYNTHETIC:
+        display.say("no --data given: training on the embedded synthetic market, which is made up")
+    market = build_market(bars, config, receptive_field(config.agent))
+    warnings = market_warnings(market)
+    for line in describe_market(market, source, warnings):
+        display.say(line)
+    run_dir = options.run_dir or default_run_dir(config.preset)
+    if not options.resume:
+        claim(run_dir)
+    try:
+        with held(run_dir):
+            inputs = RunInputs(resolved, market, source, warnings, device)
+            return _train(run_dir, options, inputs, display, began)
+    except OSError as error:  # the loop goes on without what it cannot write; before and after it nothing does
+        raise RunDirectoryError(
+            f"{error.filename or run_dir}: {error.strerror or error}; mend that, then --run-dir {run_dir} --resume"
+        ) from error
+
+
+def _train(run_dir: Path, options: RunOptions, inputs: RunInputs, display: Display, began: float) -> Path:
+    """Everything in a run directory that is this process's alone."""
+    resolved, market = inputs.resolved, inputs.market
+    config = resolved.config
+    start = _resumed(run_dir, market, config) if options.resume else None
+    facts: dict[str, Any] = {}
+    if options.resume:
+        for line in describe_resume(start.config if start else None, config, start.at.update if start else 0):
+            display.say(line)
+    if start is not None and start.config.budget.n_updates != config.budget.n_updates:
+        extension = {"at": start.at.update, "from": start.config.budget.n_updates, "to": config.budget.n_updates}
+        earlier = earlier_manifest(run_dir).get("extended", [])
+        facts["extended"] = [*(e for e in earlier if e != extension), extension]
+    write_config(run_dir, resolved)  # before the compilation: what is killed during it can be resumed
+    try:
+        compiled = compile_run(config, market, xla_options(options.deterministic))
+    except BaseException:  # an interrupt until here leaves an empty folder, which the next try may have
+        if not options.resume:
+            (run_dir / CONFIG).unlink()
+        raise
+    display.say(f"compiled in {compiled.compile_seconds:.1f} s; run directory {run_dir}")
+    actions = compiled.program.spec.env.actions
+    program = {"memory_bytes": compiled.memory_bytes, "deterministic": options.deterministic}
+    facts |= {"compile_seconds": compiled.compile_seconds, "program": program}
+    write_manifest(run_dir, inputs, actions, facts)
+    state, at = (start.state, start.at) if start else (first_state(compiled, config.seed), Progress())
+    trainer = Trainer(run_dir, resolved, market, compiled, options.keep_checkpoints)
+    try:
+        with display, Stop(options.max_seconds, began, display.say) as stop:
+            finished = trainer.run(state, at, display, stop, start.best if start else None)
+    except KeyboardInterrupt:
+        raise Interrupted(f"go on from the last checkpoint with --run-dir {run_dir} --resume", 130) from None
+    finally:
+        trainer.close()  # waits for the save in flight
+    facts |= {"finished": dataclasses.asdict(finished), "checkpoints": trainer.kept(state)}
+    write_manifest(run_dir, inputs, actions, facts)
+    _report(run_dir, finished, display)
+    return run_dir
+
+
+def _report(run_dir: Path, finished: Finished, display: Display) -> None:
+    # matplotlib takes a second to import, and nobody should wait for it before training.
+    from jaxppo.train.page import write_report
+
+    display.say(
+        f"trained {finished.env_steps:,} steps in {finished.run_seconds:.1f} s"
+        f" ({finished.steps_per_second:,.0f} steps/s); best validation at update {finished.best_update}"
+    )
+    display.say(f"report: {write_report(run_dir)}")

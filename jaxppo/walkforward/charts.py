@@ -1,0 +1,157 @@
+"""What a walk-forward's report is made of: the files of its folder, and the charts of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.dates import date2num
+from matplotlib.figure import Figure
+
+from jaxppo.config.layers import parse_yaml
+from jaxppo.page import canvas
+from jaxppo.page.rundata import RunData, times, values
+from jaxppo.page.style import BENCHMARK, BLACK, GREY, ORANGE, POLICY, SKY
+from jaxppo.page.text import percent
+from jaxppo.store.json import read_json, read_plain_text
+
+
+@dataclass(frozen=True)
+class WalkforwardData:
+    """Everything that the page is made of."""
+
+    name: str
+    summary: dict[str, Any]
+    manifest: dict[str, Any]
+    config: dict[str, Any]
+    folds: pl.DataFrame
+    symbols: pl.DataFrame
+    equity: pl.DataFrame
+    trades: pl.DataFrame
+
+    def joined(self, name: str, figure: str) -> float:
+        """A joined figure of the policy or of a baseline, NaN where it is not defined."""
+        return finite_or_nan(self.summary["joined"][name][figure])
+
+    @property
+    def run(self) -> RunData:
+        """As the tables of a training run's page take it."""
+        return RunData(self.name, self.config, self.manifest, pl.DataFrame(), None, None)
+
+
+def finite_or_nan(value: Any) -> float:
+    """A figure of a JSON file, which has null for NaN and text for infinity."""
+    return math.nan if value is None else float(value)
+
+
+def load_walkforward(folder: Path, name: str) -> WalkforwardData:
+    """Read what `jaxppo.walkforward` has written in `folder`, which will be called `name`."""
+    return WalkforwardData(
+        name=name,
+        summary=read_json(folder / "summary.json"),
+        manifest=read_json(folder / "manifest.json"),
+        config=parse_yaml(read_plain_text(folder / "config.yaml")),
+        folds=pl.read_csv(folder / "folds.csv", infer_schema_length=None),
+        symbols=pl.read_csv(folder / "symbols.csv", schema_overrides={"fold": pl.String, "symbol": pl.String}),
+        equity=pl.read_parquet(folder / "equity.parquet"),
+        trades=pl.read_parquet(folder / "trades.parquet"),
+    )
+
+
+def make_figures(data: WalkforwardData) -> dict[str, Figure]:
+    """All charts by name."""
+    return {"equity": equity_curve(data), "folds": fold_bars(data), "timeline": timeline(data)}
+
+
+def _boundaries(data: WalkforwardData) -> list[np.datetime64]:
+    starts = data.equity.group_by("fold", maintain_order=True).agg(pl.col("time").first())
+    return list(times(starts))
+
+
+def equity_curve(data: WalkforwardData) -> Figure:
+    """The joined out-of-sample curve against buy-and-hold, and its drawdown; a line where each fold begins."""
+    figure, (ax, under) = canvas.grid(2, 1, 2.9, ratios=(2.4, 1.0))
+    x = times(data.equity)
+    canvas.title(ax, "Equity out of sample, all folds joined, after costs")
+    for column, name, color, width in (
+        ("benchmark_once", "buy-and-hold, once", GREY, 1.0),
+        ("benchmark", "buy-and-hold, each fold", ORANGE, 1.2),
+        ("equity", "policy", POLICY, 2.0),
+    ):
+        y = values(data.equity, column)
+        index = canvas.decimate(y)
+        ax.plot(x[index], y[index], color=color, linewidth=width, label=f"{name} {percent(y[-1] - 1, sign=True)}")
+    ax.axhline(1.0, color=GREY, linewidth=0.9, zorder=1)
+    canvas.legend_above(ax)
+    canvas.title(under, "Drawdown", aside=f"worst {percent(-data.joined('policy', 'max_drawdown'))}")
+    fall = -values(data.equity, "drawdown")
+    index = canvas.decimate(fall)
+    under.fill_between(x[index], fall[index], 0.0, color=POLICY, alpha=0.25, linewidth=0)
+    under.plot(x[index], fall[index], color=POLICY, linewidth=1.0)
+    under.set_ylim(top=0.0)
+    canvas.percent_axis(under)
+    for panel in (ax, under):
+        for number_, start in enumerate(_boundaries(data), start=1):
+            panel.axvline(date2num(start), color=BLACK, linewidth=0.7, alpha=0.45, linestyle=(0, (4, 3)), zorder=1)
+            if panel is ax:
+                panel.text(
+                    date2num(start),
+                    0.02,
+                    f" {number_}",
+                    transform=ax.get_xaxis_transform(),
+                    fontsize=8.5,
+                    color=BLACK,
+                    ha="left",
+                )
+        canvas.date_axis(panel, ticks=12)
+        panel.margins(x=0.01)
+    return figure
+
+
+def _pair(
+    ax: Axes, data: WalkforwardData, columns: tuple[str, str], labels: tuple[str, str], colors: tuple[str, str]
+) -> None:
+    """Two bars a fold."""
+    x = np.arange(data.folds.height)
+    for shift, column, label, color in zip((-0.2, 0.2), columns, labels, colors, strict=True):
+        y = values(data.folds, column)
+        ax.bar(x + shift, np.where(np.isfinite(y), y, 0.0), 0.38, color=color, label=label, linewidth=0)
+    ax.axhline(0.0, color=GREY, linewidth=0.9)
+    ax.set_xticks(x, [str(f) for f in data.folds["fold"]])
+    ax.grid(False, axis="x")
+    canvas.legend_above(ax)
+
+
+def fold_bars(data: WalkforwardData) -> Figure:
+    """Sharpe ratio in and out of sample, drawdown in and out, and net return against buy-and-hold, by fold."""
+    figure, (sharpe, returns) = canvas.grid(2, 2, 2.7)
+    canvas.title(sharpe, "Sharpe ratio by fold")
+    _pair(sharpe, data, ("in_sharpe", "out_sharpe"), ("in sample", "out of sample"), (SKY, POLICY))
+    canvas.title(returns, "Net return of the test period")
+    columns = ("out_buy_and_hold_return", "out_return")
+    _pair(returns, data, columns, ("buy-and-hold", "policy"), (BENCHMARK, POLICY))
+    canvas.percent_axis(returns)
+    return figure
+
+
+def timeline(data: WalkforwardData) -> Figure:
+    """What each fold is trained and tested on."""
+    figure, (ax,) = canvas.grid(1, 1, 0.8 + 0.3 * data.folds.height)
+    canvas.title(ax, "Training and test periods")
+    for i, row in enumerate(data.folds.to_dicts()):
+        ends = (row["train_begin"], row["train_end"], row["test_begin"], row["test_end"])
+        one, two, three, four = (date2num(np.datetime64(t[:19])) for t in ends)
+        ax.barh(i, two - one, 0.6, one, color=SKY, label="training" if i == 0 else None, linewidth=0)
+        ax.barh(i, four - three, 0.6, three, color=POLICY, label="test" if i == 0 else None, linewidth=0)
+    ax.set_yticks(range(data.folds.height), [f"fold {f}" for f in data.folds["fold"]])
+    ax.invert_yaxis()
+    ax.xaxis_date()
+    canvas.date_axis(ax, ticks=12)
+    ax.grid(False, axis="y")
+    canvas.legend_above(ax)
+    return figure

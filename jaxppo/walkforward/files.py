@@ -1,0 +1,359 @@
+"""The results of a walk-forward: joined curves, tables, files, and what is said of them on the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from jaxppo.backtest.run import figure_table
+from jaxppo.market.dataset import Split, evaluation_set, joint_calendar
+from jaxppo.play.baselines import buy_and_hold
+from jaxppo.play.metrics import Metrics, TradeSums
+from jaxppo.play.passes import Ledger, decision_bars, n_decisions, pool_equity
+from jaxppo.store.directory import iso, plain_json, write_atomic, write_frame
+from jaxppo.store.rows import percent
+from jaxppo.store.tables import equity_frame, trades_frame
+from jaxppo.walkforward.dates import FoldPlan, fold_split
+from jaxppo.walkforward.figures import (
+    Gap,
+    held_sums,
+    join_curves,
+    joined_bars_per_year,
+    joined_metrics,
+    joined_significance,
+    joined_sums,
+    metric_gaps,
+)
+from jaxppo.walkforward.program import FoldOutput
+
+JOINED, POOLED = "joined", "POOLED"
+GAP_METRICS = (
+    "sharpe",
+    "sortino",
+    "cagr",
+    "max_drawdown",
+    "profit_factor",
+    "win_rate",
+    "expectancy",
+    "consistency",
+    "turnover",
+    "exposure",
+    "fitness",
+)
+"""Figures whose size does not follow from the length of a period alone, as a return and a number of trades do."""
+_SHARES = ("cagr", "max_drawdown", "win_rate", "expectancy", "consistency", "exposure")
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that is written."""
+
+    summary: dict[str, Any]
+    folds: pl.DataFrame  # one row a fold
+    symbols: pl.DataFrame  # one row a fold and symbol, and one a symbol over all folds
+    equity: pl.DataFrame  # the joined curves, one row a time
+    accounts: pl.DataFrame  # one row a fold, symbol and bar; every fold starts at 1
+    trades: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """The test part of one fold, on its own symbols."""
+
+    number: int
+    plan: FoldPlan
+    split: Split
+    rows: np.ndarray  # (S',) of the split's symbols in the history
+    time: np.ndarray  # (U,)
+    ledger: Ledger  # host arrays
+
+    @property
+    def curves(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pooled equity of the policy and of buy-and-hold (U,)."""
+        return np.asarray(self.ledger.pooled_equity), np.asarray(self.ledger.pooled_benchmark)
+
+
+def figures(metrics: Metrics) -> dict[str, float]:
+    """Figures () by name, the net return as `return`."""
+    values = {k: float(v) for k, v in metrics._asdict().items()}
+    return {"return": values.pop("net_return"), **values}
+
+
+def at(tree: Any, index: Any) -> Any:
+    """One entry, or some, of every array's first axis."""
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+def _tested(history: Split, number: int, plan: FoldPlan, output: FoldOutput) -> _Tested:
+    split, rows = fold_split(history, plan.test_first, plan.test_length)
+    time, _, _ = joint_calendar(split)
+    record, action, valid, benchmark = jax.tree.map(
+        lambda x: x[:, rows], (output.record, output.action, output.valid, output.test.benchmark)
+    )
+    curves = (output.test.pooled_equity[: len(time)], output.test.pooled_benchmark[: len(time)])
+    return _Tested(number, plan, split, rows, time, Ledger(record, action, valid, benchmark, *curves))
+
+
+def last_training_bar(history: Split, plan: FoldPlan) -> int:
+    """Start of the last bar that any symbol trains on, UTC seconds."""
+    rows = np.flatnonzero(plan.train_decisions > 0)
+    return max(int(history.times[s][plan.train_length[s] - 1]) for s in rows)
+
+
+def _fold_row(tested: _Tested, output: FoldOutput, history: Split, labels: Sequence[str]) -> dict[str, Any]:
+    plan, ledger = tested.plan, tested.ledger
+    before, after = figures(output.train), figures(output.test.pooled)
+    hold = float(ledger.pooled_benchmark[-1]) - 1.0
+    taken = ledger.action[ledger.valid]
+    return {
+        "fold": tested.number,
+        "train_begin": iso(plan.dates.train_begin),
+        "train_end": iso(last_training_bar(history, plan)),
+        "test_begin": iso(plan.dates.test_begin),
+        "test_end": iso(plan.dates.test_end),
+        "last_test": iso(int(tested.time[-1])),
+        "train_symbols": int((plan.train_decisions > 0).sum()),
+        "test_symbols": len(tested.rows),
+        "train_decisions": int(plan.train_decisions.sum()),
+        "test_decisions": int(plan.test_decisions.sum()),
+        "ruined": int(ledger.record.ruined.any(0).sum()),
+        "out_buy_and_hold_return": hold,
+        **{f"in_{k}": v for k, v in before.items()},
+        **{f"out_{k}": v for k, v in after.items()},
+        **{f"gap_{k}": after[k] - before[k] for k in after},
+        **{f"out_action_share_{label}": float((taken == i).mean()) for i, label in enumerate(labels)},
+    }
+
+
+def _fold_symbol_rows(tested: _Tested, output: FoldOutput, history: Split) -> list[dict[str, Any]]:
+    trained = tested.plan.train_decisions > 0
+    return [
+        {
+            "fold": str(tested.number),
+            "symbol": history.symbols[s],
+            "trained": bool(trained[s]),
+            "buy_and_hold_return": float(output.test.symbol_hold[s]),
+            **figures(at(output.test.symbols, s)),
+        }
+        for s in tested.rows
+    ]
+
+
+def _joined_symbol_rows(tested: Sequence[_Tested], outputs: FoldOutput, history: Split) -> list[dict[str, Any]]:
+    """Every symbol's accounts of all folds, compounded one after another."""
+    own = np.asarray(history.tape.bars_per_year)
+    rows, curves, sums = [], [], []
+    for s in sorted({int(r) for t in tested for r in t.rows}):
+        folds = [t.number - 1 for t in tested if s in t.rows]
+        bars = np.asarray([tested[k].plan.test_decisions[s] for k in folds])
+        curves.append(
+            join_curves([np.asarray(outputs.record.equity[k, :n, s]) for k, n in zip(folds, bars, strict=True)])
+        )
+        parts = jax.tree.map(lambda x, k=folds, s=s: x[k, s], outputs.test.sums)
+        sums.append(joined_sums(parts, bars, np.full(len(bars), own[s]), float(own[s])))
+        held = float(np.prod(1.0 + outputs.test.symbol_hold[folds, s].astype(np.float64))) - 1.0
+        rows.append({"fold": JOINED, "symbol": history.symbols[s], "trained": None, "buy_and_hold_return": held})
+    metrics = _metrics(curves, sums, [own[history.symbols.index(r["symbol"])] for r in rows])
+    return [row | figures(at(metrics, i)) for i, row in enumerate(rows)]
+
+
+def _metrics(curves: Sequence[np.ndarray], sums: Sequence[TradeSums], bars_per_year: Sequence[float]) -> Metrics:
+    """Figures (P,) of curves of any lengths, as host arrays."""
+    size = max(len(c) for c in curves)
+    equity = np.stack([np.pad(c, (0, size - len(c)), mode="edge") for c in curves]).astype(np.float32)
+    valid = np.stack([np.arange(size) < len(c) for c in curves])
+    total = jax.tree.map(lambda *x: np.stack(x), *sums)
+    return jax.device_get(joined_metrics(equity, valid, np.asarray(bars_per_year, np.float32), total))
+
+
+def hold_once(history: Split, plans: Sequence[FoldPlan]) -> np.ndarray:
+    """Pooled buy-and-hold over all test periods, bought once and sold once: (U,) on the joined calendar."""
+    tested = np.stack([p.test_decisions > 0 for p in plans])
+    first = np.where(tested, np.stack([p.test_first for p in plans]), np.iinfo(np.int32).max).min(0)
+    length = np.where(tested, np.stack([p.test_length for p in plans]), 0).max(0)
+    first = np.where(tested.any(0), first, length).astype(np.int32)  # then it does not decide
+    split, _ = fold_split(history, first, length.astype(np.int32))
+    data = evaluation_set(Split(jax.tree.map(jnp.asarray, split.tape), split.symbols, split.times))
+    t, valid = decision_bars(data.tape, n_decisions(data.tape))
+    symbol = jnp.broadcast_to(jnp.arange(t.shape[1], dtype=t.dtype), t.shape)
+    held = buy_and_hold(data.tape.open[symbol, t + 1], data.tape.close[symbol, t + 1], valid, data.tape.costs)
+    return np.asarray(pool_equity(data, held), np.float64)
+
+
+def _joined(history: Split, tested: Sequence[_Tested], outputs: FoldOutput) -> tuple[pl.DataFrame, Metrics, float]:
+    """The joined curves, the figures of policy, buy-and-hold twice and flat (4,), and the bars a year."""
+    own = np.asarray(history.tape.bars_per_year)
+    mask = np.stack([t.plan.test_decisions > 0 for t in tested])
+    bars = np.stack([t.plan.test_decisions for t in tested])[mask]
+    yearly = np.broadcast_to(own, mask.shape)[mask]
+    time = np.concatenate([t.time for t in tested])
+    per_year = joined_bars_per_year(time, own[mask.any(0)])
+    once = hold_once(history, [t.plan for t in tested])
+    curves = [
+        join_curves([t.curves[0] for t in tested]),
+        join_curves([t.curves[1] for t in tested]),
+        once,
+        np.ones(len(time)),
+    ]
+    hold = held_sums(np.asarray(outputs.test.symbol_hold)[mask], bars)
+    one = held_sums(once[-1:] - 1.0, np.asarray([len(time)]))
+    nothing = jax.tree.map(np.zeros_like, one)
+    sums = [
+        joined_sums(jax.tree.map(lambda x: x[mask], outputs.test.sums), bars, yearly, per_year),
+        joined_sums(hold, bars, yearly, per_year),
+        *(joined_sums(s, np.asarray([len(time)]), np.asarray([per_year]), per_year) for s in (one, nothing)),
+    ]
+    equity = curves[0]
+    frame = pl.DataFrame(
+        {
+            "fold": np.concatenate([np.full(len(t.time), t.number) for t in tested]),
+            "time": pl.Series((time * 1_000_000).astype(np.int64)).cast(pl.Datetime("us", "UTC")),
+            "equity": equity,
+            "benchmark": curves[1],
+            "benchmark_once": once,
+            "drawdown": 1.0 - equity / np.maximum(np.maximum.accumulate(equity), 1.0),
+        }
+    )
+    return frame, _metrics(curves, sums, [per_year] * len(curves)), per_year
+
+
+BASELINES = ("policy", "buy_and_hold", "buy_and_hold_once", "flat")
+
+
+def collect(
+    history: Split,
+    plans: Sequence[FoldPlan],
+    outputs: FoldOutput,
+    labels: Sequence[str],
+    facts: Mapping[str, Any],
+    seed: int,
+) -> Result:
+    """Tables and figures from the recorded folds.
+
+    Args:
+      history: the whole market.
+      plans: K folds.
+      outputs: host arrays (K, ...).
+      labels: of the actions.
+      facts: settings; they open the summary. `trials` deflates the Sharpe ratio.
+      seed: of the bootstrap.
+    """
+    tested = [_tested(history, k + 1, plan, at(outputs, k)) for k, plan in enumerate(plans)]
+    folds = pl.DataFrame([_fold_row(t, at(outputs, k), history, labels) for k, t in enumerate(tested)])
+    rows = [row for k, t in enumerate(tested) for row in _fold_symbol_rows(t, at(outputs, k), history)]
+    equity, joined, per_year = _joined(history, tested, outputs)
+    curve = jnp.asarray(equity["equity"].to_numpy(), jnp.float32)
+    trials = jnp.float32(facts["trials"])
+    intervals, probable, deflated = jax.device_get(
+        joined_significance(curve, jnp.float32(per_year), trials, jax.random.key(seed))
+    )
+    returns = np.asarray(outputs.test.pooled.net_return)
+    holds = np.asarray([t.ledger.pooled_benchmark[-1] - 1.0 for t in tested])
+    gaps = metric_gaps(outputs.train, outputs.test.pooled)
+    summary = {
+        **facts,
+        "first_test": iso(plans[0].dates.test_begin),
+        "last_test": iso(int(tested[-1].time[-1])),
+        "symbols": len({int(r) for t in tested for r in t.rows}),
+        "test_decisions": int(sum(t.plan.test_decisions.sum() for t in tested)),
+        "bars_per_year": per_year,
+        "joined": {name: figures(at(joined, i)) for i, name in enumerate(BASELINES)},
+        "positive_folds": float((returns > 0).mean()),
+        "folds_above_buy_and_hold": float((returns > holds).mean()),
+        "probabilistic_sharpe": float(probable),
+        "deflated_sharpe": float(deflated),
+        "intervals_90": {k: [float(v.low), float(v.high)] for k, v in intervals._asdict().items()},
+        "gaps": {("return" if k == "net_return" else k): v._asdict() for k, v in gaps.items()},
+    }
+    accounts = [_numbered(equity_frame(t.ledger, t.split), t) for t in tested]
+    trades = [_numbered(trades_frame(t.ledger, t.split), t) for t in tested]
+    return Result(
+        summary,
+        folds,
+        pl.DataFrame(rows + _joined_symbol_rows(tested, outputs, history)),
+        equity,
+        pl.concat(accounts).filter(pl.col("symbol") != POOLED),
+        pl.concat(trades),
+    )
+
+
+def _numbered(frame: pl.DataFrame, tested: _Tested) -> pl.DataFrame:
+    return frame.select(pl.lit(tested.number, pl.Int64).alias("fold"), pl.all())
+
+
+def write_walkforward(folder: Path, result: Result) -> None:
+    """Every file but the configuration, the manifest, the policies and the report."""
+    for name in ("folds", "symbols", "equity", "trades"):
+        write_frame(folder / f"{name}.csv", getattr(result, name))
+    for name in ("equity", "trades", "accounts"):
+        write_frame(folder / f"{name}.parquet", getattr(result, name))
+    text = json.dumps(plain_json(result.summary), indent=2, allow_nan=False)
+    write_atomic(folder / "summary.json", text + "\n")
+
+
+def _plain_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for i, heading in enumerate(head):
+        table.add_column(heading, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _two(value: float) -> str:
+    return "n/a" if np.isnan(value) else f"{value:.2f}"
+
+
+def _cell(name: str, value: float) -> str:
+    return percent(value) if name in _SHARES else _two(value)
+
+
+def show(console: Console, result: Result) -> None:
+    """What a trader asks first."""
+    s = result.summary
+    console.print(
+        _plain_table(
+            "Folds: the last policy of each, in sample and out of sample",
+            ("fold", "test from", "Sharpe in", "out", "return", "hold", "maxDD", "PF", "trades"),
+            [
+                (
+                    str(r["fold"]),
+                    r["test_begin"][:10],
+                    _two(r["in_sharpe"]),
+                    _two(r["out_sharpe"]),
+                    percent(r["out_return"]),
+                    percent(r["out_buy_and_hold_return"]),
+                    f"{100 * r['out_max_drawdown']:.1f}%",
+                    _two(r["out_profit_factor"]),
+                    f"{r['out_trades']:,.0f}",
+                )
+                for r in result.folds.to_dicts()
+            ],
+        )
+    )
+    console.print(figure_table("Out of sample, joined, at the same costs", "", list(s["joined"].items())))
+    console.print(
+        _plain_table(
+            "Gap, mean of the folds",
+            ("figure", "in sample", "out of sample", "gap"),
+            [(k, *(_cell(k, s["gaps"][k][c]) for c in Gap._fields[:3])) for k in GAP_METRICS],
+        )
+    )
+    low, high = s["intervals_90"]["sharpe"]
+    trials = f"{s['trials']} trial{'' if s['trials'] == 1 else 's'}"
+    console.print(
+        f"{100 * s['positive_folds']:.0f}% of {s['folds']} folds made money, {100 * s['folds_above_buy_and_hold']:.0f}%"
+        f" made more than buy-and-hold; Sharpe {s['joined']['policy']['sharpe']:.2f}, 90% interval {low:.2f} to"
+        f" {high:.2f}; P(Sharpe > 0) {_two(s['probabilistic_sharpe'])}, deflated by {trials}"
+        f" {_two(s['deflated_sharpe'])}"
+    )

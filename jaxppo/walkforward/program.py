@@ -1,0 +1,156 @@
+"""All folds of a walk-forward in one program: a fold is another `first` and `length` of one shared Tape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxppo.agent.policy import Params
+from jaxppo.config.schema import Config
+from jaxppo.env.account import StepRecord
+from jaxppo.market.dataset import Split, joint_calendar
+from jaxppo.market.tape import Tape
+from jaxppo.play.metrics import Metrics
+from jaxppo.play.passes import play_policy
+from jaxppo.ppo.loss import Hyper
+from jaxppo.ppo.program import TapeSpec, make_train
+from jaxppo.ppo.update import TrainSpec, TrainState, update
+from jaxppo.walkforward.dates import FoldPlan, fold_split
+from jaxppo.walkforward.figures import Figures, Pool, fold_figures, pooled_figures
+
+
+class FoldRange(NamedTuple):
+    """Where a fold decides, and the joint calendar of its bars."""
+
+    first: jax.Array  # (S,) int32
+    length: jax.Array  # (S,) int32
+    pool: Pool
+
+
+class Fold(NamedTuple):
+    """One fold; with a leading axis K, all of them."""
+
+    key: jax.Array
+    train: FoldRange
+    test: FoldRange
+
+
+class FoldOutput(NamedTuple):
+    """What a fold leaves: its figures, and the recorded test decisions."""
+
+    train: Metrics  # () pooled, in sample
+    test: Figures
+    record: StepRecord  # (N, S)
+    action: jax.Array  # (N, S) int32
+    valid: jax.Array  # (N, S) bool
+
+
+class FoldSizes(NamedTuple):
+    """Static sizes that hold for every fold."""
+
+    n_features: int
+    n_train: int  # decisions of any symbol in any training part, at most
+    n_test: int  # the same of the test parts
+
+
+class FoldProgram(NamedTuple):
+    """Pure functions of one fold; `side_by_side` makes them functions of many.
+
+    init(fold, hyper, tape) -> TrainState
+    advance(state, fold, hyper, tape, n_updates) -> (TrainState, means of the updates' metrics)
+    evaluate(params, fold, tape) -> FoldOutput
+    """
+
+    spec: TrainSpec
+    init: Callable[[Fold, Hyper, Tape], TrainState]
+    advance: Callable[[TrainState, Fold, Hyper, Tape, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+    evaluate: Callable[[Params, Fold, Tape], FoldOutput]
+
+
+def part(tape: Tape, of: FoldRange) -> Tape:
+    """The Tape as a fold's range sees it."""
+    return tape._replace(first=of.first, length=of.length)
+
+
+def make_folds(config: Config, sizes: FoldSizes) -> FoldProgram:
+    """Functions that train a fold and test a policy on it."""
+    program = make_train(config, TapeSpec(sizes.n_features, sizes.n_test))
+    spec = program.spec
+
+    def init(fold: Fold, hyper: Hyper, tape: Tape) -> TrainState:
+        return program.init(fold.key, hyper, part(tape, fold.train))
+
+    def advance(
+        state: TrainState, fold: Fold, hyper: Hyper, tape: Tape, n_updates: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        own = part(tape, fold.train)
+        shapes = jax.eval_shape(lambda s: update(s, own, spec, hyper)[1], state)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+        def one(_: jax.Array, carry: tuple) -> tuple:
+            state, sums = carry
+            state, metrics = update(state, own, spec, hyper)
+            return state, jax.tree.map(jnp.add, sums, metrics)
+
+        state, sums = jax.lax.fori_loop(0, n_updates, one, (state, zeros))
+        return state, jax.tree.map(lambda x: x / jnp.maximum(n_updates, 1).astype(x.dtype), sums)
+
+    def played(params: Params, own: Tape, n: int) -> tuple[StepRecord, jax.Array, jax.Array]:
+        return play_policy(spec.agent, spec.env, params, own, n, spec.receptive_field)
+
+    def evaluate(params: Params, fold: Fold, tape: Tape) -> FoldOutput:
+        before, after = part(tape, fold.train), part(tape, fold.test)
+        record, _, valid = played(params, before, sizes.n_train)
+        train = pooled_figures(before, fold.train.pool, record, valid)
+        record, action, valid = played(params, after, sizes.n_test)
+        return FoldOutput(train, fold_figures(after, fold.test.pool, record, valid), record, action, valid)
+
+    return FoldProgram(spec, init, advance, evaluate)
+
+
+def side_by_side(program: FoldProgram) -> FoldProgram:
+    """The same functions of many folds at once: folds, states and outputs have a leading axis; the Tape is shared."""
+    return FoldProgram(
+        program.spec,
+        jax.vmap(program.init, (0, None, None)),
+        jax.vmap(program.advance, (0, 0, None, None, None)),
+        jax.vmap(program.evaluate, (0, 0, None)),
+    )
+
+
+def stack_folds(history: Split, plans: Sequence[FoldPlan], key: jax.Array) -> tuple[Fold, FoldSizes]:
+    """The folds as arrays with a leading axis K, padded to common sizes.
+
+    Fold i draws from `fold_in(key, i)`, so it does not depend on how many folds there are.
+    """
+    train = _stack_ranges(history, [(p.train_first, p.train_length) for p in plans])
+    test = _stack_ranges(history, [(p.test_first, p.test_length) for p in plans])
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(plans), dtype=jnp.uint32))
+    n_train, n_test = (
+        max(int(d.max()) for d in ds)
+        for ds in zip(*((p.train_decisions, p.test_decisions) for p in plans), strict=True)
+    )
+    return Fold(keys, train, test), FoldSizes(history.tape.n_features, n_train, n_test)
+
+
+def _stack_ranges(history: Split, ranges: Sequence[tuple[np.ndarray, np.ndarray]]) -> FoldRange:
+    pools = [_pool(history, first, length) for first, length in ranges]
+    size = max(index.shape[1] for index, _ in pools)
+    behind = np.stack([np.pad(index, ((0, 0), (0, size - index.shape[1])), mode="edge") for index, _ in pools])
+    valid = np.stack([np.arange(size) < index.shape[1] for index, _ in pools])
+    first, length = (jnp.asarray(np.stack(x)) for x in zip(*ranges, strict=True))
+    per_year = jnp.asarray([year for _, year in pools], jnp.float32)
+    return FoldRange(first, length, Pool(jnp.asarray(behind), jnp.asarray(valid), per_year))
+
+
+def _pool(history: Split, first: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, float]:
+    """Decisions behind each symbol (S, U) on the joint calendar of a range, and its bars a year."""
+    split, rows = fold_split(history, first, length)
+    joint, index, per_year = joint_calendar(split)
+    behind = np.zeros((len(first), len(joint)), np.int32)
+    behind[rows] = index
+    return behind, per_year

@@ -1,0 +1,313 @@
+"""One walk-forward from the command line's values to files: what is trained where, and how it is run."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from jaxppo.agent.encoders import receptive_field
+from jaxppo.config.layers import DeviceInfo, resolve
+from jaxppo.config.schema import Config
+from jaxppo.device import detect_device, enable_compilation_cache, program_bytes
+from jaxppo.errors import ConfigError
+from jaxppo.market.dataset import Market, Split, build_evaluation, market_warnings
+from jaxppo.market.source import SYNTHETIC, load_market_bars
+from jaxppo.market.tape import REWARD_HORIZON, Tape
+from jaxppo.ppo.loss import Hyper
+from jaxppo.ppo.program import train_spec
+from jaxppo.ppo.update import TrainState, hyper_from
+from jaxppo.store.checkpoint import CheckpointInfo, CheckpointWriter
+from jaxppo.store.directory import RunInputs, iso, whole_folder, write_config, write_manifest
+from jaxppo.train.progress import Display
+from jaxppo.train.run import describe
+from jaxppo.walkforward.dates import FoldPlan, Scheme, plan_folds
+from jaxppo.walkforward.files import Result, collect, show, write_walkforward
+from jaxppo.walkforward.program import Fold, FoldOutput, FoldProgram, FoldSizes, make_folds, side_by_side, stack_folds
+
+# Of what a walk-forward does not do: it has periods of its own, and validates and chooses nothing.
+_UNUSED = ("split_by", "train_fraction", "validation_fraction", "n_validations")
+
+
+@dataclass(frozen=True)
+class WalkforwardOptions:
+    """Where folds lie, and how many are computed at once."""
+
+    folds: int = 5
+    """Consecutive test periods with equally many bars, each tested by a policy trained on what is before it."""
+    scheme: Scheme = "expanding"
+    """expanding: train on everything before a test period; rolling: on as many bars as the first fold does."""
+    first_train_fraction: float = 0.5
+    """Share of all bars before the first test period."""
+    embargo_bars: int = 0
+    """Bars to leave out before each test period, on top of the purge of at least receptive field + reward horizon."""
+    at_once: int | None = None
+    """Folds computed side by side; by default all, or as many as fit 80 % of the accelerator's memory (50 % of the
+    machine's on a CPU) by the memory that the compiled program says it needs."""
+    trials: int = 1
+    """Configurations that you have tried on these bars, this one included; it deflates the Sharpe ratio."""
+    out: Path | None = None
+    """Folder to write, which must not hold anything yet; by default runs/walkforward-DATE-TIME."""
+
+
+def check_options(options: WalkforwardOptions, given: Mapping[str, Any]) -> None:
+    """`ConfigError` for the first option that does not fit, or that would change nothing."""
+    if options.embargo_bars < 0:
+        raise ConfigError(f"embargo_bars: must be at least 0, got {options.embargo_bars}")
+    if options.at_once is not None and options.at_once < 1:
+        raise ConfigError(f"at_once: must be at least 1, got {options.at_once}")
+    if options.trials < 1:
+        raise ConfigError(f"trials: must be at least 1, got {options.trials}")
+    unused = [name for name in given if name in _UNUSED or name.startswith("gate_")]
+    if unused:
+        raise ConfigError(
+            f"{unused[0]}: has no effect on a walk-forward, whose periods are set by folds, scheme and"
+            " first_train_fraction, and which validates and chooses nothing"
+        )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that a walk-forward needs before anything is compiled or written."""
+
+    config: Config
+    market: Market
+    history: Split
+    plans: list[FoldPlan]
+    gap: int
+    folds: Fold  # (K,)
+    sizes: FoldSizes
+
+
+def prepare(options: WalkforwardOptions, config: Config, bars: Sequence[Any]) -> Prepared:
+    """Features, dates and ranges of every fold."""
+    field = receptive_field(config.agent)
+    market = build_evaluation(bars, config, field, "all", None)
+    history, gap = market.splits["all"], market.purge_bars + options.embargo_bars
+    needed = config.budget.n_steps + REWARD_HORIZON
+    plans = plan_folds(history.times, options.folds, options.scheme, options.first_train_fraction, field, gap, needed)
+    folds, sizes = stack_folds(history, plans, jax.random.key(config.seed))
+    return Prepared(config, market, history, plans, gap, folds, sizes)
+
+
+def available_memory(device: DeviceInfo) -> float:
+    """Bytes that a program may need: 80 % of an accelerator's memory, 50 % of the machine's on a CPU."""
+    if device.memory_bytes:
+        return 0.8 * device.memory_bytes
+    return 0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The executables for `at_once` folds."""
+
+    init: Callable[[Fold, Hyper, Tape], TrainState]
+    advance: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+    evaluate: Callable[..., FoldOutput]
+    at_once: int
+    memory_bytes: int
+    compile_seconds: float
+
+
+def compile_folds(
+    program: FoldProgram, folds: Fold, hyper: Hyper, tape: Tape, at_once: int | None, limit: float
+) -> Compiled:
+    """Compile for `at_once` folds side by side, or for as many as need at most `limit` bytes."""
+    began = time.perf_counter()
+    many, total = side_by_side(program), folds.key.shape[0]
+    size = min(at_once or total, total)
+    while True:
+        size = math.ceil(total / math.ceil(total / size))  # passes of equal size: 3 and 2 of 5, not 4 and 1
+        some = jax.tree.map(lambda x, n=size: x[:n], folds)
+        state = jax.eval_shape(many.init, some, hyper, tape)
+        advance = jax.jit(many.advance, donate_argnums=0).lower(state, some, hyper, tape, jnp.int32(0)).compile()
+        evaluate = jax.jit(many.evaluate).lower(state.params, some, tape).compile()
+        needed = max(program_bytes(advance), program_bytes(evaluate))
+        if at_once is not None or size == 1 or needed <= limit:
+            seconds = time.perf_counter() - began
+            return Compiled(jax.jit(many.init), advance, evaluate, size, needed, seconds)
+        size = max(1, min(size - 1, int(size * limit / needed)))
+
+
+def chunks(folds: int, at_once: int) -> list[list[int]]:
+    """Folds of each pass, all passes of one size; the last repeats the last fold, whose copies are dropped."""
+    return [[min(i, folds - 1) for i in range(at, at + at_once)] for at in range(0, folds, at_once)]
+
+
+def run_folds(
+    compiled: Compiled, prepared: Prepared, hyper: Hyper, console: Console
+) -> tuple[TrainState, FoldOutput, float]:
+    """Train and test every fold. Returns the last states and the outputs as host arrays (K, ...), and the seconds."""
+    config, tape, began = prepared.config, prepared.history.tape, time.perf_counter()
+    passes = chunks(len(prepared.plans), compiled.at_once)
+    display = Display(config.budget.n_updates * len(passes), config.batch_steps * compiled.at_once, console)
+    parts, done = [], 0
+    with display:
+        for chunk in passes:
+            some = jax.tree.map(lambda x, i=jnp.asarray(chunk): x[i], prepared.folds)
+            own = len(set(chunk))
+            state = compiled.init(some, hyper, tape)
+            for length in config.segments:
+                start = time.perf_counter()
+                state, means = compiled.advance(state, some, hyper, tape, jnp.int32(length))
+                row = {k: float(np.mean(v[:own])) for k, v in jax.device_get(means).items()}  # waits for the segment
+                done += length
+                speed = own * length * config.batch_steps / (time.perf_counter() - start)
+                display.segment(done, speed, _line(chunk, row))
+            output = compiled.evaluate(state.params, some, tape)
+            parts.append(jax.tree.map(lambda x, n=own: x[:n], jax.device_get((state, output))))
+    states, outputs = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    return states, outputs, time.perf_counter() - began
+
+
+def _line(chunk: Sequence[int], row: Mapping[str, float]) -> str:
+    first, last = chunk[0] + 1, chunk[-1] + 1
+    of = f"fold {first}" if first == last else f"folds {first}-{last}"
+    # Means of the updates and folds: a whole number would hide that some folds had none.
+    named = {"skipped_steps": "skipped gradient steps", "bad_samples": "bad samples", "rollbacks": "rollbacks"}
+    faults = "".join(f"  {text} {row[name]:.2g} an update" for name, text in named.items() if row[name])
+    return (
+        f"{of}: reward {row['reward_mean']:+.4f}  entropy {row['entropy']:.2f}"
+        f"  orders {100 * row['train_trade_rate']:.0f}% of steps{faults}"
+    )
+
+
+def save_policies(folder: Path, prepared: Prepared, states: TrainState, program: FoldProgram, result: Result) -> None:
+    """The last state of every fold as a checkpoint that `restore_policy` reads: folds/1, folds/2 and so on."""
+    market, updates = prepared.market, prepared.config.budget.n_updates
+    for i, row in enumerate(result.folds.to_dicts()):
+        # Nothing was chosen by it, and there is but one checkpoint.
+        fitness = row["out_fitness"] if math.isfinite(row["out_fitness"]) else 0.0
+        info = CheckpointInfo(
+            config=prepared.config,
+            feature_names=market.feature_names,
+            feature_hash=market.feature_hash,
+            data_hash=market.data_hash,
+            actions=program.spec.env.actions,
+            update=updates,
+            fitness=fitness,
+            final=True,
+            best_fitness=fitness,
+            best_update=updates,
+            elapsed_seconds=0.0,
+        )
+        writer = CheckpointWriter(folder / "folds" / str(i + 1), keep=1)
+        try:
+            writer.save(jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), states), info)
+        finally:
+            writer.close()
+
+
+def describe_folds(prepared: Prepared, source: str) -> list[str]:
+    """What is trained and tested where, a line a fold, and what is missing."""
+    market, history = prepared.market, prepared.history
+    lines = [
+        f"data: {source}; {len(history.symbols)} symbols, {sum(len(b.time) for b in market.bars):,} bars,"
+        f" {len(market.feature_names)} features",
+        f"between training and test lie {prepared.gap} bars of each symbol",
+    ]
+    for number, plan in enumerate(prepared.plans, start=1):
+        d = plan.dates
+        lines.append(
+            f"fold {number}: train from {iso(d.train_begin)[:10]}, {int(plan.train_decisions.sum()):,} decisions of"
+            f" {int((plan.train_decisions > 0).sum())} symbols; test {iso(d.test_begin)[:10]} to"
+            f" {iso(d.test_end - 1)[:10]}, {int(plan.test_decisions.sum()):,} of {int((plan.test_decisions > 0).sum())}"
+        )
+    return lines
+
+
+def fold_warnings(prepared: Prepared) -> list[str]:
+    """Symbols that are missing somewhere, by name."""
+    found, symbols = list(market_warnings(prepared.market)), np.asarray(prepared.history.symbols)
+    for number, plan in enumerate(prepared.plans, start=1):
+        tested, trained = plan.test_decisions > 0, plan.train_decisions > 0
+        if not tested.all():
+            found.append(f"fold {number} has no bars to test of {', '.join(symbols[~tested])}")
+        if (tested & ~trained).any():
+            found.append(
+                f"fold {number} tests symbols that it has no bars to train on: {', '.join(symbols[tested & ~trained])}"
+            )
+    return found
+
+
+def walkforward_run(options: WalkforwardOptions, preset: str | None, given: Mapping[str, Any]) -> Path:
+    """Walk forward from the command line's values to a finished folder; returns it."""
+    check_options(options, given)
+    enable_compilation_cache()
+    device = detect_device()
+    resolved = resolve(preset or "quick_test", given, device)
+    config = resolved.config
+    train_spec(config, 1)  # actions, reward and network are checked before anything is read or written
+    bars, source = load_market_bars(config.data)
+    prepared = prepare(options, config, bars)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console.print(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}")
+    warnings = fold_warnings(prepared)
+    for line in [*describe(resolved), *describe_folds(prepared, source), *(f"warning: {w}" for w in warnings)]:
+        console.print(line)
+    if source == SYNTHETIC:
+        console.print("no --data given: walking forward on the embedded synthetic market, which is made up")
+    out = options.out or Path("runs") / f"walkforward-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    with whole_folder(out) as folder:
+        inputs = RunInputs(resolved, prepared.market, source, warnings, device)
+        result = _compute(folder, options, prepared, inputs, console, out.name)
+    show(console, result)
+    console.print(f"files: {out}; report: {out / 'report.html'}")
+    return out
+
+
+def _compute(
+    folder: Path,
+    options: WalkforwardOptions,
+    prepared: Prepared,
+    inputs: RunInputs,
+    console: Console,
+    name: str,
+) -> Result:
+    """Everything between the claim of the folder and its name."""
+    config, hyper = prepared.config, hyper_from(prepared.config)
+    program = make_folds(config, prepared.sizes)
+    compiled = compile_folds(
+        program, prepared.folds, hyper, prepared.history.tape, options.at_once, available_memory(inputs.device)
+    )
+    console.print(
+        f"compiled in {compiled.compile_seconds:.1f} s: {compiled.at_once} of {options.folds} folds side by side,"
+        f" {compiled.memory_bytes / 2**20:,.0f} MiB"
+    )
+    states, outputs, seconds = run_folds(compiled, prepared, hyper, console)
+    console.print(f"trained and tested in {seconds:.1f} s")
+    facts = {
+        "folds": options.folds,
+        "scheme": options.scheme,
+        "first_train_fraction": options.first_train_fraction,
+        "purge_bars": prepared.market.purge_bars,
+        "embargo_bars": options.embargo_bars,
+        "trials": options.trials,
+        "at_once": compiled.at_once,
+        "warnings": list(inputs.warnings),
+    }
+    result = collect(prepared.history, prepared.plans, outputs, program.spec.env.actions.labels, facts, config.seed)
+    write_config(folder, inputs.resolved)
+    extra = {
+        "walkforward": facts,
+        "compile_seconds": compiled.compile_seconds,
+        "run_seconds": seconds,
+        "program": {"memory_bytes": compiled.memory_bytes},
+    }
+    write_manifest(folder, inputs, program.spec.env.actions, extra)
+    write_walkforward(folder, result)
+    save_policies(folder, prepared, states, program, result)
+    from jaxppo.walkforward.page import write_report  # matplotlib takes a second to import
+
+    write_report(folder, name)
+    return result
