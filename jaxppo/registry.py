@@ -59,7 +59,7 @@ class Registry(Mapping[str, T]):
         del self._records[name]
 
     def find(self, name: str, field: str) -> T:
-        """The record of a name that a user gave for `field`; `ConfigError` with the nearest names where there is none."""
+        """The record of a name given for `field`; `ConfigError` with the nearest names where there is none."""
         if name not in self._records:
             raise ConfigError(f"{field}: unknown {self.kind} {name!r}; {nearest(name, self._records)}")
         return self._records[name]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jaxppo.config import presets, schema
+from jaxppo.config import layers, schema
 from jaxppo.config.checks import check_config
 from jaxppo.config.layers import (
     PRESETS,
@@ -155,7 +155,7 @@ def test_mappings_are_merged_not_replaced():
 
 
 def test_a_preset_that_names_a_discount_has_decided_it(monkeypatch):
-    monkeypatch.setattr(presets, "load_preset", lambda name: {"gamma": 0.9, "reward": "v33"})
+    monkeypatch.setattr(layers, "load_preset", lambda name: {"gamma": 0.9, "reward": "v33"})
     result = resolve("quick_test")
     assert (result.config.ppo.gamma, result.sources["gamma"]) == (0.9, "preset quick_test")
     assert (result.config.ppo.entropy_end, result.sources["entropy_end"]) == (0.015, "reward preset v33")
