@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxppo.env.account import open_account
-from jaxppo.env.trading import step_account
+from jaxppo.env.trading import trade_bar
 from jaxppo.market.tape import Costs, MarketStep
 from tests.reference.compare import LANES, RANDOM, SPECS, TOLERANCE, compare, play, random_case
 
@@ -113,19 +113,19 @@ def test_one_lane_alone_equals_the_batch_and_a_loop_equals_the_scan():
     prices, actions, costs, allow_short = random_case(name, 5, 0.01, 0.1, 0.1, False, lanes=4, bars=12)
     batch = play(name, prices, actions, costs, allow_short, "float32")
     spec = SPECS[name]
-    step = jax.jit(lambda a, x, m, c, s, alive: step_account(a, x, m, c, s, spec, alive=alive))
+    step = jax.jit(lambda a, x, m, c, s, ruined: trade_bar(a, x, m, c, s, spec, ruined))
     for lane in range(4):
         account, alive = open_account(jnp.ones(())), True
         cost = Costs(*(jnp.float32(c[lane]) for c in costs))
         for i in range(12):
             market = MarketStep(*(jnp.float32(p[lane, i]) for p in prices), jnp.float32(0), jnp.float32(0))
-            account, result = step(
-                account, jnp.int32(actions[lane, i]), market, cost, jnp.bool_(allow_short[lane]), jnp.bool_(alive)
+            account, record = step(
+                account, jnp.int32(actions[lane, i]), market, cost, jnp.bool_(allow_short[lane]), jnp.bool_(not alive)
             )
-            alive = alive and not bool(result.record.ruined)
+            alive = alive and not bool(record.ruined)
             expected = jax.tree.map(lambda x, lane=lane, i=i: x[lane, i], batch)
             jax.tree.map(
                 lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-7),
-                (account, result.record),
+                (account, record),
                 expected,
             )

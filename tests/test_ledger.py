@@ -9,7 +9,7 @@ import pytest
 
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.account import advance, close_out, open_account
-from jaxppo.env.trading import env_spec, step_account
+from jaxppo.env.trading import env_spec, step_account, trade_bar
 from jaxppo.market.tape import Costs, MarketStep
 from jaxppo.play.trades import Trade, round_trips, system_quality
 
@@ -199,8 +199,8 @@ def random_accounts(env, seed, fee, allow_short):
     def step(carry, x):
         account, ruined = carry
         action, market, at_end = x
-        account, result = step_account(account, action, market, costs, jnp.asarray(allow_short), spec, alive=~ruined)
-        account, record = close_out(account, result.record, market.close, costs, at_end)
+        account, record = trade_bar(account, action, market, costs, jnp.asarray(allow_short), spec, ruined)
+        account, record = close_out(account, record, market.close, costs, at_end)
         return (account, ruined | record.ruined), record
 
     start = (open_account(jnp.ones(N_ACCOUNTS)), jnp.zeros(N_ACCOUNTS, bool))

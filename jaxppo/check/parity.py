@@ -14,12 +14,12 @@ from jaxppo.check.verdict import Check, Compute, Player, as_table, differing_bit
 from jaxppo.config.schema import EnvConfig
 from jaxppo.env.account import AccountState, open_account
 from jaxppo.env.actions import action_mask
-from jaxppo.env.trading import ACCOUNT_FEATURES, observe_account, step_account
+from jaxppo.env.trading import ACCOUNT_FEATURES, EXPOSURE, observe_account, trade_bar
 from jaxppo.market.bars import Bars
 from jaxppo.market.dataset import build_evaluation
 from jaxppo.market.quality import format_time
 from jaxppo.market.tape import Tape, take_steps
-from jaxppo.play.passes import EXPOSURE, play_observed, policy_chooser
+from jaxppo.play.passes import play_observed, policy_chooser
 
 Observe = Callable[[AccountState, jax.Array, EnvConfig], jax.Array]
 """Account state, close and settings to account vectors, as `observe_account`."""
@@ -68,7 +68,7 @@ def _live(compute: Compute, observe: Observe, bars: Bars, player: Player, tape: 
 
     @jax.jit
     def advance(account: AccountState, action: jax.Array, t: jax.Array) -> AccountState:
-        return step_account(account, action, take_steps(tape, symbol, t), costs, tape.allow_short[0], spec)[0]
+        return trade_bar(account, action, take_steps(tape, symbol, t), costs, tape.allow_short[0], spec)[0]
 
     account = open_account(jnp.ones((), tape.close.dtype))
     rows = []

@@ -16,7 +16,7 @@ from jaxppo.check.verdict import Check, Compute, as_table
 from jaxppo.config.layers import replace_fields
 from jaxppo.config.schema import Config
 from jaxppo.env.account import StepRecord
-from jaxppo.env.trading import EnvSpec
+from jaxppo.env.trading import EXPOSURE, EnvSpec
 from jaxppo.market.bars import Bars
 from jaxppo.market.dataset import build_evaluation, symbol_fees
 from jaxppo.market.features import FeatureTable
@@ -24,7 +24,7 @@ from jaxppo.market.planted import ar1_market, dp_oracle, oracle_positions
 from jaxppo.market.synthetic import END
 from jaxppo.market.tape import Tape
 from jaxppo.play.oracle import reachable, table_positions, toward_exposure
-from jaxppo.play.passes import EXPOSURE, n_decisions, play, play_policy
+from jaxppo.play.passes import n_decisions, play, play_policy
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.update import TrainState, hyper_from, update
 

@@ -15,10 +15,9 @@ from jaxppo.config.schema import Config, RewardConfig
 from jaxppo.env.account import AccountState, open_account
 from jaxppo.env.actions import action_mask
 from jaxppo.env.rewards import REWARD_PRESETS
-from jaxppo.env.trading import EnvSpec, env_spec, observe_account, step_account
+from jaxppo.env.trading import EXPOSURE, EnvSpec, env_spec, observe_account, step_account
 from jaxppo.market.tape import Costs, MarketStep, Tape, consecutive_bars, take_steps
 from jaxppo.play.oracle import hindsight_positions, reachable, table_positions, toward_exposure
-from jaxppo.play.passes import EXPOSURE
 
 HOLD, LONG, SHORT, FLIP, RANDOM, ORACLE = "hold", "long", "short", "flip", "random", "oracle"
 LANES = (HOLD, LONG, SHORT, FLIP, RANDOM, ORACLE)

@@ -103,6 +103,11 @@ def equity_at(account: AccountState, price: jax.Array) -> jax.Array:
     return account.equity + account.units * (price - account.mark)
 
 
+def gone_at(account: AccountState, price: jax.Array, ruin: jax.Array | float) -> jax.Array:
+    """Bool: at `price` the equity is at or below `ruin`. Gone at the open, an account orders nothing more."""
+    return equity_at(account, price) <= ruin
+
+
 def _earn(account: AccountState, money: jax.Array) -> AccountState:
     """`money` added to the equity, whatever its sign, by compensated summation."""
     money = money + account.rest
@@ -337,6 +342,32 @@ def advance(
         ruined=(exit_.reason == REASON_LIQUIDATION) | (equity <= ruin),
     )
     return marked, record
+
+
+def settle(
+    account: AccountState,
+    units: jax.Array,
+    bar: MarketStep,
+    costs: Costs,
+    ruin: jax.Array,
+    env: EnvConfig,
+    ruined: jax.Array | bool = False,
+    levels: Levels | None = None,
+) -> tuple[AccountState, StepRecord]:
+    """`advance` with the units that were ordered, unless the account is gone.
+
+    An account that is gone at the open is about to be liquidated there: of less than nothing no order is a share. One
+    that was ruined before sells what it still holds and trades no more.
+
+    Args:
+      account, bar, costs, ruin, env, levels: as of `advance`.
+      units: signed units wanted after the order.
+      ruined: bool, of an account that was ruined before and stays so.
+    """
+    units = jnp.where(gone_at(account, bar.open, ruin), account.units, units)
+    after, record = advance(account, jnp.where(ruined, 0.0, units), bar, costs, ruin, env, levels)
+    # Not left to `equity <= ruin`, which rounding decides for an account that was liquidated at that very equity.
+    return after, record._replace(ruined=record.ruined | ruined)
 
 
 def close_out(

@@ -15,10 +15,9 @@ from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.account import (
     AccountState,
     StepRecord,
-    advance,
-    equity_at,
     exposure_at,
     open_account,
+    settle,
     units_for_exposure,
 )
 from jaxppo.env.actions import ActionTable, action_mask, action_table, target_exposure
@@ -42,6 +41,7 @@ ACCOUNT_FEATURES = (
     "stop_distance",
     "take_profit_distance",
 )
+EXPOSURE = ACCOUNT_FEATURES.index("exposure")
 _BARS_HELD_SCALE = math.log1p(256)  # one day in a position is 0.58 on hourly bars, ten days 1
 
 
@@ -126,6 +126,49 @@ def observe_account(account: AccountState, close: jax.Array, config: EnvConfig) 
     )
 
 
+def order_units(
+    account: AccountState, action: jax.Array, price: jax.Array, costs: Costs, allow_short: jax.Array, spec: EnvSpec
+) -> jax.Array:
+    """Signed units wanted after the order of `action` at the open `price`; those held where it orders nothing.
+
+    Arguments as of `trade_bar`.
+    """
+    config = spec.config
+    exposure = exposure_at(account, price)
+    target, keep = target_exposure(spec.actions, action, exposure, allow_short, config.max_exposure)
+    # Same-side orders within the band are not worth their fee; exits and flips always go out.
+    within = (target * exposure > 0) & (jnp.abs(target - exposure) < config.rebalance_band)
+    return jnp.where(keep | within, account.units, units_for_exposure(account, target, price, costs))
+
+
+@jax.named_scope("account")
+def trade_bar(
+    account: AccountState,
+    action: jax.Array,
+    market: MarketStep,
+    costs: Costs,
+    allow_short: jax.Array,
+    spec: EnvSpec,
+    ruined: jax.Array | bool = False,
+) -> tuple[AccountState, StepRecord]:
+    """One bar of one account, or of any batch of them: order, fill, exits, mark.
+
+    Args:
+      account: state at the decision's close.
+      action: int32, same shape.
+      market: the step's market, broadcastable with the account.
+      costs, allow_short: of the symbol, broadcastable.
+      spec: static description.
+      ruined: bool, of an account that was ruined before and stays so: it is closed out and trades no more.
+
+    Returns:
+      The account at the next close, and the record of the bar.
+    """
+    units = order_units(account, action, market.open, costs, allow_short, spec)
+    ruin = jnp.asarray(spec.config.ruin_level, account.equity.dtype)
+    return settle(account, units, market, costs, ruin, spec.config, ruined)
+
+
 @jax.named_scope("account")
 def step_account(
     account: AccountState,
@@ -135,37 +178,17 @@ def step_account(
     allow_short: jax.Array,
     spec: EnvSpec,
     entropy: jax.Array | float = 0.0,
-    alive: jax.Array | bool = True,
 ) -> tuple[AccountState, StepResult]:
-    """One bar of one account, or of any batch of them: order, fill, exits, mark, reward.
+    """`trade_bar`, and what it is rewarded with.
 
     Args:
-      account: state at the decision's close.
-      action: int32, same shape.
-      market: the step's market, broadcastable with the account.
-      costs, allow_short: of the symbol, broadcastable.
-      spec: static description.
+      account, action, market, costs, allow_short, spec: as of `trade_bar`.
       entropy: of the policy over log(number of actions); only the `exploration` component looks at it.
-      alive: false for an account that was ruined before and stays so: it is closed out and trades no more.
 
     Returns:
       The account at the next close, and reward, components and record.
     """
-    config = spec.config
-    exposure = exposure_at(account, market.open)
-    target, keep = target_exposure(spec.actions, action, exposure, allow_short, config.max_exposure)
-    # Same-side orders within the band are not worth their fee; exits and flips always go out.
-    within = (target * exposure > 0) & (jnp.abs(target - exposure) < config.rebalance_band)
-    # An account that is gone at the open is liquidated there; a target times what it owes would be a new position.
-    gone = equity_at(account, market.open) <= config.ruin_level
-    alive = jnp.asarray(alive)
-    target = jnp.where(alive, target, 0.0)
-    keep = (keep | within | gone) & alive
-    wanted = jnp.where(keep, account.units, units_for_exposure(account, target, market.open, costs))
-    ruin = jnp.asarray(config.ruin_level, account.equity.dtype)
-    after, record = advance(account, wanted, market, costs, ruin, config)
-    # Not left to `equity <= ruin`, which rounding decides for an account that was liquidated at that very equity.
-    record = record._replace(ruined=record.ruined | ~alive)
+    after, record = trade_bar(account, action, market, costs, allow_short, spec)
     if "differential_sharpe" in spec.reward.weights:
         after = update_sharpe_moments(after, record.net_return)
     components = reward_components(Outcome(account, after, record, market, jnp.asarray(entropy)), spec.reward)
@@ -187,7 +210,7 @@ def observe(tape: Tape, spec: EnvSpec, state: EnvState) -> Observation:
 
 def valid_actions(tape: Tape, spec: EnvSpec, observation: Observation) -> jax.Array:
     """(K,) bool action mask of an observation."""
-    exposure = observation.account[ACCOUNT_FEATURES.index("exposure")]
+    exposure = observation.account[EXPOSURE]
     return action_mask(spec.actions, exposure, tape.allow_short[observation.symbol])
 
 

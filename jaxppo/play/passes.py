@@ -10,15 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxppo.agent.policy import Agent, Params, distribution
-from jaxppo.env.account import AccountState, StepRecord, advance, close_out, open_account, units_for_exposure
+from jaxppo.env.account import AccountState, StepRecord, close_out, open_account, settle, units_for_exposure
 from jaxppo.env.actions import action_mask
-from jaxppo.env.trading import ACCOUNT_FEATURES, EnvSpec, observe_account, step_account
+from jaxppo.env.trading import EXPOSURE, EnvSpec, observe_account, trade_bar
 from jaxppo.market.dataset import EvaluationSet
 from jaxppo.market.tape import Costs, MarketStep, Tape, consecutive_bars, take_steps
 from jaxppo.play.baselines import buy_and_hold
 from jaxppo.play.metrics import Metrics, TradeSums, summarize
-
-EXPOSURE = ACCOUNT_FEATURES.index("exposure")
 
 
 class Ledger(NamedTuple):
@@ -98,8 +96,8 @@ def _choosing(choose: Chooser, spec: EnvSpec, tape: Tape, costs: Costs) -> _Act:
         vector = observe_account(carry.account, close, spec.config)
         mask = action_mask(spec.actions, vector[..., EXPOSURE], allow_short)
         action = choose(given, jnp.swapaxes(vector, 0, 1), jnp.swapaxes(mask, 0, 1)).T
-        account, result = step_account(carry.account, action, step, costs, allow_short, spec, alive=~carry.ruined)
-        return *close_out(account, result.record, step.close, costs, last), _Decision(action, vector)
+        account, record = trade_bar(carry.account, action, step, costs, allow_short, spec, carry.ruined)
+        return *close_out(account, record, step.close, costs, last), _Decision(action, vector)
 
     return act
 
@@ -117,10 +115,7 @@ def _wishing(wish: Wisher, spec: EnvSpec, costs: Costs) -> _Act:
         units = jnp.where(
             jnp.isnan(wanted.target), account.units, units_for_exposure(account, wanted.target, step.open, costs)
         )
-        # Gone at the open: what is held is about to be liquidated, and of less than nothing there is no share.
-        gone = account.cash + account.units * step.open <= ruin
-        units = jnp.where(carry.ruined, 0.0, jnp.where(gone, account.units, units))
-        after, record = advance(account, units, step, costs, ruin, env)
+        after, record = settle(account, units, step, costs, ruin, env, carry.ruined)
         after, record = close_out(after, record, step.close, costs, wanted.close | last)
         return after, record, None
 

@@ -9,9 +9,7 @@ import jax.numpy as jnp
 
 from jaxppo.agent.policy import Agent, Params, distribution
 from jaxppo.env.actions import ActionTable, action_mask
-from jaxppo.env.trading import ACCOUNT_FEATURES
-
-EXPOSURE = ACCOUNT_FEATURES.index("exposure")
+from jaxppo.env.trading import EXPOSURE
 
 
 class Hyper(NamedTuple):

@@ -13,10 +13,10 @@ from jaxppo.env.account import (
     AccountState,
     Levels,
     StepRecord,
-    advance,
     close_out,
-    equity_at,
+    gone_at,
     open_account,
+    settle,
     units_for_exposure,
 )
 from jaxppo.market.tape import Costs, MarketStep
@@ -101,11 +101,8 @@ def replay(
         (account, ruined), (row, market, last) = carry, x
         wanted = _wanted_units(account, row.value, market.open, costs, rules.order)
         wanted, cut = _within_leverage(account, wanted, market.open, costs, rules.leverage)
-        # Gone at the open: what is held is about to be liquidated, and of less than nothing there is no share.
-        gone = ruined | (equity_at(account, market.open) <= ruin)
-        wanted = jnp.where(gone, jnp.where(ruined, 0.0, account.units), wanted)
-        after, record = advance(account, wanted, market, costs, ruin, env, row.levels)
-        record = record._replace(ruined=record.ruined | ruined)
+        gone = ruined | gone_at(account, market.open, ruin)
+        after, record = settle(account, wanted, market, costs, ruin, env, ruined, row.levels)
         if rules.close_at_end:
             after, record = close_out(after, record, market.close, costs, last)
         done = Replay(after, record, cut & ~gone, gone & ~jnp.isnan(row.value))

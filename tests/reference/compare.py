@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.account import AccountState, StepRecord, open_account
-from jaxppo.env.trading import env_spec, step_account
+from jaxppo.env.trading import env_spec, trade_bar
 from jaxppo.market.tape import Costs, MarketStep
 from jaxppo.play.trades import Trade, round_trips
 from tests.reference.account import Events, ReferenceAccount
@@ -47,8 +47,8 @@ def player(name: str):
     def bar(costs, allow_short, carry, x):
         account, ruined = carry
         action, market = x
-        account, result = step_account(account, action, market, costs, allow_short, spec, alive=~ruined)
-        return (account, ruined | result.record.ruined), (account, result.record)
+        account, record = trade_bar(account, action, market, costs, allow_short, spec, ruined)
+        return (account, ruined | record.ruined), (account, record)
 
     def lane(account, actions, market, costs, allow_short):
         run = functools.partial(bar, costs, allow_short)
@@ -320,12 +320,12 @@ def trade(env: EnvConfig, orders, *, fee=0.0, impact=0.0, borrow=0.0, allow_shor
         for i, (label, bar) in enumerate(orders):
             market = MarketStep(*(jnp.asarray(p, jnp.float64) for p in (*bar, 0.0, 0.0)))
             action = jnp.int32(spec.actions.labels.index(label))
-            account, result = step_account(
-                account, action, market, costs, jnp.bool_(allow_short), spec, alive=jnp.bool_(alive)
+            account, record = trade_bar(
+                account, action, market, costs, jnp.bool_(allow_short), spec, jnp.bool_(not alive)
             )
-            alive = alive and not bool(result.record.ruined)
+            alive = alive and not bool(record.ruined)
             accounts.append(jax.tree.map(lambda x: x.item(), account))
-            records.append(jax.tree.map(lambda x: x.item(), result.record))
+            records.append(jax.tree.map(lambda x: x.item(), record))
             events = reference.step(label, *bar)
             said = gather([[told(reference, events)]], [[reference.margin]], [reference])
             one = jax.tree.map(lambda x: np.array([[x]]), (accounts[-1], records[-1]))
