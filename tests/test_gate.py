@@ -9,10 +9,11 @@ import pytest
 from jaxppo.config.schema import EnvConfig, GateConfig
 from jaxppo.env.account import StepRecord
 from jaxppo.env.actions import action_table
+from jaxppo.page.terminal import gate_line
 from jaxppo.play.gate import Evidence, evidence, judge
-from jaxppo.play.metrics import Metrics
+from jaxppo.play.metrics import METRICS, Metrics
 from jaxppo.play.passes import Validation
-from jaxppo.store.gate import gate_line
+from jaxppo.store.gate import write_gate
 
 GOOD = Evidence(0.9, 2.0, 0.9, 0.05, 150.0, 0.99, 0.9, 0.4, 0.2, 0.5)
 
@@ -72,9 +73,10 @@ def test_a_flag_keeps_from_approval(name, changes):
     assert gate.verdict == "REVIEW"
 
 
-def test_json_has_no_nan_and_no_infinity():
+def test_json_has_no_nan_and_no_infinity(tmp_path):
     gate = judge(GOOD._replace(profit_factor=math.inf, fitness=math.nan), GateConfig())
-    raw = json.loads(json.dumps(gate.to_json(), allow_nan=False))
+    write_gate(tmp_path, gate)
+    raw = json.loads((tmp_path / "gate.json").read_text(), parse_constant=pytest.fail)
     assert raw["verdict"] == "DROP"
     values = {r["metric"]: r["value"] for r in raw["reasons"]}
     assert values["fitness"] is None
@@ -96,7 +98,7 @@ def test_evidence_of_two_symbols_by_hand():
     orders = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
     valid = np.array([[True, True], [True, True], [True, False], [True, False]])
     record = StepRecord(*([np.zeros((4, 2))] * len(StepRecord._fields)))._replace(exposure=exposure, order_units=orders)
-    pooled = Metrics(*(np.float32(0),) * len(Metrics._fields))._replace(fitness=np.float32(0.5))
+    pooled = Metrics(dict.fromkeys(METRICS, np.float32(0)))._replace(fitness=np.float32(0.5))
     none = np.zeros(2)
     validation = Validation(pooled, pooled, none, np.array([0.7, 0.2, 0.1]), none, none, none)
     table = action_table(EnvConfig())

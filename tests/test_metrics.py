@@ -1,26 +1,35 @@
 """Every reported figure against hand arithmetic, SciPy and plain NumPy in float64."""
 
+import io
+import re
+from pathlib import Path
+
 import empyrical
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
-from jaxppo.play.metrics import (
-    Metrics,
-    TradeSums,
+from jaxppo.config.schema import Config
+from jaxppo.page.reference import columns_table, with_columns
+from jaxppo.page.tables import glossary, metric_tables
+from jaxppo.page.terminal import figure_table
+from jaxppo.play.formulas import (
     consistency,
     kurtosis,
     max_drawdown,
     moments,
-    payoff,
     profit_factor,
     sharpe,
     skewness,
-    summarize,
     tail_losses,
 )
+from jaxppo.play.metrics import METRICS, Metric, Metrics, TradeSums, payoff, summarize
+from jaxppo.play.passes import Validation
+from jaxppo.store.columns import metrics_columns
+from jaxppo.store.rows import symbol_rows, validation_row
 
 summarize_jit = jax.jit(summarize)
 LENGTH = 120  # Curves are padded to one shape that compiles once; that padding is harmless is a test of its own.
@@ -50,7 +59,7 @@ def figures(equity, *, start=1.0, length=LENGTH, bars_per_year=4.0, sums=None) -
     equity = jnp.asarray(np.append(equity, np.repeat(equity[-1], length - len(equity))), jnp.float32)
     sums = no_trades() if sums is None else sums
     metrics = summarize_jit(equity, jnp.float32(start), valid, jnp.float32(bars_per_year), sums)
-    return Metrics(*(float(x) for x in metrics))
+    return jax.tree.map(float, metrics)
 
 
 def random_curve(seed, n=LENGTH, scale=0.01):
@@ -292,7 +301,7 @@ def test_padded_bars_change_nothing(n_bars):
     equity = random_curve(5, n_bars)
     sums = trade_sums(gains=0.2, losses=-0.1, trades=3, wins=2, turnover=0.1, exposure=0.5)
     plain, padded = figures(equity, sums=sums, length=n_bars), figures(equity, sums=sums)
-    np.testing.assert_allclose(padded, plain, rtol=2e-5)
+    np.testing.assert_allclose(jax.tree.leaves(padded), jax.tree.leaves(plain), rtol=2e-5)
     assert padded.bars == plain.bars == n_bars
 
 
@@ -300,7 +309,10 @@ def test_figures_do_not_depend_on_the_money_invested():
     equity, sums = random_curve(6, 60), trade_sums(gains=0.2, losses=-0.1, trades=3, wins=2)
     scaled = sums._replace(gains=1000 * sums.gains, losses=1000 * sums.losses)
     np.testing.assert_allclose(
-        figures(1000 * equity, start=1000.0, sums=scaled), figures(equity, sums=sums), rtol=1e-3, atol=1e-5
+        jax.tree.leaves(figures(1000 * equity, start=1000.0, sums=scaled)),
+        jax.tree.leaves(figures(equity, sums=sums)),
+        rtol=1e-3,
+        atol=1e-5,
     )
 
 
@@ -310,7 +322,8 @@ def test_any_leading_axes_and_vmap_agree_with_one_curve_at_a_time():
     arguments = (equity, jnp.ones((2, 3)), valid, jnp.full((2, 3), 4.0), no_trades((2, 3)))
     direct, mapped = summarize_jit(*arguments), jax.jit(jax.vmap(summarize))(*arguments)
     single = [[figures(curves[i, j]) for j in range(3)] for i in range(2)]
-    for field, a, b in zip(Metrics._fields, direct, mapped, strict=True):
+    for field in METRICS:
+        a, b = getattr(direct, field), getattr(mapped, field)
         assert a.shape == b.shape == (2, 3), field
         np.testing.assert_allclose(a, b, rtol=1e-5, err_msg=field)
         one = [[getattr(x, field) for x in row] for row in single]
@@ -330,3 +343,48 @@ def test_payoff_by_hand():
     # Mean gain 30 / 3, mean loss 20 / 2.
     assert float(payoff(trade_sums(gains=30.0, losses=-20.0, trades=5, wins=3))) == pytest.approx(1.0)
     assert np.isnan(float(payoff(trade_sums(gains=30.0, trades=3, wins=3))))
+
+
+@pytest.fixture
+def deepest():
+    """One more metric, as a user would register it: the worst bar."""
+    metric = Metric(
+        name="worst_bar",
+        value=lambda c: c.returns.min(-1),
+        title="Worst bar",
+        form="fine",
+        meaning="The lowest return of a bar.",
+        page="first",
+        validation=20,
+        terminal="worst",
+    )
+    METRICS.add(metric)
+    yield metric
+    METRICS.remove(metric.name)
+
+
+def test_a_metric_that_is_registered_is_computed_written_and_shown(deepest):
+    alone = summarize(jnp.array([1.1, 0.99, 1.1]), jnp.ones(()), jnp.ones(3, bool), jnp.float32(4), no_trades())
+    assert alone.worst_bar == pytest.approx(-0.1)
+    symbols = jax.tree.map(lambda x: jnp.expand_dims(x, 0), alone)
+    share, hold = np.float32([0.5, 0.5]), np.float32(0.1)
+    validation = Validation(symbols, alone, np.stack([share]), share, np.stack([hold]), hold, np.int32(0))
+    rows = symbol_rows(validation, ("ONE",), ("hold", "buy"))
+    assert [row["worst_bar"] for row in rows] == [pytest.approx(-0.1)] * 2
+    row = validation_row(validation, ("hold", "buy"))
+    assert row["val_worst_bar"] == pytest.approx(-0.1)
+    assert set(row) <= set(metrics_columns(Config(), ("hold", "buy")))
+    page = metric_tables("Symbol", [(r.pop("symbol"), r) for r in rows])
+    assert "Worst bar" in page[: page.index("More metrics")]
+    assert "\u221210.00\u00a0%" in page
+    assert "<dt>Worst bar</dt><dd>The lowest return of a bar.</dd>" in glossary()
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(figure_table("", "", [("ONE", rows[0])]))
+    assert re.search(r"worst\s.*-10\.00%", console.export_text(), re.DOTALL)
+    assert "| `val_worst_bar` | The lowest return of a bar. |" in columns_table()
+
+
+def test_readme_has_the_tables_of_today():
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert columns_table() in text, "run: python -m jaxppo.page.reference README.md"
+    assert with_columns(text) == text

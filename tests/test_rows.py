@@ -8,19 +8,13 @@ import numpy as np
 import pytest
 from helpers import tiny_config, tiny_program
 
-from jaxppo.play.metrics import Metrics
+from jaxppo.page.terminal import percent, validation_line
+from jaxppo.play.metrics import METRICS, Metrics
 from jaxppo.play.passes import Validation
 from jaxppo.ppo.update import hyper_from
+from jaxppo.store.columns import metrics_columns, train_columns
 from jaxppo.store.directory import MetricsCsv
-from jaxppo.store.rows import (
-    metrics_columns,
-    percent,
-    symbol_rows,
-    train_columns,
-    train_means,
-    validation_line,
-    validation_row,
-)
+from jaxppo.store.rows import symbol_rows, train_means, validation_row
 
 LABELS = ("hold", "buy", "sell")
 # What users of the predecessor plot, and what a run must record besides.
@@ -49,8 +43,8 @@ REQUIRED = {
 
 def figures(first: float, shape: tuple[int, ...] = ()) -> Metrics:
     """Every field a number of its own: `first`, `first` + 1, ..."""
-    fields = {name: np.full(shape, first + i, np.float32) for i, name in enumerate(Metrics._fields)}
-    return Metrics(**{**fields, "trades": np.full(shape, 7, np.int32), "bars": np.full(shape, 99, np.float32)})
+    fields = {name: np.full(shape, first + i, np.float32) for i, name in enumerate(METRICS)}
+    return Metrics({**fields, "trades": np.full(shape, 7, np.int32), "bars": np.full(shape, 99, np.float32)})
 
 
 def stack(*metrics: Metrics) -> Metrics:
@@ -120,7 +114,7 @@ def test_training_means_leave_out_the_rows_of_a_shorter_segment():
 
 def test_validation_row_takes_each_figure_from_its_field(validation):
     row = validation_row(validation, LABELS)
-    place = {name: 300.0 + i for i, name in enumerate(Metrics._fields)}
+    place = {name: 300.0 + i for i, name in enumerate(METRICS)}
     assert row["val_return"] == place["net_return"]
     for name in ("sharpe", "sortino", "profit_factor", "max_drawdown", "skew", "consistency", "win_rate", "turnover"):
         assert row[f"val_{name}"] == place[name], name
@@ -152,7 +146,7 @@ def test_symbol_rows_hold_every_figure_of_each_symbol_and_of_the_pool(validation
     assert [r["action_share_buy"] for r in rows] == [0.25, 1.0, 0.625]
     for row, first in zip(rows, (100, 200, 300), strict=True):
         own = {"return": first, "trades": 7, "bars": 99}
-        own |= {name: first + i for i, name in enumerate(Metrics._fields) if name not in ("trades", "bars")}
+        own |= {name: first + i for i, name in enumerate(METRICS) if name not in ("trades", "bars")}
         own.pop("net_return")
         assert {name: row[name] for name in own} == own
         assert isinstance(row["trades"], int)

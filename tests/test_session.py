@@ -36,7 +36,8 @@ from jaxppo.market.dataset import build_market, evaluation_set
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.play.passes import n_decisions, validate
 from jaxppo.store.checkpoint import CheckpointWriter, restore_policy, restore_train_state
-from jaxppo.store.rows import metrics_columns, validation_row
+from jaxppo.store.columns import metrics_columns
+from jaxppo.store.rows import validation_row
 from jaxppo.train.__main__ import main
 from jaxppo.train.loop import Trainer
 from jaxppo.train.run import describe

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxppo.play.metrics import Moments, moments
+from jaxppo.play.formulas import Moments, moments
 from jaxppo.play.significance import (
     bootstrap,
     curve_moments,

@@ -18,7 +18,7 @@ from jaxppo.config.layers import resolve
 from jaxppo.market.bars import load_bars
 from jaxppo.market.dataset import evaluation_set
 from jaxppo.market.synthetic import synthetic_market
-from jaxppo.play.metrics import Metrics, TradeSums
+from jaxppo.play.metrics import METRICS, Metrics, TradeSums
 from jaxppo.play.passes import measure
 from jaxppo.ppo.update import hyper_from
 from jaxppo.store.checkpoint import restore_policy
@@ -178,7 +178,7 @@ def test_figures_of_a_fold_are_those_of_a_validation(done):
     parts = (done.outputs.record, done.outputs.action, done.outputs.valid)
     record, action, valid = jax.tree.map(lambda x: jnp.asarray(x[k][:, rows]), parts)
     validation, ledger = jax.jit(measure, static_argnums=4)(evaluation_set(split), record, action, valid, 2)
-    for name in Metrics._fields:
+    for name in METRICS:
         mine = getattr(done.outputs.test.pooled, name)[k]
         np.testing.assert_allclose(mine, getattr(validation.pooled, name), rtol=2e-4, atol=1e-6, err_msg=name)
     hold = done.result.folds["out_buy_and_hold_return"][k]
@@ -232,7 +232,7 @@ def test_bars_a_year_of_a_joined_calendar():
 
 
 def test_gaps_are_means_over_folds_where_both_are_finite():
-    zeros = Metrics(*(np.zeros(3) for _ in Metrics._fields))
+    zeros = Metrics(dict.fromkeys(METRICS, np.zeros(3)))
     train = zeros._replace(sharpe=np.array([1.0, 2.0, 3.0]), profit_factor=np.array([2.0, np.inf, np.nan]))
     test = zeros._replace(sharpe=np.array([0.0, 1.0, -1.0]), profit_factor=np.array([1.5, 1.0, 1.0]))
     gaps = metric_gaps(train, test)

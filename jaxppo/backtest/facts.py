@@ -14,7 +14,7 @@ from jaxppo.errors import RunDirectoryError
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.dataset import Market, Split, decision_times, market_warnings, symbol_fees
 from jaxppo.store.checkpoint import CheckpointInfo, RestoredPolicy, Which
-from jaxppo.store.directory import MANIFEST, METRICS
+from jaxppo.store.directory import MANIFEST, METRICS_CSV
 from jaxppo.store.gate import Record
 from jaxppo.store.json import read_json
 
@@ -55,7 +55,7 @@ def validation_record(run_dir: Path, which: Which, info: CheckpointInfo) -> Reco
 
     A run without metrics.csv is taken by the word of the checkpoint: one look.
     """
-    path = run_dir / METRICS
+    path = run_dir / METRICS_CSV
     try:
         frame = pl.read_csv(path, columns=["update", "val_fitness"]).drop_nulls()
     except FileNotFoundError:

@@ -16,7 +16,7 @@ import polars as pl
 
 from jaxppo.backtest.played import COST_MULTIPLES, Backtest
 from jaxppo.market.dataset import Split, decision_times, joint_calendar
-from jaxppo.play.metrics import Metrics
+from jaxppo.play.metrics import figures
 from jaxppo.play.significance import curve_moments, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
 from jaxppo.store.directory import plain_json, write_atomic, write_frame
 from jaxppo.store.rows import symbol_rows
@@ -49,11 +49,6 @@ class Facts:
     warnings: tuple[str, ...]
 
 
-def _figures(metrics: Metrics) -> dict[str, float]:
-    values = {k: float(v) for k, v in metrics._asdict().items()}
-    return {"return": values.pop("net_return"), **values}
-
-
 def baseline_rows(done: Backtest) -> list[dict[str, Any]]:
     """Pooled figures of the policy and of every baseline; random draws as their mean, 5th and 95th percentile."""
     base, random = done.baselines, done.baselines.random
@@ -61,19 +56,19 @@ def baseline_rows(done: Backtest) -> list[dict[str, Any]]:
     named.append(("momentum", base.momentum))
     named.append(("random_mean", jax.tree.map(np.mean, random)))
     named += [(f"random_p{q}", jax.tree.map(lambda x, q=q: np.percentile(x, q), random)) for q in (5, 95)]
-    return [{"name": name, **_figures(metrics)} for name, metrics in named]
+    return [{"name": name, **figures(metrics)} for name, metrics in named]
 
 
 def random_rows(done: Backtest) -> list[dict[str, Any]]:
     """Pooled figures of every random draw."""
     random = done.baselines.random
-    return [{"draw": i, **_figures(jax.tree.map(lambda x, i=i: x[i], random))} for i in range(len(random.net_return))]
+    return [{"draw": i, **figures(jax.tree.map(lambda x, i=i: x[i], random))} for i in range(len(random.net_return))]
 
 
 def cost_rows(done: Backtest) -> list[dict[str, Any]]:
     """Pooled figures of the policy at each multiple of the costs."""
     return [
-        {"cost_multiple": multiple, **_figures(jax.tree.map(lambda x, i=i: x[i], done.costs))}
+        {"cost_multiple": multiple, **figures(jax.tree.map(lambda x, i=i: x[i], done.costs))}
         for i, multiple in enumerate(COST_MULTIPLES)
     ]
 
@@ -174,7 +169,7 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> 
     report = {
         **dataclasses.asdict(facts),
         "bars_per_year": per_year,
-        "pooled": _figures(done.validation.pooled),
+        "pooled": figures(done.validation.pooled),
         "intervals_90": {k: [float(v.low), float(v.high)] for k, v in done.intervals._asdict().items()},
         **sharpe_probabilities(done, facts.looks),
         "luck_sharpe": luck_sharpe(done, facts.looks, per_year),

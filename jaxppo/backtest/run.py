@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +14,6 @@ import jax
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.backtest.facts import (
@@ -48,11 +46,12 @@ from jaxppo.market.bars import Bars, load_bars
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.dataset import Market, Split, build_evaluation, decision_times, evaluation_set
 from jaxppo.market.source import load_market_bars
+from jaxppo.page.terminal import figure_table, gate_line, percent
 from jaxppo.play.passes import n_decisions
 from jaxppo.store.checkpoint import RestoredPolicy, Which, require_match, restore_policy
 from jaxppo.store.directory import iso, whole_folder
-from jaxppo.store.gate import Record, gate_line, judge_policy, write_gate
-from jaxppo.store.rows import percent, symbol_rows
+from jaxppo.store.gate import Record, judge_policy, write_gate
+from jaxppo.store.rows import symbol_rows
 
 
 @dataclass(frozen=True)
@@ -195,36 +194,7 @@ def compute(prepared: Prepared) -> tuple[Backtest, float, float]:
     return done, middle - began, time.perf_counter() - middle
 
 
-_COLUMNS = {
-    "return": "return",
-    "sharpe": "Sharpe",
-    "max_drawdown": "maxDD",
-    "profit_factor": "PF",
-    "win_rate": "wins",
-    "trades": "trades",
-    "turnover": "turnover",
-    "exposure": "exposure",
-}
 _SHOWN_SYMBOLS = 20
-
-
-def figure_table(title: str, corner: str, rows: Sequence[tuple[str, dict[str, Any]]]) -> Table:
-    """A line of pooled figures for each name."""
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column(corner, no_wrap=True)
-    for heading in _COLUMNS.values():
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, row in rows:
-        table.add_row(name, *(_cell(column, float(row[column])) for column in _COLUMNS))
-    return table
-
-
-def _cell(column: str, value: float) -> str:
-    if column == "return":
-        return percent(value)
-    if column in ("max_drawdown", "win_rate", "exposure"):
-        return "n/a" if np.isnan(value) else f"{100 * value:.1f}%"
-    return "n/a" if np.isnan(value) else f"{value:,.0f}" if column == "trades" else f"{value:.2f}"
 
 
 def chance_lines(done: Backtest, looks: int) -> list[str]:

@@ -12,49 +12,52 @@ from matplotlib.figure import Figure
 from jaxppo.page import canvas
 from jaxppo.page.rundata import best_row, values
 from jaxppo.page.style import BENCHMARK, CYCLE, GREY, POLICY, VERMILLION
+from jaxppo.play.metrics import BUY_AND_HOLD, METRICS, Column
+from jaxppo.store.columns import TRAINING
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One panel: a column of metrics.csv over env steps."""
+class Panel:
+    """A column of metrics.csv over env steps."""
 
-    column: str
-    title: str
-    percent: bool = False
+    name: str
+    column: Column
     reference: float | None = None
     """Level drawn as a thin line, such as a profit factor of 1."""
     other: str = ""
     """A second column, drawn grey and dashed."""
 
 
-TRAINING = (
-    Curve("reward_mean", "Reward per step"),
-    Curve("entropy", "Policy entropy (nats)"),
-    Curve("approx_kl", "KL of an update"),
-    Curve("clip_fraction", "Clipped samples", percent=True),
-    Curve("explained_variance", "Explained variance of the value", reference=0.0),
-    Curve("value_loss", "Value loss"),
-    Curve("train_trade_rate", "Orders per training step", percent=True),
-    Curve("learning_rate", "Learning rate"),
+TRAINING_PANELS = (
+    "reward_mean",
+    "entropy",
+    "approx_kl",
+    "clip_fraction",
+    "explained_variance",
+    "value_loss",
+    "train_trade_rate",
+    "learning_rate",
 )
-VALIDATION = (
-    Curve("val_return", "Net return", percent=True, other="val_buy_and_hold_return"),
-    Curve("val_sharpe", "Sharpe ratio", reference=0.0),
-    Curve("val_fitness", "Fitness (chooses the best)", reference=0.0),
-    Curve("val_max_drawdown", "Maximum drawdown", percent=True),
-    Curve("val_profit_factor", "Profit factor", reference=1.0),
-    Curve("val_trades", "Closed trades"),
-)
+
+
+def training_panels() -> list[Panel]:
+    columns = {column.name: column for column in TRAINING}
+    return [Panel(n, columns[n], 0.0 if n == "explained_variance" else None) for n in TRAINING_PANELS]
+
+
+def validation_panels() -> list[Panel]:
+    others = {"net_return": f"val_{BUY_AND_HOLD.name}"}
+    return [Panel(f"val_{m.column}", m, m.reference, others.get(m.name, "")) for m in METRICS.values() if m.chart]
 
 
 def training_curves(metrics: pl.DataFrame) -> Figure | None:
     """How the optimisation went; None before the first validation."""
-    return _panels(metrics, TRAINING, columns=4, height=1.95, best=None)
+    return _panels(metrics, training_panels(), columns=4, height=1.95, best=None)
 
 
 def validation_curves(metrics: pl.DataFrame) -> Figure | None:
     """How the policy did on the validation bars, its best validation marked; None before the first validation."""
-    return _panels(metrics, VALIDATION, columns=3, height=2.15, best=best_row(metrics))
+    return _panels(metrics, validation_panels(), columns=3, height=2.15, best=best_row(metrics))
 
 
 def reward_components(metrics: pl.DataFrame) -> Figure | None:
@@ -153,25 +156,23 @@ def _shade(shades: list[str], position: int, count: int) -> str:
     return shades[round(position * (len(shades) - 1) / (count - 1))]
 
 
-def _panels(
-    metrics: pl.DataFrame, curves: tuple[Curve, ...], columns: int, height: float, best: int | None
-) -> Figure | None:
+def _panels(metrics: pl.DataFrame, panels: list[Panel], columns: int, height: float, best: int | None) -> Figure | None:
     if metrics.height == 0:
         return None
-    figure, axes = canvas.grid(len(curves), columns, height)
-    for ax, curve in zip(axes, curves, strict=True):
-        _panel(ax, metrics, curve, best)
+    figure, axes = canvas.grid(len(panels), columns, height)
+    for ax, panel in zip(axes, panels, strict=True):
+        _panel(ax, metrics, panel, best)
     return figure
 
 
-def _panel(ax: Axes, metrics: pl.DataFrame, curve: Curve, best: int | None) -> None:
-    infinite = np.isposinf(values(metrics, curve.column))
-    canvas.title(ax, curve.title, aside="▲ infinite" if infinite.any() else "")
-    if curve.percent:
+def _panel(ax: Axes, metrics: pl.DataFrame, panel: Panel, best: int | None) -> None:
+    infinite = np.isposinf(values(metrics, panel.name))
+    canvas.title(ax, panel.column.title, aside="▲ infinite" if infinite.any() else "")
+    if panel.column.form in ("percent", "share", "signed", "fine"):
         canvas.percent_axis(ax)
-    drawn = _line(ax, metrics, curve.column, POLICY)
-    if curve.other:
-        drawn |= _line(ax, metrics, curve.other, BENCHMARK, dashes=(4, 2))
+    drawn = _line(ax, metrics, panel.name, POLICY)
+    if panel.other:
+        drawn |= _line(ax, metrics, panel.other, BENCHMARK, dashes=(4, 2))
     canvas.count_axis(ax)
     if not drawn and not infinite.any():
         canvas.no_data(ax)
@@ -180,10 +181,10 @@ def _panel(ax: Axes, metrics: pl.DataFrame, curve: Curve, best: int | None) -> N
     x = values(metrics, "env_steps")
     top = np.full(int(infinite.sum()), 0.96)
     ax.plot(x[infinite], top, "^", color=POLICY, markersize=5, transform=ax.get_xaxis_transform(), clip_on=False)
-    if curve.reference is not None:
-        ax.axhline(curve.reference, color=GREY, linewidth=0.9, zorder=1)
-    if best is not None and np.isfinite(values(metrics, curve.column)[best]):
-        ax.plot(x[best], values(metrics, curve.column)[best], "o", color=VERMILLION, markersize=6.5, zorder=5)
+    if panel.reference is not None:
+        ax.axhline(panel.reference, color=GREY, linewidth=0.9, zorder=1)
+    if best is not None and np.isfinite(values(metrics, panel.name)[best]):
+        ax.plot(x[best], values(metrics, panel.name)[best], "o", color=VERMILLION, markersize=6.5, zorder=5)
 
 
 def _line(

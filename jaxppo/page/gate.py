@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from jaxppo.page import document, tables
 from jaxppo.page.document import Finding
-from jaxppo.page.text import MISSING, number, percent
+from jaxppo.page.text import FORMS, MISSING, number, percent
+from jaxppo.play.gate import AT_MOST, judged_column
 
 TITLES = {
     "APPROVED": ("good", "APPROVED: every threshold holds"),
     "REVIEW": ("caution", "REVIEW: promising, but not yet worth money"),
     "DROP": ("bad", "DROP: not worth money as it is"),
 }
-_METRICS = {
-    "fitness": ("Fitness", number),
-    "profit_factor": ("Profit factor", number),
-    "consistency": ("Consistency", lambda x: percent(x, 0)),
-    "max_drawdown": ("Max drawdown", percent),
-    "trades": ("Closed trades", lambda x: number(x, 0)),
-    "deflated_sharpe": ("Deflated Sharpe ratio", lambda x: percent(x, 0)),
-}
-_AT_MOST = ("max_drawdown",)
 
 
 def _value(raw: Any) -> float:
@@ -79,12 +72,17 @@ def verdict(gate: dict[str, Any]) -> Finding:
     return Finding(tone, title, text + (f" Flagged: {', '.join(flagged)}." if flagged else ""))
 
 
+def _named(metric: str) -> tuple[str, Callable[[float], str]]:
+    column = judged_column(metric)
+    return column.title, FORMS[column.form]
+
+
 def _failed(gate: dict[str, Any], level: str) -> str:
     parts = []
     for reason in gate["reasons"]:
         if reason["level"] == level and not reason["passed"]:
-            name, show = _METRICS.get(reason["metric"], (reason["metric"], number))
-            bound = "at most" if reason["metric"] in _AT_MOST else "at least"
+            name, show = _named(reason["metric"])
+            bound = "at most" if reason["metric"] in AT_MOST else "at least"
             figure, wanted = show(_value(reason["value"])), show(reason["threshold"])
             parts.append(f"{name[:1].lower()}{name[1:]} {figure} ({bound} {wanted})")
     return ", ".join(parts)
@@ -96,7 +94,7 @@ def table(gate: dict[str, Any]) -> str:
     rows = []
     for metric in names:
         of = {r["level"]: r for r in gate["reasons"] if r["metric"] == metric}
-        name, show = _METRICS.get(metric, (metric, number))
+        name, show = _named(metric)
         value = _value(next(iter(of.values()))["value"])
         rows.append([name, show(value), *(_threshold(of.get(level), show) for level in ("REVIEW", "APPROVED"))])
     return tables.table(["", "Here", "For REVIEW", "For APPROVED"], rows)
@@ -105,5 +103,5 @@ def table(gate: dict[str, Any]) -> str:
 def _threshold(reason: dict[str, Any] | None, show: Any) -> str:
     if reason is None:
         return MISSING
-    sign = "\u2264" if reason["metric"] in _AT_MOST else "\u2265"
+    sign = "\u2264" if reason["metric"] in AT_MOST else "\u2265"
     return f"{sign} {show(reason['threshold'])}, {'holds' if reason['passed'] else 'fails'}"

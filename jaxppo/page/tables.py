@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -11,60 +11,9 @@ import polars as pl
 
 from jaxppo.config.schema import GROUPS, Config, to_dict
 from jaxppo.page.rundata import POOLED, Evaluation, RunData, lookup, pooled_metrics, values
-from jaxppo.page.text import MISSING, moment, number, percent, plain_value
-
-Format = Callable[[float], str]
-
-
-def _signed(value: float) -> str:
-    return percent(value, sign=True)
-
-
-def _whole(value: float) -> str:
-    return number(value, 0)
-
-
-def _tenth(value: float) -> str:
-    return number(value, 1)
-
-
-def _share(value: float) -> str:
-    return percent(value, 0)
-
-
-def _small(value: float) -> str:
-    return percent(value, 2, sign=True)
-
-
-METRICS: dict[str, tuple[str, Format]] = {
-    "return": ("Net return", _signed),
-    "buy_and_hold_return": ("Buy-and-hold", _signed),
-    "sharpe": ("Sharpe", number),
-    "sortino": ("Sortino", number),
-    "max_drawdown": ("Max drawdown", percent),
-    "profit_factor": ("Profit factor", number),
-    "win_rate": ("Win rate", _share),
-    "expectancy": ("Expectancy", _small),
-    "trades": ("Trades", _whole),
-    "turnover": ("Turnover a year", _tenth),
-    "exposure": ("Exposure", _share),
-    "consistency": ("Consistency", _share),
-    "fitness": ("Fitness", number),
-}
-"""Heading and format of the metrics that a trader looks at first, in the order of the columns."""
-
-MORE_METRICS: dict[str, tuple[str, Format]] = {
-    "cagr": ("CAGR", _signed),
-    "calmar": ("Calmar", number),
-    "skew": ("Skew", number),
-    "kurtosis": ("Kurtosis", number),
-    "var_5": ("VaR 5 %", _small),
-    "cvar_5": ("CVaR 5 %", _small),
-    "payoff": ("Payoff", number),
-    "bars": ("Bars", _whole),
-}
-"""Those of the folded table; columns that are in neither follow by their own names."""
-
+from jaxppo.page.text import FORMS, MISSING, moment, number, percent, plain_value
+from jaxppo.play.metrics import BUY_AND_HOLD, METRICS, Column
+from jaxppo.store.columns import COMPONENT, TRAINING
 
 HASH_DIGITS = 12
 SIDES = {"long": "Long", "short": "Short"}
@@ -123,21 +72,31 @@ def comparison_table(run: RunData) -> str:
     return "<h3>The best policy and the final one</h3>" + metric_tables("Policy", [("Best", best), ("Final", final)])
 
 
+def page_columns() -> dict[str, tuple[Column, bool]]:
+    """What a table of metrics may show, by the column of files, and whether at first; in the order shown."""
+    found: dict[str, tuple[Column, bool]] = {}
+    for metric in METRICS.values():
+        found[metric.column] = (metric, metric.page == "first")
+        if metric.name == "net_return":
+            found[BUY_AND_HOLD.name] = (BUY_AND_HOLD, True)
+    return found
+
+
 def metric_tables(corner: str, named: Sequence[tuple[str, dict[str, Any]]], total: int | None = None) -> str:
     """A line of metrics for each name, the less common ones in a second, folded table."""
     names = list(dict.fromkeys(name for _, row in named for name in row if name != "symbol"))
-    first = [name for name in METRICS if name in names]
-    rest = [name for name in MORE_METRICS if name in names]
-    rest += [name for name in names if name not in first and name not in rest]
-    formats = METRICS | MORE_METRICS
+    columns = page_columns()
+    first = [name for name, (_, at_first) in columns.items() if at_first and name in names]
+    rest = [name for name, (_, at_first) in columns.items() if not at_first and name in names]
+    rest += [name for name in names if name not in columns]
 
-    def part(columns: list[str]) -> str:
-        shown = [formats.get(name, (name.replace("_", " "), number)) for name in columns]
+    def part(shown: list[str]) -> str:
+        found = [columns[name][0] if name in columns else Column(name, "", name.replace("_", " ")) for name in shown]
         rows = [
-            [name, *(show(row.get(key, math.nan)) for key, (_, show) in zip(columns, shown, strict=True))]
+            [name, *(FORMS[c.form](row.get(key, math.nan)) for key, c in zip(shown, found, strict=True))]
             for name, row in named
         ]
-        return table([corner, *(heading for heading, _ in shown)], rows, total=total)
+        return table([corner, *(c.title for c in found)], rows, total=total)
 
     return part(first) + (f"<details><summary>More metrics</summary>{part(rest)}</details>" if rest else "")
 
@@ -266,46 +225,9 @@ def _flat(config: dict[str, Any]) -> list[tuple[str, Any]]:
     return pairs
 
 
-GLOSSARY: tuple[tuple[str, str], ...] = (
-    ("Net return", "Change of equity over the bars played after fees, spread, slippage and borrow cost."),
-    ("Buy-and-hold", "The same capital bought at the first bar at the same costs and kept."),
-    ("Sharpe", "Mean of the per-bar net returns over their standard deviation, times the root of the bars a year."),
-    ("Sortino", "Like Sharpe, but over the deviation of the losing bars only."),
-    ("CAGR, Calmar", "Net return as a yearly rate; that rate over the maximum drawdown."),
-    ("Drawdown", "Fraction that equity lies below its highest point so far; the maximum is its worst value."),
-    (
-        "Profit factor",
-        "Gains of the winning trades over losses of the losing ones; above 1 makes money. Infinite "
-        "without a losing trade.",
-    ),
-    (
-        "Win rate, expectancy",
-        "Share of closed trades with a gain; mean net profit of one, as a share of the starting equity.",
-    ),
-    ("Payoff", "Mean gain of the winning trades over the mean loss of the others."),
-    ("VaR, CVaR 5 %", "The loss of one bar that the worst 5 % reach or pass; the mean of those losses."),
-    ("Turnover", "Notional traded in a year, as a multiple of equity."),
-    ("Exposure", "How much of the equity was in the market, on average, long or short."),
-    ("Consistency", "Share of ten equal blocks of time that ended with a gain."),
-    ("Fitness", "Sharpe x max(0, 1 - 0.2 x maximum drawdown); the best validation is the one where it is highest."),
-    (
-        "Skew, kurtosis",
-        "Shape of the distribution of per-bar returns: negative skew and high (excess) kurtosis mean "
-        "rare, large losses.",
-    ),
-    ("Entropy", "How undecided the policy is, in nats; near 0 it always takes the same action in the same state."),
-    ("KL", "How far one update moved the policy; steady values under about 0.02 are healthy."),
-    (
-        "Explained variance",
-        "Share of the variance of the returns that the value function predicts; 1 is perfect, 0 "
-        "no better than a constant.",
-    ),
-    ("Clipped samples", "Share of samples whose policy ratio left the clipping range in an update."),
-    ("Saturated steps", "Share of steps at which a reward component sat at its bound and carried no more information."),
-    ("Pooled", "All symbols together, as one account."),
-)
-
-
 def glossary() -> str:
     """What each number on the page means."""
-    return definitions(GLOSSARY, "glossary")
+    named: list[Column] = [column for column, _ in page_columns().values()]
+    named += [column for column in (*TRAINING, *COMPONENT) if column.title]
+    pairs = [(column.title, column.meaning) for column in named]
+    return definitions([*pairs, ("Pooled", "All symbols together, as one account.")], "glossary")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
+
+from jaxppo.play.metrics import Form
 
 MISSING = "\u2013"
 MINUS = "\u2212"
@@ -27,6 +31,18 @@ def percent(value: float, digits: int = 1, sign: bool = False) -> str:
     text = number(100 * value, digits)
     plus = "+" if sign and value > 0 and any(c in "123456789" for c in text) else ""
     return f"{plus}{text}\u00a0%"
+
+
+FORMS: dict[Form, Callable[[float], str]] = {
+    "number": number,
+    "tenth": partial(number, digits=1),
+    "whole": partial(number, digits=0),
+    "percent": percent,
+    "share": partial(percent, digits=0),
+    "signed": partial(percent, sign=True),
+    "fine": partial(percent, digits=2, sign=True),
+}
+"""A number as the form of its column has it."""
 
 
 def plural(count: int, noun: str) -> str:

@@ -7,14 +7,15 @@ deflated Sharpe ratio are asked for APPROVED alone. A flag keeps a policy from A
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from jaxppo.config.schema import GateConfig
 from jaxppo.env.account import StepRecord
 from jaxppo.env.actions import ActionTable
+from jaxppo.play.metrics import METRICS, Column
 from jaxppo.play.passes import Validation
 
 Verdict = Literal["APPROVED", "REVIEW", "DROP"]
@@ -37,7 +38,7 @@ class Evidence(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reason:
+class Threshold:
     """One threshold and whether it holds."""
 
     metric: str
@@ -61,25 +62,23 @@ class Gate:
     """The verdict and all that led to it."""
 
     verdict: Verdict
-    reasons: tuple[Reason, ...]
+    reasons: tuple[Threshold, ...]
     flags: tuple[Flag, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps(allow_nan=False)`: nan becomes null, infinity the string "inf"."""
 
-        def plain(x: Any) -> Any:
-            if isinstance(x, float) and not math.isfinite(x):
-                return None if math.isnan(x) else ("inf" if x > 0 else "-inf")
-            return x
+AT_MOST = ("max_drawdown",)
+"""Figures that must not be above their thresholds; all others must not be below."""
+_DEFLATED_SHARPE = Column(
+    name="deflated_sharpe",
+    title="Deflated Sharpe ratio",
+    form="share",
+    meaning="Probability that the true Sharpe ratio is above that of the best of as many skill-less policies.",
+)
 
-        def row(x: Reason | Flag) -> dict[str, Any]:
-            return {k: plain(v) for k, v in asdict(x).items()}
 
-        return {
-            "verdict": self.verdict,
-            "reasons": [row(r) for r in self.reasons],
-            "flags": [row(f) for f in self.flags],
-        }
+def judged_column(metric: str) -> Column:
+    """What the gate looks at under a name, with its title and form."""
+    return _DEFLATED_SHARPE if metric == _DEFLATED_SHARPE.name else METRICS.get(metric, Column(metric, "", metric))
 
 
 def evidence(
@@ -126,31 +125,26 @@ def evidence(
     )
 
 
-def _reasons(e: Evidence, config: GateConfig) -> tuple[Reason, ...]:
-    def at_least(metric: str, threshold: float, level: Verdict) -> Reason:
+def _reasons(e: Evidence, config: GateConfig) -> tuple[Threshold, ...]:
+    def hold(metric: str, threshold: float, level: Verdict) -> Threshold:
         value = float(getattr(e, metric))
-        return Reason(metric, value, threshold, level, value >= threshold)  # nan is never at least anything
-
-    def factor(threshold: float, level: Verdict) -> Reason:
-        reason = at_least("profit_factor", threshold, level)
-        few = math.isinf(reason.value) and not e.trades >= config.gate_min_trades
-        return Reason(reason.metric, reason.value, threshold, level, reason.passed and not few)
-
-    def at_most(metric: str, threshold: float, level: Verdict) -> Reason:
-        value = float(getattr(e, metric))
-        return Reason(metric, value, threshold, level, value <= threshold)
+        # nan is neither at least nor at most anything
+        passed = value <= threshold if metric in AT_MOST else value >= threshold
+        if metric == "profit_factor" and math.isinf(value):
+            passed &= e.trades >= config.gate_min_trades
+        return Threshold(metric, value, threshold, level, passed)
 
     return (
-        at_least("fitness", config.gate_fitness_approved, "APPROVED"),
-        factor(config.gate_profit_factor_approved, "APPROVED"),
-        at_least("consistency", config.gate_consistency_approved, "APPROVED"),
-        at_most("max_drawdown", config.gate_max_drawdown_approved, "APPROVED"),
-        at_least("trades", config.gate_min_trades, "APPROVED"),
-        at_least("deflated_sharpe", config.gate_deflated_sharpe, "APPROVED"),
-        at_least("fitness", config.gate_fitness_review, "REVIEW"),
-        factor(config.gate_profit_factor_review, "REVIEW"),
-        at_least("consistency", config.gate_consistency_review, "REVIEW"),
-        at_most("max_drawdown", config.gate_max_drawdown_review, "REVIEW"),
+        hold("fitness", config.gate_fitness_approved, "APPROVED"),
+        hold("profit_factor", config.gate_profit_factor_approved, "APPROVED"),
+        hold("consistency", config.gate_consistency_approved, "APPROVED"),
+        hold("max_drawdown", config.gate_max_drawdown_approved, "APPROVED"),
+        hold("trades", config.gate_min_trades, "APPROVED"),
+        hold("deflated_sharpe", config.gate_deflated_sharpe, "APPROVED"),
+        hold("fitness", config.gate_fitness_review, "REVIEW"),
+        hold("profit_factor", config.gate_profit_factor_review, "REVIEW"),
+        hold("consistency", config.gate_consistency_review, "REVIEW"),
+        hold("max_drawdown", config.gate_max_drawdown_review, "REVIEW"),
     )
 
 

@@ -1,121 +1,149 @@
-"""Metrics of an equity curve and of its closed trades: pure JAX over the last axis, so they vmap over anything.
+"""The one table of metrics: how each is computed, what it is called and how it is shown, and where.
 
-Every figure comes from the ledger, in money net of costs. Curves may be padded: `valid` says which bars count.
+Rows, terminal tables, pages, their glossary, the columns of files and README's table are made from it, so a new metric
+is one entry of `METRICS`. Every figure comes from the ledger, in money net of costs.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-CONSISTENCY_BLOCKS = 10
+from jaxppo.play.formulas import (
+    Moments,
+    consistency,
+    kurtosis,
+    max_drawdown,
+    moments,
+    net_returns,
+    profit_factor,
+    sharpe,
+    skewness,
+    sortino,
+    tail_losses,
+)
+from jaxppo.registry import Registry
+
 # Weight of the drawdown in the validation fitness; not the `drawdown` reward component.
 FITNESS_DRAWDOWN_WEIGHT = 0.2
 
-
-class Moments(NamedTuple):
-    """Count and central moments of the valid entries; shapes without the last axis."""
-
-    n: jax.Array
-    mean: jax.Array
-    m2: jax.Array
-    m3: jax.Array
-    m4: jax.Array
+Form = Literal["number", "tenth", "whole", "percent", "share", "signed", "fine"]
+"""How a value reads: 2, 1 or 0 decimals; a fraction as percent with 1 or 0 decimals, signed with 1 or 2."""
 
 
-def moments(x: jax.Array, valid: jax.Array) -> Moments:
-    """Moments of `x` (..., T) where `valid` (..., T)."""
-    weight = valid.astype(x.dtype)
-    count = weight.sum(-1)
-    safe = jnp.maximum(count, 1.0)
-    mean = (x * weight).sum(-1) / safe
-    d = (x - jnp.expand_dims(mean, -1)) * weight
-    return Moments(count, mean, (d**2).sum(-1) / safe, (d**3).sum(-1) / safe, (d**4).sum(-1) / safe)
+class TradeSums(NamedTuple):
+    """Sums over an account's bars; any common shape."""
+
+    gains: jax.Array
+    losses: jax.Array  # <= 0
+    trades: jax.Array  # int32
+    wins: jax.Array  # int32
+    turnover: jax.Array  # mean over bars of notional traded / equity
+    exposure: jax.Array  # mean over bars of |notional| / equity at the closes
 
 
-def sharpe(m: Moments, bars_per_year: jax.Array) -> jax.Array:
-    """mean / std (ddof 1) * sqrt(bars a year); 0 for a curve that does not move."""
-    variance = m.m2 * m.n / jnp.maximum(m.n - 1.0, 1.0)
-    moving = variance > 0
-    ratio = m.mean / jnp.sqrt(jnp.where(moving, variance, 1.0)) * jnp.sqrt(bars_per_year)
-    return jnp.where(moving, ratio, 0.0)
+class Curve:
+    """An equity curve with the sums of its trades, and what several metrics share, each computed once.
 
-
-def sortino(returns: jax.Array, valid: jax.Array, bars_per_year: jax.Array) -> jax.Array:
-    """mean / sqrt(mean(min(r, 0)^2)) * sqrt(bars a year); inf for gains without a losing bar, 0 for no moves."""
-    m = moments(returns, valid)
-    down = moments(jnp.square(jnp.minimum(returns, 0.0)), valid).mean
-    ratio = m.mean / jnp.sqrt(jnp.where(down > 0, down, 1.0)) * jnp.sqrt(bars_per_year)
-    return jnp.where(down > 0, ratio, jnp.where(m.mean > 0, jnp.inf, 0.0))
-
-
-def skewness(m: Moments) -> jax.Array:
-    """Bias-corrected sample skewness G1 (scipy's `bias=False`); nan below 3 bars or for no moves."""
-    n = m.n
-    defined = (n > 2) & (m.m2 > 0)
-    g1 = m.m3 / jnp.where(defined, m.m2, 1.0) ** 1.5
-    correction = jnp.sqrt(n * jnp.maximum(n - 1.0, 0.0)) / jnp.maximum(n - 2.0, 1.0)
-    return jnp.where(defined, correction * g1, jnp.nan)
-
-
-def kurtosis(m: Moments) -> jax.Array:
-    """Bias-corrected excess kurtosis G2 (scipy's `bias=False`); nan below 4 bars or for no moves."""
-    n = m.n
-    defined = (n > 3) & (m.m2 > 0)
-    g2 = m.m4 / jnp.where(defined, m.m2, 1.0) ** 2 - 3.0
-    scale = (n - 1.0) / jnp.maximum((n - 2.0) * (n - 3.0), 1.0)
-    return jnp.where(defined, scale * ((n + 1.0) * g2 + 6.0), jnp.nan)
-
-
-def max_drawdown(equity: jax.Array, start: jax.Array) -> jax.Array:
-    """Largest 1 - equity / peak, in [0, 1]; the start counts as a peak. `equity` (..., T), `start` (...)."""
-    peak = jnp.maximum(jax.lax.cummax(equity, axis=equity.ndim - 1), jnp.expand_dims(start, -1))
-    return jnp.clip((1.0 - equity / peak).max(-1), 0.0, 1.0)
-
-
-def consistency(log_returns: jax.Array, valid: jax.Array, blocks: int = CONSISTENCY_BLOCKS) -> jax.Array:
-    """Share of equal time blocks with a positive net return; (..., T) to (...). Valid bars must come first."""
-    n = valid.sum(-1, keepdims=True, dtype=jnp.int32)
-    bar = jnp.arange(log_returns.shape[-1], dtype=jnp.int32)
-    bar = bar.reshape((1,) * (log_returns.ndim - 1) + (-1,))
-    block = bar * blocks // jnp.maximum(n, 1)
-    used = jnp.where(valid, log_returns, 0.0)
-    sums = jnp.stack([jnp.where(block == b, used, 0.0).sum(-1) for b in range(blocks)], -1)
-    present = jnp.minimum(n[..., 0], blocks)
-    return (sums > 0).sum(-1).astype(log_returns.dtype) / jnp.maximum(present, 1).astype(log_returns.dtype)
-
-
-def profit_factor(gains: jax.Array, losses: jax.Array, trades: jax.Array) -> jax.Array:
-    """Sum of gains / |sum of losses| of closed trades; inf for gains without losses, nan without trades or money.
-
-    Args:
-      gains: sum of the trades' net gains.
-      losses: sum of their net losses, <= 0.
-      trades: number of closed trades.
+    `...` is any common shape. It lives while it is traced only.
     """
-    ratio = gains / jnp.where(losses < 0, -losses, 1.0)
-    without_loss = jnp.where(gains > 0, jnp.inf, jnp.nan)
-    return jnp.where(trades > 0, jnp.where(losses < 0, ratio, without_loss), jnp.nan)
+
+    def __init__(
+        self, equity: jax.Array, start: jax.Array, valid: jax.Array, bars_per_year: jax.Array, sums: TradeSums
+    ):
+        self.equity = equity  # (..., T) at the closes
+        self.start = start  # (...)
+        self.valid = valid  # (..., T) bool
+        self.bars_per_year = bars_per_year  # (...)
+        self.sums = sums  # (...)
+
+    @cached_property
+    def returns(self) -> jax.Array:
+        """Net returns a bar (..., T), 0 where none counts."""
+        return net_returns(self.equity, self.start, self.valid)
+
+    @cached_property
+    def log_returns(self) -> jax.Array:
+        """Their logarithms (..., T); that of a total loss is bounded."""
+        return jnp.log(jnp.maximum(1.0 + self.returns, 1e-6))
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Of the returns, (...)."""
+        return moments(self.returns, self.valid)
+
+    @cached_property
+    def tail(self) -> tuple[jax.Array, jax.Array]:
+        """Value at risk and its conditional mean, (...)."""
+        return tail_losses(self.returns, self.valid)
+
+    @cached_property
+    def growth(self) -> jax.Array:
+        """Equity at the end over the start, (...)."""
+        return self.equity[..., -1] / self.start
+
+    @cached_property
+    def sharpe(self) -> jax.Array:
+        return sharpe(self.moments, self.bars_per_year)
+
+    @cached_property
+    def cagr(self) -> jax.Array:
+        years = jnp.maximum(self.moments.n, 1.0) / self.bars_per_year
+        return jnp.maximum(self.growth, 0.0) ** (1.0 / years) - 1.0
+
+    @cached_property
+    def drawdown(self) -> jax.Array:
+        """The largest, (...)."""
+        return max_drawdown(self.equity, self.start)
+
+    @cached_property
+    def trades(self) -> jax.Array:
+        """Number of closed trades (...), as a float."""
+        return self.sums.trades.astype(self.equity.dtype)
+
+    @cached_property
+    def per_trade(self) -> jax.Array:
+        """1 / trades (...); nan without one."""
+        return jnp.where(self.trades > 0, 1.0 / jnp.maximum(self.trades, 1.0), jnp.nan)
 
 
-def tail_losses(returns: jax.Array, valid: jax.Array, share: float = 0.05) -> tuple[jax.Array, jax.Array]:
-    """Value at risk and its conditional mean, per bar, as positive losses; (..., T) to two (...).
+@dataclass(frozen=True)
+class Column:
+    """A named number of files and tables, and what it means."""
 
-    Of n valid bars the k = max(1, ceil(share n)) lowest count: VaR is the loss of the k-th, CVaR the mean of the k, so
-    that CVaR >= VaR always. nan where no bar is valid.
-    """
-    n = valid.sum(-1, keepdims=True, dtype=jnp.int32)
-    ordered = jnp.sort(jnp.where(valid, returns, jnp.inf), axis=-1)
-    # 1e-4 below: .05 n of whole 20ths is a hair above in float32, and would count one bar more.
-    k = jnp.maximum(jnp.ceil(share * n.astype(returns.dtype) - 1e-4), 1.0).astype(jnp.int32)
-    bar = jnp.arange(returns.shape[-1], dtype=jnp.int32).reshape((1,) * (returns.ndim - 1) + (-1,))
-    mean = jnp.where(bar < k, ordered, 0.0).sum(-1) / k[..., 0].astype(returns.dtype)
-    some = n[..., 0] > 0
-    at = jnp.take_along_axis(ordered, k - 1, axis=-1)[..., 0]
-    # 0 - x, since -x of no loss would read -0.
-    return jnp.where(some, 0.0 - at, jnp.nan), jnp.where(some, 0.0 - mean, jnp.nan)
+    name: str
+    meaning: str  # a sentence, for the glossary and README
+    title: str = ""  # on a page; empty for what no page shows
+    form: Form = "number"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(Column):
+    """One figure of an equity curve: an entry of `METRICS`."""
+
+    value: Callable[[Curve], jax.Array]  # (...) floats
+    column: str = ""  # what files call it, where that is not its name
+    page: Literal["first", "more"] = "more"
+    """Among the columns that a page shows at first, or in the folded table."""
+    chart: bool = False
+    """Draw its course over the validations of a run."""
+    reference: float | None = None
+    """Level that the chart draws as a thin line."""
+    validation: int = 0
+    """Place of its `val_` column in metrics.csv; 0 for none."""
+    terminal: str = ""
+    """Heading in the tables of the terminal; empty to leave it out."""
+    gap: Literal["first", "more", "none"] = "more"
+    """Where a walk-forward compares it in and out of sample. A figure that follows from the length of a period, as a
+    return or a number of trades does, is not compared."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "column", self.column or self.name)
 
 
 def payoff(sums: TradeSums) -> jax.Array:
@@ -127,50 +155,263 @@ def payoff(sums: TradeSums) -> jax.Array:
     return jnp.where(defined, ratio, jnp.nan)
 
 
-def net_returns(equity: jax.Array, start: jax.Array, valid: jax.Array) -> jax.Array:
-    """Returns a bar of equity curves (..., T) from `start` (...), 0 where `valid` (..., T) is not.
+def _calmar(c: Curve) -> jax.Array:
+    return jnp.where(c.drawdown > 0, c.cagr / jnp.where(c.drawdown > 0, c.drawdown, 1.0), jnp.nan)
 
-    An account that lost everything returns nothing from there on.
+
+METRICS: Registry[Metric] = Registry(
+    "metric",
+    [
+        Metric(
+            name="net_return",
+            column="return",
+            value=lambda c: c.growth - 1.0,
+            title="Net return",
+            form="signed",
+            meaning="Equity at the end over the start, less 1, after fees, spread, slippage and borrow cost.",
+            page="first",
+            chart=True,
+            validation=1,
+            terminal="return",
+            gap="none",
+        ),
+        Metric(
+            name="sharpe",
+            value=lambda c: c.sharpe,
+            title="Sharpe",
+            meaning="Mean over deviation (ddof 1) of the net returns a bar, times the root of the bars a year;"
+            " 0 for an account that never moved.",
+            page="first",
+            chart=True,
+            reference=0.0,
+            validation=2,
+            terminal="Sharpe",
+            gap="first",
+        ),
+        Metric(
+            name="sortino",
+            value=lambda c: sortino(c.moments, c.returns, c.valid, c.bars_per_year),
+            title="Sortino",
+            meaning="Like Sharpe, but over sqrt(mean(min(r, 0)^2)) of the returns r, the losing bars only;"
+            " infinite for gains without a losing bar, 0 if it never moved.",
+            page="first",
+            validation=3,
+            gap="first",
+        ),
+        Metric(
+            name="cagr",
+            value=lambda c: c.cagr,
+            title="CAGR",
+            form="signed",
+            meaning="Net return as a yearly rate.",
+            gap="first",
+        ),
+        Metric(
+            name="calmar",
+            value=_calmar,
+            title="Calmar",
+            meaning="CAGR over the maximum drawdown; not defined without one.",
+        ),
+        Metric(
+            name="max_drawdown",
+            value=lambda c: c.drawdown,
+            title="Max drawdown",
+            form="percent",
+            meaning="Largest fall of equity from a peak as a share of it, in [0, 1]; the start is a peak.",
+            page="first",
+            chart=True,
+            validation=5,
+            terminal="maxDD",
+            gap="first",
+        ),
+        Metric(
+            name="skew",
+            value=lambda c: skewness(c.moments),
+            title="Skew",
+            meaning="Bias-corrected skew of the returns a bar; negative means rare, large losses."
+            " Not defined if it never moved.",
+            validation=6,
+        ),
+        Metric(
+            name="kurtosis",
+            value=lambda c: kurtosis(c.moments),
+            title="Kurtosis",
+            meaning="Bias-corrected excess kurtosis of the returns a bar; high means rare, large moves."
+            " Not defined if it never moved.",
+        ),
+        Metric(
+            name="consistency",
+            value=lambda c: consistency(c.log_returns, c.valid),
+            title="Consistency",
+            form="share",
+            meaning="Share of ten equal blocks of bars with a gain.",
+            page="first",
+            validation=7,
+            gap="first",
+        ),
+        Metric(
+            name="profit_factor",
+            value=lambda c: profit_factor(c.sums.gains, c.sums.losses, c.sums.trades),
+            title="Profit factor",
+            meaning="Gains over losses of closed trades; above 1 makes money. Not defined without a trade,"
+            " infinite for gains without a loss.",
+            page="first",
+            chart=True,
+            reference=1.0,
+            validation=4,
+            terminal="PF",
+            gap="first",
+        ),
+        Metric(
+            name="win_rate",
+            value=lambda c: c.sums.wins.astype(c.equity.dtype) * c.per_trade,
+            title="Win rate",
+            form="share",
+            meaning="Share of closed trades that gained; not defined without one.",
+            page="first",
+            validation=8,
+            terminal="wins",
+            gap="first",
+        ),
+        Metric(
+            name="expectancy",
+            value=lambda c: (c.sums.gains + c.sums.losses) / c.start * c.per_trade,
+            title="Expectancy",
+            form="fine",
+            meaning="Mean net profit of a closed trade over the starting equity; not defined without one.",
+            page="first",
+            gap="first",
+        ),
+        Metric(
+            name="trades",
+            value=lambda c: c.trades,
+            title="Trades",
+            form="whole",
+            meaning="Closed trades: from flat to flat, or to the other side.",
+            page="first",
+            chart=True,
+            validation=9,
+            terminal="trades",
+            gap="none",
+        ),
+        Metric(
+            name="turnover",
+            value=lambda c: c.sums.turnover * c.bars_per_year,
+            title="Turnover a year",
+            form="tenth",
+            meaning="Notional traded a year over equity (mean over symbols by their bars).",
+            page="first",
+            validation=10,
+            terminal="turnover",
+            gap="first",
+        ),
+        Metric(
+            name="exposure",
+            value=lambda c: c.sums.exposure,
+            title="Exposure",
+            form="share",
+            meaning="Mean notional over equity at the closes, long or short.",
+            page="first",
+            validation=11,
+            terminal="exposure",
+            gap="first",
+        ),
+        Metric(
+            name="fitness",
+            value=lambda c: c.sharpe * jnp.maximum(0.0, 1.0 - FITNESS_DRAWDOWN_WEIGHT * c.drawdown),
+            title="Fitness",
+            meaning="Sharpe x max(0, 1 - 0.2 x maximum drawdown); the best checkpoint has the highest, of equals the"
+            " later.",
+            page="first",
+            chart=True,
+            reference=0.0,
+            validation=12,
+            gap="first",
+        ),
+        Metric(
+            name="bars",
+            value=lambda c: c.moments.n,
+            title="Bars",
+            form="whole",
+            meaning="Bars that were played, one decision each.",
+            gap="none",
+        ),
+        Metric(
+            name="var_5",
+            value=lambda c: c.tail[0],
+            title="VaR 5 %",
+            form="fine",
+            meaning="The loss of one bar that the worst 5 % reach or pass (value at risk).",
+        ),
+        Metric(
+            name="cvar_5",
+            value=lambda c: c.tail[1],
+            title="CVaR 5 %",
+            form="fine",
+            meaning="The mean of the losses of those worst 5 % of the bars.",
+        ),
+        Metric(
+            name="payoff",
+            value=lambda c: payoff(c.sums),
+            title="Payoff",
+            meaning="Mean gain of the winning trades over the mean loss of the others; not defined without either.",
+        ),
+    ],
+)
+"""In the order of their columns in files and tables."""
+
+BUY_AND_HOLD = Column(
+    name="buy_and_hold_return",
+    title="Buy-and-hold",
+    form="signed",
+    meaning="Net return of buying with all cash at the first open and selling at the last close, at the same costs.",
+)
+
+
+def validation_metrics() -> list[Metric]:
+    """Those with a `val_` column in metrics.csv, in its order."""
+    return sorted((m for m in METRICS.values() if m.validation), key=lambda m: m.validation)
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Metrics:
+    """Figures of one account over one period by the names of `METRICS`; arrays of any common shape.
+
+    Example:
+      >>> figures = Metrics({"sharpe": 1.5, "trades": 7})
+      >>> figures.sharpe, figures._asdict()
+      (1.5, {'sharpe': 1.5, 'trades': 7})
     """
-    before = jnp.concatenate([jnp.expand_dims(start, -1), equity[..., :-1]], -1)
-    owned = before > 0
-    return jnp.where(valid & owned, equity / jnp.where(owned, before, 1.0) - 1.0, 0.0)
 
+    __slots__ = ("_values",)
 
-class Metrics(NamedTuple):
-    """Figures of one account over one period; any common shape."""
+    def __init__(self, values: Mapping[str, Any]):
+        self._values = dict(values)
 
-    net_return: jax.Array  # equity at the end / start - 1
-    sharpe: jax.Array
-    sortino: jax.Array
-    cagr: jax.Array
-    calmar: jax.Array  # cagr / max_drawdown
-    max_drawdown: jax.Array  # in [0, 1]
-    skew: jax.Array  # bias-corrected
-    kurtosis: jax.Array  # bias-corrected, excess
-    consistency: jax.Array  # in [0, 1]
-    profit_factor: jax.Array
-    win_rate: jax.Array  # of closed trades; nan without one
-    expectancy: jax.Array  # money a closed trade, per unit of starting equity; nan without one
-    trades: jax.Array  # closed round trips
-    turnover: jax.Array  # notional traded a year over equity
-    exposure: jax.Array  # mean |notional| / equity at the closes
-    fitness: jax.Array  # sharpe * max(0, 1 - FITNESS_DRAWDOWN_WEIGHT * max_drawdown)
-    bars: jax.Array
-    var_5: jax.Array  # per bar, a positive loss
-    cvar_5: jax.Array  # mean of the losses at and beyond it
-    payoff: jax.Array  # mean gain / mean loss of closed trades
+    def __getattr__(self, name: str) -> Any:
+        if (
+            not name.startswith("_") and name in self._values
+        ):  # copy and pickle ask for `__...__` before there are values
+            return self._values[name]
+        raise AttributeError(f"no metric {name!r}")
 
+    def __repr__(self) -> str:
+        return f"Metrics({self._values})"
 
-class TradeSums(NamedTuple):
-    """Sums over an account's bars."""
+    def _asdict(self) -> dict[str, Any]:
+        """The figures by name, in the order of the table."""
+        return dict(self._values)
 
-    gains: jax.Array
-    losses: jax.Array  # <= 0
-    trades: jax.Array  # int32
-    wins: jax.Array  # int32
-    turnover: jax.Array  # mean over bars of notional traded / equity
-    exposure: jax.Array  # mean over bars
+    def _replace(self, **changes: Any) -> Metrics:
+        """The same with other values for some."""
+        return Metrics(self._values | changes)
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
+        return [(jax.tree_util.GetAttrKey(k), v) for k, v in self._values.items()], tuple(self._values)
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], values: Any) -> Metrics:
+        return cls(dict(zip(names, values, strict=True)))
 
 
 def summarize(
@@ -188,37 +429,10 @@ def summarize(
     Returns:
       `Metrics` of shape (...).
     """
-    returns = net_returns(equity, start, valid)
-    var, cvar = tail_losses(returns, valid)
-    logs = jnp.log(jnp.maximum(1.0 + returns, 1e-6))
-    m = moments(returns, valid)
-    ratio = sharpe(m, bars_per_year)
-    drawdown = max_drawdown(equity, start)
-    growth = equity[..., -1] / start
-    years = jnp.maximum(m.n, 1.0) / bars_per_year
-    cagr = jnp.maximum(growth, 0.0) ** (1.0 / years) - 1.0
-    trades = sums.trades.astype(equity.dtype)
-    any_trade = trades > 0
-    per_trade = jnp.where(any_trade, 1.0 / jnp.maximum(trades, 1.0), jnp.nan)
-    return Metrics(
-        net_return=growth - 1.0,
-        sharpe=ratio,
-        sortino=sortino(returns, valid, bars_per_year),
-        cagr=cagr,
-        calmar=jnp.where(drawdown > 0, cagr / jnp.where(drawdown > 0, drawdown, 1.0), jnp.nan),
-        max_drawdown=drawdown,
-        skew=skewness(m),
-        kurtosis=kurtosis(m),
-        consistency=consistency(logs, valid),
-        profit_factor=profit_factor(sums.gains, sums.losses, sums.trades),
-        win_rate=sums.wins.astype(equity.dtype) * per_trade,
-        expectancy=(sums.gains + sums.losses) / start * per_trade,
-        trades=trades,
-        turnover=sums.turnover * bars_per_year,
-        exposure=sums.exposure,
-        fitness=ratio * jnp.maximum(0.0, 1.0 - FITNESS_DRAWDOWN_WEIGHT * drawdown),
-        bars=m.n,
-        var_5=var,
-        cvar_5=cvar,
-        payoff=payoff(sums),
-    )
+    curve = Curve(equity, start, valid, bars_per_year, sums)
+    return Metrics({name: metric.value(curve) for name, metric in METRICS.items()})
+
+
+def figures(metrics: Metrics) -> dict[str, float]:
+    """Figures () as the columns of files."""
+    return {METRICS[name].column: float(value) for name, value in metrics._asdict().items()}

@@ -14,7 +14,7 @@ import numpy as np
 from jax.scipy.special import ndtri
 from jax.scipy.stats import norm
 
-from jaxppo.play.metrics import Moments, max_drawdown, moments, net_returns, sharpe
+from jaxppo.play.formulas import Moments, max_drawdown, moments, net_returns, sharpe
 
 LEVELS = (0.05, 0.95)  # the ends of a 90 % interval
 

@@ -21,7 +21,8 @@ from jaxppo.env.account import (
 )
 from jaxppo.market.tape import Costs, MarketStep
 from jaxppo.play.baselines import buy_and_hold
-from jaxppo.play.metrics import Metrics, moments, net_returns, summarize
+from jaxppo.play.formulas import moments, net_returns
+from jaxppo.play.metrics import Metrics, summarize
 from jaxppo.play.passes import bar_sums
 from jaxppo.play.significance import Intervals, bootstrap, deflated_sharpe, probabilistic_sharpe
 

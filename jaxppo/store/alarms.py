@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxppo.play.alarms import Alarms, alarm_line
-from jaxppo.store.directory import METRICS, plain_json, write_atomic
+from jaxppo.store.directory import METRICS_CSV, plain_json, write_atomic
 
 ALARMS = "alarms.json"
 
@@ -25,7 +25,7 @@ class AlarmLog:
 
     def follow(self, update: int) -> None:
         """Begin with the rows of metrics.csv up to `update`."""
-        self._alarms = Alarms(self._labels, _rows(self._run_dir / METRICS, update))
+        self._alarms = Alarms(self._labels, _rows(self._run_dir / METRICS_CSV, update))
 
     def add(self, row: Mapping[str, Any]) -> list[str]:
         """Look at one more row; returns the lines that the log should show."""

@@ -33,7 +33,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-CONFIG, MANIFEST, METRICS = "config.yaml", "manifest.json", "metrics.csv"
+CONFIG, MANIFEST, METRICS_CSV = "config.yaml", "manifest.json", "metrics.csv"
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "polars", "TA-Lib")
 
 
@@ -286,7 +286,7 @@ class MetricsCsv:
     """metrics.csv: one row a validation, flushed as it is written."""
 
     def __init__(self, run_dir: Path, columns: Sequence[str]):
-        self._path = run_dir / METRICS
+        self._path = run_dir / METRICS_CSV
         self._columns = list(columns)
         self._file = Growing(self._path)
 

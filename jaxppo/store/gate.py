@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from jaxppo.market.dataset import Split
 from jaxppo.play.gate import Gate, evidence, judge
 from jaxppo.play.passes import Ledger, Validation
 from jaxppo.play.significance import curve_moments, deflated_sharpe
-from jaxppo.store.directory import write_atomic
+from jaxppo.store.directory import plain_json, write_atomic
 
 GATE = "gate.json"
 
@@ -46,19 +46,4 @@ def judge_policy(
 
 def write_gate(folder: Path, gate: Gate) -> None:
     """Write FOLDER/gate.json."""
-    write_atomic(folder / GATE, json.dumps(gate.to_json(), indent=2, allow_nan=False))
-
-
-def gate_line(gate: Gate) -> str:
-    """The verdict in one line: what a review or an approval lacks, each figure against the lowest bar it misses."""
-    lacks: dict[str, list[str]] = {"REVIEW": [], "APPROVED": []}
-    named: set[str] = set()
-    for level, found in lacks.items():
-        for r in gate.reasons:
-            if r.level == level and not r.passed and r.metric not in named:
-                named.add(r.metric)
-                found.append(f"{r.metric} {r.value:.3g} (needs {r.threshold:g})")
-    parts = [f"for {level}: {', '.join(found)}" for level, found in lacks.items() if found]
-    if gate.flags:
-        parts.append("flags: " + ", ".join(f"{f.name} {f.value:.3g}" for f in gate.flags))
-    return "; ".join([f"gate: {gate.verdict}", *parts])
+    write_atomic(folder / GATE, json.dumps(plain_json(asdict(gate)), indent=2, allow_nan=False))

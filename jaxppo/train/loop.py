@@ -20,6 +20,7 @@ from jaxppo.device import program_bytes
 from jaxppo.errors import CheckpointError, ConfigError, Interrupted, JaxppoError
 from jaxppo.market.dataset import EvaluationSet, Market, evaluation_set
 from jaxppo.market.tape import Tape
+from jaxppo.page.terminal import gate_line, validation_line
 from jaxppo.play.gate import Gate
 from jaxppo.play.passes import Ledger, Validation, n_decisions
 from jaxppo.ppo.loss import Hyper
@@ -27,9 +28,10 @@ from jaxppo.ppo.program import Program, SegmentOutput, TapeSpec, make_train
 from jaxppo.ppo.update import TrainState, hyper_from
 from jaxppo.store.alarms import AlarmLog
 from jaxppo.store.checkpoint import CheckpointInfo, CheckpointWriter
-from jaxppo.store.directory import METRICS, MetricsCsv
-from jaxppo.store.gate import Record, gate_line, judge_policy, write_gate
-from jaxppo.store.rows import metrics_columns, train_columns, train_means, validation_line, validation_row
+from jaxppo.store.columns import metrics_columns, train_columns
+from jaxppo.store.directory import METRICS_CSV, MetricsCsv
+from jaxppo.store.gate import Record, judge_policy, write_gate
+from jaxppo.store.rows import train_means, validation_row
 from jaxppo.store.tables import write_validation
 from jaxppo.store.tensorboard import FOLDER as EVENTS
 from jaxppo.store.tensorboard import EventWriter
@@ -187,7 +189,7 @@ class Trainer:
             return
         step = done * self._config.batch_steps
         for name, last, wanted in (
-            (METRICS, self._metrics.keep_until(done), done),
+            (METRICS_CSV, self._metrics.keep_until(done), done),
             (EVENTS, self._events.keep_until(step), step),
         ):
             if last != wanted:

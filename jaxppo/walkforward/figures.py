@@ -14,7 +14,8 @@ from jaxppo.env.account import StepRecord
 from jaxppo.market.dataset import SECONDS_PER_YEAR
 from jaxppo.market.tape import Tape
 from jaxppo.play.baselines import buy_and_hold
-from jaxppo.play.metrics import Metrics, TradeSums, moments, summarize
+from jaxppo.play.formulas import moments
+from jaxppo.play.metrics import Metrics, TradeSums, summarize
 from jaxppo.play.passes import decision_bars, pooled_sums, trade_sums
 from jaxppo.play.significance import Intervals, bootstrap, deflated_sharpe, probabilistic_sharpe
 
@@ -151,8 +152,8 @@ class Gap(NamedTuple):
 def metric_gaps(train: Metrics, test: Metrics) -> dict[str, Gap]:
     """The gap of each figure between training and test, from pooled figures (K,) of the folds."""
     gaps = {}
-    for name in Metrics._fields:
-        before, after = (np.asarray(getattr(m, name), np.float64) for m in (train, test))
+    for name, found in train._asdict().items():
+        before, after = (np.asarray(x, np.float64) for x in (found, getattr(test, name)))
         both = np.isfinite(before) & np.isfinite(after)
         one, two = (float(x[both].mean()) if both.any() else math.nan for x in (before, after))
         gaps[name] = Gap(one, two, two - one, int(both.sum()))

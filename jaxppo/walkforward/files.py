@@ -13,15 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 from rich.console import Console
-from rich.table import Table
 
-from jaxppo.backtest.run import figure_table
 from jaxppo.market.dataset import Split, evaluation_set, joint_calendar
+from jaxppo.page.terminal import cell, difference_cell, figure_table, percent, plain_table
 from jaxppo.play.baselines import buy_and_hold
-from jaxppo.play.metrics import Metrics, TradeSums
+from jaxppo.play.metrics import METRICS, Metrics, TradeSums, figures
 from jaxppo.play.passes import Ledger, decision_bars, n_decisions, pool_equity
 from jaxppo.store.directory import iso, plain_json, write_atomic, write_frame
-from jaxppo.store.rows import percent
 from jaxppo.store.tables import equity_frame, trades_frame
 from jaxppo.walkforward.dates import FoldPlan, fold_split
 from jaxppo.walkforward.figures import (
@@ -37,21 +35,6 @@ from jaxppo.walkforward.figures import (
 from jaxppo.walkforward.program import FoldOutput
 
 JOINED, POOLED = "joined", "POOLED"
-GAP_METRICS = (
-    "sharpe",
-    "sortino",
-    "cagr",
-    "max_drawdown",
-    "profit_factor",
-    "win_rate",
-    "expectancy",
-    "consistency",
-    "turnover",
-    "exposure",
-    "fitness",
-)
-"""Figures whose size does not follow from the length of a period alone, as a return and a number of trades do."""
-_SHARES = ("cagr", "max_drawdown", "win_rate", "expectancy", "consistency", "exposure")
 
 
 @dataclass(frozen=True)
@@ -81,12 +64,6 @@ class _Tested:
     def curves(self) -> tuple[np.ndarray, np.ndarray]:
         """Pooled equity of the policy and of buy-and-hold (U,)."""
         return np.asarray(self.ledger.pooled_equity), np.asarray(self.ledger.pooled_benchmark)
-
-
-def figures(metrics: Metrics) -> dict[str, float]:
-    """Figures () by name, the net return as `return`."""
-    values = {k: float(v) for k, v in metrics._asdict().items()}
-    return {"return": values.pop("net_return"), **values}
 
 
 def at(tree: Any, index: Any) -> Any:
@@ -273,7 +250,7 @@ def collect(
         "probabilistic_sharpe": float(probable),
         "deflated_sharpe": float(deflated),
         "intervals_90": {k: [float(v.low), float(v.high)] for k, v in intervals._asdict().items()},
-        "gaps": {("return" if k == "net_return" else k): v._asdict() for k, v in gaps.items()},
+        "gaps": {METRICS[k].column: v._asdict() for k, v in gaps.items()},
     }
     accounts = [_numbered(equity_frame(t.ledger, t.split), t) for t in tested]
     trades = [_numbered(trades_frame(t.ledger, t.split), t) for t in tested]
@@ -301,40 +278,23 @@ def write_walkforward(folder: Path, result: Result) -> None:
     write_atomic(folder / "summary.json", text + "\n")
 
 
-def _plain_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    for i, heading in enumerate(head):
-        table.add_column(heading, justify="right" if i else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _two(value: float) -> str:
-    return "n/a" if np.isnan(value) else f"{value:.2f}"
-
-
-def _cell(name: str, value: float) -> str:
-    return percent(value) if name in _SHARES else _two(value)
-
-
 def show(console: Console, result: Result) -> None:
     """What a trader asks first."""
     s = result.summary
     console.print(
-        _plain_table(
+        plain_table(
             "Folds: the last policy of each, in sample and out of sample",
             ("fold", "test from", "Sharpe in", "out", "return", "hold", "maxDD", "PF", "trades"),
             [
                 (
                     str(r["fold"]),
                     r["test_begin"][:10],
-                    _two(r["in_sharpe"]),
-                    _two(r["out_sharpe"]),
+                    cell("number", r["in_sharpe"]),
+                    cell("number", r["out_sharpe"]),
                     percent(r["out_return"]),
                     percent(r["out_buy_and_hold_return"]),
                     f"{100 * r['out_max_drawdown']:.1f}%",
-                    _two(r["out_profit_factor"]),
+                    cell("number", r["out_profit_factor"]),
                     f"{r['out_trades']:,.0f}",
                 )
                 for r in result.folds.to_dicts()
@@ -343,10 +303,14 @@ def show(console: Console, result: Result) -> None:
     )
     console.print(figure_table("Out of sample, joined, at the same costs", "", list(s["joined"].items())))
     console.print(
-        _plain_table(
+        plain_table(
             "Gap, mean of the folds",
             ("figure", "in sample", "out of sample", "gap"),
-            [(k, *(_cell(k, s["gaps"][k][c]) for c in Gap._fields[:3])) for k in GAP_METRICS],
+            [
+                (m.column, *(difference_cell(m.form, s["gaps"][m.column][c]) for c in Gap._fields[:3]))
+                for m in METRICS.values()
+                if m.gap == "first"
+            ],
         )
     )
     low, high = s["intervals_90"]["sharpe"]
@@ -354,6 +318,6 @@ def show(console: Console, result: Result) -> None:
     console.print(
         f"{100 * s['positive_folds']:.0f}% of {s['folds']} folds made money, {100 * s['folds_above_buy_and_hold']:.0f}%"
         f" made more than buy-and-hold; Sharpe {s['joined']['policy']['sharpe']:.2f}, 90% interval {low:.2f} to"
-        f" {high:.2f}; P(Sharpe > 0) {_two(s['probabilistic_sharpe'])}, deflated by {trials}"
-        f" {_two(s['deflated_sharpe'])}"
+        f" {high:.2f}; P(Sharpe > 0) {cell('number', s['probabilistic_sharpe'])}, deflated by {trials}"
+        f" {cell('number', s['deflated_sharpe'])}"
     )

@@ -12,8 +12,9 @@ from jaxppo.page import canvas, document, tables
 from jaxppo.page.document import DOT, MIN_TRADES, Card, Finding
 from jaxppo.page.plots import DRAWDOWN_LIMIT
 from jaxppo.page.rundata import Evaluation, lookup, values
-from jaxppo.page.tables import METRICS, MORE_METRICS, esc
-from jaxppo.page.text import MISSING, moment, number, percent, plural
+from jaxppo.page.tables import esc
+from jaxppo.page.text import FORMS, MISSING, moment, number, percent, plural
+from jaxppo.play.metrics import METRICS
 from jaxppo.walkforward.charts import WalkforwardData, finite_or_nan, load_walkforward, make_figures
 
 NAMES = {
@@ -23,8 +24,6 @@ NAMES = {
     "flat": "Flat",
 }
 CONFIDENT = 0.95
-_GAP_FIRST = ("sharpe", "sortino", "cagr", "max_drawdown", "profit_factor", "win_rate", "expectancy", "consistency")
-_BY_LENGTH = ("return", "trades", "bars")  # follow from how long a period is
 
 
 def write_report(folder: Path, name: str) -> Path:
@@ -229,29 +228,26 @@ def _folds(data: WalkforwardData, images: dict[str, bytes]) -> str:
 def gap_table(data: WalkforwardData) -> str:
     """Each figure in sample and out of sample, mean of the folds."""
     gaps = data.summary["gaps"]
-    formats = METRICS | MORE_METRICS
 
-    def part(names: list[str]) -> str:
+    def part(where: str) -> str:
         rows = []
-        for name in names:
-            heading, show = formats.get(name, (name.replace("_", " "), number))
-            gap = gaps[name]
+        for metric in (m for m in METRICS.values() if m.gap == where):
+            gap, show = gaps[metric.column], FORMS[metric.form]
             rows.append(
                 [
-                    heading,
+                    metric.title,
                     *(show(finite_or_nan(gap[k])) for k in ("in_sample", "out_of_sample", "gap")),
                     str(gap["folds"]),
                 ]
             )
         return tables.table(["Figure", "In sample", "Out of sample", "Gap", "Folds"], rows)
 
-    rest = [name for name in gaps if name not in _GAP_FIRST and name not in _BY_LENGTH]
     note = (
         "The last policy of each fold on the bars that it was trained on and on its test period: means over the folds"
         " in which both are finite. A drawdown grows with the length of a period; training parts are longer than tests."
     )
-    folded = f"<details><summary>More metrics</summary>{part(rest)}</details>"
-    return f'<p class="lead">{esc(note)}</p>{part(list(_GAP_FIRST))}{folded}'
+    folded = f"<details><summary>More metrics</summary>{part('more')}</details>"
+    return f'<p class="lead">{esc(note)}</p>{part("first")}{folded}'
 
 
 def _symbols(data: WalkforwardData) -> str:

@@ -1,0 +1,75 @@
+"""Figures on the terminal: lines and tables of plain text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from jaxppo.play.gate import Gate
+from jaxppo.play.metrics import METRICS, Form
+
+
+def percent(x: float) -> str:
+    """A fraction as percent, with its sign and two decimals."""
+    return "n/a" if math.isnan(x) else f"{100 * x:+.2f}%"
+
+
+def cell(form: Form, value: float) -> str:
+    """A value as its form has it; n/a for NaN."""
+    if math.isnan(value):
+        return "n/a"
+    if form in ("signed", "fine"):
+        return percent(value)
+    if form in ("percent", "share"):
+        return f"{100 * value:.1f}%"
+    return f"{value:,.0f}" if form == "whole" else f"{value:.2f}"
+
+
+def difference_cell(form: Form, value: float) -> str:
+    """A value that may be a difference: every fraction with its sign."""
+    return cell("signed" if form in ("percent", "share") else form, value)
+
+
+def plain_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table whose columns but the first are right-aligned."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for i, heading in enumerate(head):
+        table.add_column(heading, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def figure_table(title: str, corner: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+    """A line of figures for each name, of those metrics that the terminal shows; rows are named as in files."""
+    shown = [m for m in METRICS.values() if m.terminal]
+    lines = [[name, *(cell(m.form, float(row[m.column])) for m in shown)] for name, row in rows]
+    return plain_table(title, [corner, *(m.terminal for m in shown)], lines)
+
+
+def validation_line(row: Mapping[str, Any]) -> str:
+    """The last validation in one line; the trade count stands next to every figure that depends on it."""
+    return (
+        f"return {percent(row['val_return'])} (hold {percent(row['val_buy_and_hold_return'])})"
+        f"  Sharpe {row['val_sharpe']:.2f}  maxDD {100 * row['val_max_drawdown']:.1f}%"
+        f"  PF {cell('number', row['val_profit_factor'])}  trades {row['val_trades']}"
+        f"  exposure {100 * row['val_exposure']:.0f}%  fitness {row['val_fitness']:.3f}"
+    )
+
+
+def gate_line(gate: Gate) -> str:
+    """The verdict in one line: what a review or an approval lacks, each figure against the lowest bar it misses."""
+    lacks: dict[str, list[str]] = {"REVIEW": [], "APPROVED": []}
+    named: set[str] = set()
+    for level, found in lacks.items():
+        for r in gate.reasons:
+            if r.level == level and not r.passed and r.metric not in named:
+                named.add(r.metric)
+                found.append(f"{r.metric} {r.value:.3g} (needs {r.threshold:g})")
+    parts = [f"for {level}: {', '.join(found)}" for level, found in lacks.items() if found]
+    if gate.flags:
+        parts.append("flags: " + ", ".join(f"{f.name} {f.value:.3g}" for f in gate.flags))
+    return "; ".join([f"gate: {gate.verdict}", *parts])
