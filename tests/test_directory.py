@@ -13,7 +13,7 @@ from jaxppo.errors import RunDirectoryError
 from jaxppo.store.directory import (
     CONFIG,
     MANIFEST,
-    METRICS,
+    METRICS_CSV,
     Growing,
     MetricsCsv,
     claim,
@@ -29,7 +29,7 @@ def files(folder):
 
 
 def rows(folder):
-    with (folder / METRICS).open(newline="") as file:
+    with (folder / METRICS_CSV).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -119,7 +119,7 @@ def test_metrics_rows_are_appended_under_one_header(tmp_path):
     table.append({"update": 0, "sharpe": 1.5})
     table.append({"sharpe": float("nan"), "update": 5, "loss": 1 / 3})
     table.append({"update": 10, "sharpe": float("inf")})
-    assert (tmp_path / METRICS).read_text().splitlines() == [
+    assert (tmp_path / METRICS_CSV).read_text().splitlines() == [
         "update,loss,sharpe",
         "0,,1.5",
         "5,0.333333333,",
@@ -142,30 +142,30 @@ def test_a_resumed_run_drops_later_rows_and_writes_them_again(tmp_path):
     resumed.keep_until(5)
     resumed.append({"update": 10, "loss": 7.0})
     assert [(r["update"], r["loss"]) for r in rows(tmp_path)] == [("0", "0"), ("5", "0.5"), ("10", "7")]
-    assert files(tmp_path) == [METRICS]
+    assert files(tmp_path) == [METRICS_CSV]
 
 
 def test_rows_that_are_kept_are_kept_as_they_are(tmp_path):
     table = MetricsCsv(tmp_path, ["update", "loss", "sharpe"])
     table.append({"update": 0, "sharpe": float("nan")})
     table.append({"update": 5, "loss": 1 / 3, "sharpe": float("inf")})
-    before = (tmp_path / METRICS).read_text()
+    before = (tmp_path / METRICS_CSV).read_text()
     table.keep_until(5)
-    assert (tmp_path / METRICS).read_text() == before
+    assert (tmp_path / METRICS_CSV).read_text() == before
     table.keep_until(-1)
-    assert (tmp_path / METRICS).read_text() == "update,loss,sharpe\n"
+    assert (tmp_path / METRICS_CSV).read_text() == "update,loss,sharpe\n"
     table.append({"update": 0, "loss": 1.0})
-    assert (tmp_path / METRICS).read_text() == "update,loss,sharpe\n0,1,\n"
+    assert (tmp_path / METRICS_CSV).read_text() == "update,loss,sharpe\n0,1,\n"
 
 
 def test_a_last_row_that_was_cut_off_is_dropped_with_its_update(tmp_path):
     table = MetricsCsv(tmp_path, ["update", "loss"])
     table.append({"update": 5, "loss": 0.5})
-    with (tmp_path / METRICS).open("a") as file:
+    with (tmp_path / METRICS_CSV).open("a") as file:
         file.write("10,0.")
     table.keep_until(5)
     table.append({"update": 10, "loss": 0.25})
-    assert (tmp_path / METRICS).read_text() == "update,loss\n5,0.5\n10,0.25\n"
+    assert (tmp_path / METRICS_CSV).read_text() == "update,loss\n5,0.5\n10,0.25\n"
 
 
 @pytest.mark.parametrize("torn", ["1", "10", "10,0.", "\0\0\0", "ten,1\n", '"'])
@@ -173,11 +173,11 @@ def test_what_a_crash_left_at_the_end_is_no_row(tmp_path, torn):
     table = MetricsCsv(tmp_path, ["update", "loss"])
     table.append({"update": 0, "loss": 0.5})
     table.append({"update": 5, "loss": 0.5})
-    whole = (tmp_path / METRICS).read_text()
-    with (tmp_path / METRICS).open("a") as file:
+    whole = (tmp_path / METRICS_CSV).read_text()
+    with (tmp_path / METRICS_CSV).open("a") as file:
         file.write(torn)  # "1" might be the begin of 10, and must not pass for an update up to 5
     assert MetricsCsv(tmp_path, ["update", "loss"]).keep_until(5) == 5
-    assert (tmp_path / METRICS).read_text() == whole
+    assert (tmp_path / METRICS_CSV).read_text() == whole
 
 
 def test_the_last_row_that_is_kept_is_told(tmp_path):
