@@ -20,15 +20,18 @@ import numpy as np
 import yaml
 
 from jaxppo.agent.encoders import receptive_field
+from jaxppo.agent.policy import Params
 from jaxppo.check.probe import FRESH_SEED, decided, log_growth, play_exposures, whole_tape
 from jaxppo.config.layers import replace_fields, resolve
 from jaxppo.config.schema import Config
+from jaxppo.env.account import StepRecord
 from jaxppo.market.bars import Bars
 from jaxppo.market.dataset import build_market
 from jaxppo.market.features import FeatureTable
 from jaxppo.market.planted import ar1_market, dp_oracle, driftless_market, filtered_signal, oracle_positions
 from jaxppo.market.tape import Tape
-from jaxppo.play.passes import n_decisions, play_policy
+from jaxppo.play.deciders import play_policy
+from jaxppo.play.passes import lane, n_decisions
 from jaxppo.train.loop import compile_run, first_state
 
 PHI, EDGE, NOISE, COST = 0.95, 0.002, 0.005, 0.001
@@ -133,7 +136,11 @@ def run(task: Task, seed: int, n_bars: int = 20_000, n_symbols: int = 8, verbose
     spec = compiled.program.spec
     fresh, oracle = fresh_market(task, config, seed)
     n = n_decisions(fresh)
-    test = jax.jit(lambda p, tape: play_policy(spec.agent, spec.env, p, tape, n, spec.receptive_field)[0])
+
+    @jax.jit
+    def test(params: Params, tape: Tape) -> StepRecord:
+        return lane(play_policy(spec.agent, spec.env, params, tape, n, spec.receptive_field).record, 0)
+
     trained = time.perf_counter()
     for length in config.segments:
         state, out = compiled.segment(state, compiled.hyper, compiled.tape, compiled.data, jnp.int32(length))

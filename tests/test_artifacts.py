@@ -20,7 +20,9 @@ from helpers import random_tape
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.trading import env_spec
 from jaxppo.market.dataset import Split, evaluation_set
-from jaxppo.play.passes import measure, n_decisions, play_actions
+from jaxppo.play.deciders import given_actions
+from jaxppo.play.passes import n_decisions, play
+from jaxppo.play.score import score
 from jaxppo.store.tables import equity_frame, trades_frame, write_validation
 
 LABELS = ("hold", "buy", "sell")
@@ -75,10 +77,11 @@ def recorded(split: Split, actions: np.ndarray):
     n_bars = n_decisions(data.tape)
 
     @jax.jit
-    def play(actions):
-        return measure(data, *play_actions(actions, spec, data.tape, n_bars), spec.actions.n_actions)
+    def scored(actions):
+        done = play(given_actions(actions, spec, data.tape), data.tape, n_bars)
+        return score(done, data, spec.actions.n_actions)
 
-    return jax.device_get(play(jnp.asarray(actions)))
+    return jax.device_get(scored(jnp.asarray(actions)))
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +91,12 @@ def played(split):
 
 @pytest.fixture(scope="module")
 def equity(split, played):
-    return equity_frame(played[1], split)
+    return equity_frame(played, split)
 
 
 @pytest.fixture(scope="module")
 def trades(split, played):
-    return trades_frame(played[1], split)
+    return trades_frame(played, split)
 
 
 def prices(split: Split, field: str, symbol: int) -> np.ndarray:
@@ -190,18 +193,17 @@ def test_the_trades_of_a_symbol_sum_to_its_net_return(equity, trades):
 
 
 def test_an_account_that_never_trades_has_an_empty_table_of_the_same_columns(split):
-    validation, ledger = recorded(split, np.zeros_like(ACTIONS))
-    trades = trades_frame(ledger, split)
+    played = recorded(split, np.zeros_like(ACTIONS))
+    trades = trades_frame(played, split)
     assert trades.height == 0
     assert dict(trades.schema) == TRADE_SCHEMA
-    assert set(equity_frame(ledger, split)["equity"]) == {1.0}
-    assert np.isnan(validation.pooled.profit_factor)
+    assert set(equity_frame(played, split)["equity"]) == {1.0}
+    assert np.isnan(played.figures.pooled.profit_factor)
 
 
 def test_files_hold_the_frames_and_the_figures(split, played, equity, trades, tmp_path):
-    validation, ledger = played
-    write_validation(tmp_path, "final", validation, ledger, split, LABELS)
-    write_validation(tmp_path, "final", validation, ledger, split, LABELS)  # replaces
+    write_validation(tmp_path, "final", played, split, LABELS)
+    write_validation(tmp_path, "final", played, split, LABELS)  # replaces
     folder = tmp_path / "validation"
     assert sorted(p.name for p in folder.iterdir()) == [
         "final_equity.parquet",

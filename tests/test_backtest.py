@@ -23,7 +23,8 @@ from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.trading import env_spec
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.tape import Costs, zero_tape
-from jaxppo.play.passes import Wish, play_wishes
+from jaxppo.play.deciders import wishing
+from jaxppo.play.passes import play
 from jaxppo.train.__main__ import main as train
 
 
@@ -203,10 +204,10 @@ def test_told_exposure_by_hand():
     close = jnp.asarray([[False], [True], [False], [False]])
 
     def wish(given, units):
-        return Wish(jnp.expand_dims(given[0], 0), jnp.expand_dims(given[1], 0))
+        return jnp.expand_dims(given[0], 0), jnp.expand_dims(given[1], 0)
 
-    costs = jax.tree.map(lambda c: jnp.expand_dims(c, 0), tape.costs)
-    equity, sums = jax.jit(lambda: play_wishes(wish, (target, close), spec, tape, 4, costs))()
+    done = jax.jit(lambda: play(wishing(wish, (target, close), spec), tape, 4, keep=False))()
+    equity, sums = done.equity, done.sums
     assert equity.shape == (4, 1, 1)
     np.testing.assert_allclose(equity[:, 0, 0], [1.089109, 1.176238, 1.176238, 1.176238], rtol=1e-5)
     assert int(sums.trades[0, 0]) == 1

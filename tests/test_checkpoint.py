@@ -85,7 +85,7 @@ def saved(compiled, names, tmp_path_factory):
         then = jax.device_get(jax.tree.map(jnp.copy, state))  # a copy: a host view would keep the buffers from donation
         known[update] = (
             then,
-            jax.device_get((out.validation, out.ledger)),
+            jax.device_get(out.score),
             info_of(update, fitness, feature_names=names),
         )
         writer.save(state, known[update][2])
@@ -149,7 +149,7 @@ def test_a_restored_policy_validates_as_it_did_in_the_run(saved, compiled):
     then, _ = known[1][1]
     env, context = compiled.program.spec.env, compiled.program.spec.receptive_field
     n_bars = n_decisions(compiled.data.tape)
-    check = jax.jit(lambda params: validate(policy.agent, env, params, compiled.data, n_bars, context)[0])
+    check = jax.jit(lambda params: validate(policy.agent, env, params, compiled.data, n_bars, context).figures)
     labels = policy.info.actions.labels
     now = validation_row(jax.device_get(check(policy.params)), labels)  # the restored agent, compiled anew
     assert now == pytest.approx(validation_row(then, labels), rel=1e-3, abs=1e-5, nan_ok=True)
@@ -157,7 +157,7 @@ def test_a_restored_policy_validates_as_it_did_in_the_run(saved, compiled):
 
     state = first_state(compiled, 0)._replace(params=policy.params)
     _, out = segment(compiled, state, 0)  # the executable of the run, which uses the state up
-    assert_same_bits(jax.device_get((out.validation, out.ledger)), known[1][1])
+    assert_same_bits(jax.device_get(out.score), known[1][1])
 
 
 def test_restoring_changes_nothing_on_disk(saved):

@@ -12,7 +12,7 @@ from jaxppo.env.actions import action_table
 from jaxppo.page.terminal import gate_line
 from jaxppo.play.gate import Evidence, evidence, judge
 from jaxppo.play.metrics import METRICS, Metrics
-from jaxppo.play.passes import Validation
+from jaxppo.play.score import Curves, Figures, Score
 from jaxppo.store.gate import write_gate
 
 GOOD = Evidence(0.9, 2.0, 0.9, 0.05, 150.0, 0.99, 0.9, 0.4, 0.2, 0.5)
@@ -100,13 +100,14 @@ def test_evidence_of_two_symbols_by_hand():
     record = StepRecord(*([np.zeros((4, 2))] * len(StepRecord._fields)))._replace(exposure=exposure, order_units=orders)
     pooled = Metrics(dict.fromkeys(METRICS, np.float32(0)))._replace(fitness=np.float32(0.5))
     none = np.zeros(2)
-    validation = Validation(pooled, pooled, none, np.array([0.7, 0.2, 0.1]), none, none, none)
+    figures = Figures(pooled, pooled, none, np.array([0.7, 0.2, 0.1]), none, none, none)
+    played = Score(record, none, valid, none, figures, Curves(none, none, none))
     table = action_table(EnvConfig())
-    found = evidence(validation, record, valid, table, 0.9, 0.6, np.array([True, False]))
+    found = evidence(played, table, 0.9, 0.6, np.array([True, False]))
     assert found.fitness == 0.5
     assert found.hold_share == pytest.approx(0.7)  # the share of `hold`
     assert found.order_share == pytest.approx(2 / 6)
     assert found.long_share == pytest.approx(1 / 2)  # of A alone: long once, short once
     # A table without an action that keeps: bars flat after the order, 3 of 6.
     targets = action_table(EnvConfig(actions="targets", targets=(-1.0, 0.0, 1.0)))
-    assert evidence(validation, record, valid, targets, 0.9, 0.6).hold_share == pytest.approx(3 / 6)
+    assert evidence(played, targets, 0.9, 0.6).hold_share == pytest.approx(3 / 6)

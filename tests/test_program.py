@@ -15,7 +15,7 @@ from helpers import tiny_config, tiny_program
 
 from jaxppo.config.layers import resolve
 from jaxppo.device import program_bytes
-from jaxppo.market.dataset import EvaluationSet
+from jaxppo.market.dataset import Calendar, EvaluationSet
 from jaxppo.market.tape import zero_tape
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.rollout import collect
@@ -51,7 +51,7 @@ def test_segmented_run_equals_run_in_one_scan(tiny):
     returns = []
     for length in (0, *config.segments):
         state, out = segment(state, hyper, tape, data, jnp.int32(length))
-        returns.append(out.validation.pooled.net_return)
+        returns.append(out.score.figures.pooled.net_return)
     whole, validations = jax.jit(program.train)(jax.random.key(3), hyper, tape, data)
     assert validations.pooled.net_return.shape == (3,)  # before the first update, after 2, after 3
     chex.assert_trees_all_close(whole.params, state.params, rtol=1e-5, atol=1e-7)
@@ -114,7 +114,8 @@ def test_production_shape_is_one_program_of_bounded_memory():
     program = make_train(config, TapeSpec(n_features, decisions))
     tape = jax.eval_shape(lambda: zero_tape(8, bars, n_features))
     small = jax.eval_shape(lambda: zero_tape(8, decisions + 80, n_features))
-    data = EvaluationSet(small, jax.ShapeDtypeStruct((8, decisions), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32))
+    shapes = (((8, decisions), jnp.int32), ((decisions,), bool), ((), jnp.float32))
+    data = EvaluationSet(small, Calendar(*(jax.ShapeDtypeStruct(*x) for x in shapes)))
     hyper = hyper_from(config)
     chex.clear_trace_counter()
     once = chex.assert_max_traces(program.segment, n=1)

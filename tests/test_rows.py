@@ -10,7 +10,7 @@ from helpers import tiny_config, tiny_program
 
 from jaxppo.page.terminal import percent, validation_line
 from jaxppo.play.metrics import METRICS, Metrics
-from jaxppo.play.passes import Validation
+from jaxppo.play.score import Figures
 from jaxppo.ppo.update import hyper_from
 from jaxppo.store.columns import metrics_columns, train_columns
 from jaxppo.store.directory import MetricsCsv
@@ -52,14 +52,14 @@ def stack(*metrics: Metrics) -> Metrics:
 
 
 @pytest.fixture
-def validation() -> Validation:
-    return Validation(
+def validation() -> Figures:
+    return Figures(
         symbols=stack(figures(100), figures(200)),
         pooled=figures(300),
         symbol_action_share=np.float32([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]]),
         action_share=np.float32([0.125, 0.625, 0.25]),
-        symbol_buy_and_hold=np.float32([0.5, -0.5]),
-        buy_and_hold=np.float32(0.25),
+        symbol_hold=np.float32([0.5, -0.5]),
+        hold=np.float32(0.25),
         ruined=np.int32(1),
     )
 

@@ -23,7 +23,8 @@ from jaxppo.market.tape import (
     start_counts,
     trailing_volatility,
 )
-from jaxppo.play.passes import n_decisions, play_policy
+from jaxppo.play.deciders import play_policy
+from jaxppo.play.passes import lane, n_decisions
 
 HOUR = 3600
 START = int(dt.datetime(2024, 1, 1, tzinfo=dt.UTC).timestamp())
@@ -375,7 +376,12 @@ class CalendarAgent(NamedTuple):
 def test_padding_is_never_decided_on(market):
     tape = market.splits["validation"].tape
     spec, n = env_spec(Config().env, Config().reward), n_decisions(tape)
-    run = jax.jit(lambda tape: play_policy(CalendarAgent(), spec, {}, tape, n, receptive_field=1))
+
+    @jax.jit
+    def run(tape):
+        done = play_policy(CalendarAgent(), spec, {}, tape, n, receptive_field=1)
+        return *lane((done.record, done.note.action), 0), done.valid
+
     record, action, valid = run(tape)
     jax.tree.map(np.testing.assert_array_equal, (record, action, valid), run(spoil_padding(tape)))
     assert np.asarray(valid).sum(0).tolist() == [market.decisions[s]["validation"] for s in ("A", "B", "LATE")]

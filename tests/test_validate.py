@@ -14,9 +14,11 @@ from jaxppo.config.layers import replace_fields
 from jaxppo.config.schema import Config
 from jaxppo.env.account import REASON_END, open_account
 from jaxppo.env.trading import EnvState, observe, step, valid_actions
-from jaxppo.market.dataset import EvaluationSet, Split, joint_calendar
+from jaxppo.market.dataset import Calendar, EvaluationSet, Split, joint_calendar
 from jaxppo.market.tape import Costs, Tape, take_windows
-from jaxppo.play.passes import measure, n_decisions, play_actions, play_policy, validate
+from jaxppo.play.deciders import argmax_policy, given_actions
+from jaxppo.play.passes import lane, n_decisions, play
+from jaxppo.play.score import score, validate
 from jaxppo.ppo.program import agent_spec, train_spec
 from jaxppo.ppo.update import hyper_from
 from tests.reference.compare import reference_account
@@ -54,10 +56,15 @@ def bar_times() -> tuple[np.ndarray, ...]:
     return tuple((3600 * h).astype(np.int64) for h in hours)
 
 
+def calendar_of(behind, per_year: float) -> Calendar:
+    behind = jnp.asarray(behind, jnp.int32)
+    return Calendar(behind, jnp.ones(behind.shape[1], bool), jnp.float32(per_year))
+
+
 @functools.cache
 def dataset(seed: int = 0) -> EvaluationSet:
     _, index, per_year = joint_calendar(Split(market(seed), ("A", "B", "C"), bar_times()))
-    return EvaluationSet(market(seed), jnp.asarray(index), jnp.float32(per_year))
+    return EvaluationSet(market(seed), calendar_of(index, per_year))
 
 
 def spec_of(config: Config):
@@ -74,15 +81,29 @@ def script(config: Config, seed: int = 0) -> np.ndarray:
 
 def played(config: Config, actions, tape: Tape):
     """Record, action and validity of scripted actions, as NumPy arrays."""
-    play = jax.jit(lambda actions, tape: play_actions(actions, spec_of(config).env, tape, len(actions)))
-    return jax.tree.map(np.asarray, play(jnp.asarray(actions, jnp.int32), tape))
+
+    def scripted(actions, tape):
+        return play(given_actions(actions, spec_of(config).env, tape), tape, len(actions))
+
+    done = jax.tree.map(np.asarray, jax.jit(scripted)(jnp.asarray(actions, jnp.int32), tape))
+    return *lane((done.record, done.note.action), 0), done.valid
 
 
-jitted_measure = jax.jit(measure, static_argnums=4)
+def play_policy(agent, env, params, tape: Tape, n: int, window: int):
+    """Record, action and validity of the argmax policy."""
+    done = play(argmax_policy(agent, env, params, tape, n, window), tape, n)
+    return *lane((done.record, done.note.action), 0), done.valid
 
 
 def measured(config: Config, actions, data: EvaluationSet):
-    return jitted_measure(data, *played(config, actions, data.tape), spec_of(config).env.actions.n_actions)
+    """Figures of scripted actions, and all else that is said of them."""
+    env = spec_of(config).env
+
+    def scripted(actions, data):
+        return score(play(given_actions(actions, env, data.tape), data.tape, len(actions)), data, env.actions.n_actions)
+
+    done = jax.jit(scripted)(jnp.asarray(actions, jnp.int32), data)
+    return done.figures, done
 
 
 # --- against the reference, symbol by symbol ---
@@ -184,11 +205,11 @@ def test_pooled_curves_are_the_mean_of_the_symbols_in_real_time():
     validation, ledger = measured(UNLEVERAGED, script(UNLEVERAGED), data)
     curve = pooled_by_hand(np.asarray(ledger.record.equity))
     assert len(curve) > max(DECISIONS)  # no symbol trades at all of these times
-    np.testing.assert_allclose(ledger.pooled_equity, curve, rtol=1e-5)
-    np.testing.assert_allclose(ledger.pooled_benchmark, pooled_by_hand(np.asarray(ledger.benchmark)), rtol=1e-5)
+    np.testing.assert_allclose(ledger.curves.pooled, curve, rtol=1e-5)
+    np.testing.assert_allclose(ledger.curves.hold, pooled_by_hand(np.asarray(ledger.curves.symbol_hold)), rtol=1e-5)
     ends = [float(ledger.record.equity[DECISIONS[s] - 1, s]) for s in range(3)]
     assert float(validation.pooled.net_return) == pytest.approx(np.mean(ends) - 1, rel=1e-4)
-    assert float(validation.buy_and_hold) == pytest.approx(float(validation.symbol_buy_and_hold.mean()), rel=1e-4)
+    assert float(validation.hold) == pytest.approx(float(validation.symbol_hold.mean()), rel=1e-4)
     peak = np.maximum.accumulate([1.0, *curve])[1:]
     assert float(validation.pooled.max_drawdown) == pytest.approx(float((1 - curve / peak).max()), rel=1e-3)
 
@@ -203,15 +224,15 @@ def test_buy_and_hold_is_bought_at_the_first_open_and_sold_at_the_last_close():
         expected = units * close
         expected[-1] *= (1 - impact) * (1 - fee)
         n = DECISIONS[s]
-        np.testing.assert_allclose(ledger.benchmark[:n, s], expected, rtol=1e-5)
-        np.testing.assert_array_equal(ledger.benchmark[n:, s], ledger.benchmark[n - 1, s])
-        assert float(validation.symbol_buy_and_hold[s]) == pytest.approx(expected[-1] - 1, abs=1e-5)
+        np.testing.assert_allclose(ledger.curves.symbol_hold[:n, s], expected, rtol=1e-5)
+        np.testing.assert_array_equal(ledger.curves.symbol_hold[n:, s], ledger.curves.symbol_hold[n - 1, s])
+        assert float(validation.symbol_hold[s]) == pytest.approx(expected[-1] - 1, abs=1e-5)
 
 
 def test_an_account_that_always_buys_earns_buy_and_hold():
     validation, ledger = measured(UNLEVERAGED, np.full((N, 3), 2), dataset())  # target +1
-    np.testing.assert_allclose(ledger.record.equity, ledger.benchmark, rtol=1e-5)
-    np.testing.assert_allclose(validation.symbols.net_return, validation.symbol_buy_and_hold, atol=1e-5)
+    np.testing.assert_allclose(ledger.record.equity, ledger.curves.symbol_hold, rtol=1e-5)
+    np.testing.assert_allclose(validation.symbols.net_return, validation.symbol_hold, atol=1e-5)
     assert validation.symbols.trades.tolist() == [1.0] * 3
 
 
@@ -243,7 +264,7 @@ def test_a_ruined_account_stays_ruined():
     config = replace_fields(UNLEVERAGED, {"targets": (0.0, 3.0), "max_exposure": 3.0, "ruin_level": 0.7})
     closes = ([100.0, 100.0, 80.0, 160.0, 240.0, 240.0], [100.0, 100.0, 101.0, 102.0, 103.0, 104.0])
     tape = jax.tree.map(lambda *x: jnp.concatenate(x), *(hand_market(c, 0.0) for c in closes))
-    data = EvaluationSet(tape, jnp.asarray([[1, 2, 3, 4, 5]] * 2, jnp.int32), jnp.float32(8766.0))
+    data = EvaluationSet(tape, calendar_of([[1, 2, 3, 4, 5]] * 2, 8766.0))
     validation, (record, *_) = measured(config, np.ones((5, 2)), data)
     np.testing.assert_allclose(record.equity[:, 0], [1.0] + [0.7] * 4, rtol=1e-5)
     assert record.ruined[:, 0].tolist() == [False] + [True] * 4
@@ -287,9 +308,14 @@ def policy(seed: int = 4):
 
 @functools.cache
 def validator(n: int):
-    """Jitted (params, data) to a validation of `n` decisions and its ledger."""
+    """Jitted (params, data) to the figures of `n` decisions, and the whole score."""
     spec = spec_of(LEVERAGED)
-    return jax.jit(lambda params, data: validate(spec.agent, spec.env, params, data, n, WINDOW))
+
+    def figures(params, data):
+        done = validate(spec.agent, spec.env, params, data, n, WINDOW)
+        return done.figures, done
+
+    return jax.jit(figures)
 
 
 def test_padding_changes_nothing():
@@ -388,6 +414,6 @@ def test_the_programs_validation_is_validate():
     state, out = jax.jit(program.segment)(state, hyper, tape, data, jnp.int32(2))
     n = n_decisions(data.tape)
     check = jax.jit(lambda p, d: validate(spec.agent, spec.env, p, d, n, spec.receptive_field))
-    alone, ledger = check(state.params, data)
-    np.testing.assert_array_equal(out.ledger.action, ledger.action)
-    chex.assert_trees_all_close(out.validation, alone, rtol=1e-4, atol=1e-5)
+    alone = check(state.params, data)
+    np.testing.assert_array_equal(out.score.action, alone.action)
+    chex.assert_trees_all_close(out.score.figures, alone.figures, rtol=1e-4, atol=1e-5)

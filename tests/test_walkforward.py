@@ -18,14 +18,17 @@ from jaxppo.config.layers import resolve
 from jaxppo.market.bars import load_bars
 from jaxppo.market.dataset import evaluation_set
 from jaxppo.market.synthetic import synthetic_market
+from jaxppo.play.baselines import hold_sums
+from jaxppo.play.deciders import given_actions
 from jaxppo.play.metrics import METRICS, Metrics, TradeSums
-from jaxppo.play.passes import measure
+from jaxppo.play.passes import play
+from jaxppo.play.score import score
 from jaxppo.ppo.update import hyper_from
 from jaxppo.store.checkpoint import restore_policy
 from jaxppo.walkforward import run as command
 from jaxppo.walkforward.__main__ import main
 from jaxppo.walkforward.dates import fold_split
-from jaxppo.walkforward.figures import held_sums, join_curves, joined_bars_per_year, joined_sums, metric_gaps
+from jaxppo.walkforward.figures import join_curves, joined_bars_per_year, joined_sums, metric_gaps
 from jaxppo.walkforward.files import collect
 from jaxppo.walkforward.program import make_folds
 from jaxppo.walkforward.run import WalkforwardOptions, chunks, compile_folds, prepare, run_folds
@@ -90,7 +93,7 @@ def test_a_fold_is_trained_without_its_test_period_to_the_last_bit(done):
         np.testing.assert_array_equal(mine[0], theirs[0])
         differ.append(not np.array_equal(mine[2], theirs[2]))
     assert any(differ)  # the last fold trains on some of these bars
-    assert not np.array_equal(done.outputs.record.equity[0], outputs.record.equity[0])
+    assert not np.array_equal(done.outputs.test.record.equity[0], outputs.test.record.equity[0])
 
 
 @pytest.mark.slow
@@ -105,8 +108,8 @@ def test_a_fold_alone_is_the_fold_among_others(done):
 
     params, output = jax.device_get(alone(fold, done.hyper, done.tape))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, atol=1e-6), done.states.params, params)
-    np.testing.assert_array_equal(done.outputs.action[1], output.action)
-    np.testing.assert_allclose(done.outputs.record.equity[1], output.record.equity, rtol=1e-6)
+    np.testing.assert_array_equal(done.outputs.test.action[1], output.test.action)
+    np.testing.assert_allclose(done.outputs.test.record.equity[1], output.test.record.equity, rtol=1e-6)
 
 
 def test_fewer_folds_at_once_give_the_same(done):
@@ -150,7 +153,7 @@ def test_passes_are_of_one_size():
 
 
 def test_joined_curve_is_the_folds_compounded(done):
-    returns = done.outputs.test.pooled.net_return.astype(np.float64)
+    returns = done.outputs.test.figures.pooled.net_return.astype(np.float64)
     summary, equity = done.result.summary, done.result.equity
     assert equity["equity"][-1] == pytest.approx(np.prod(1 + returns), rel=1e-6)
     assert summary["joined"]["policy"]["return"] == pytest.approx(np.prod(1 + returns) - 1, abs=1e-6)
@@ -175,15 +178,20 @@ def test_figures_of_a_fold_are_those_of_a_validation(done):
     k, plan = 1, done.prepared.plans[1]  # CHARLIE begins within it
     split, rows = fold_split(done.prepared.history, plan.test_first, plan.test_length)
     split = dataclasses.replace(split, tape=jax.tree.map(jnp.asarray, split.tape))
-    parts = (done.outputs.record, done.outputs.action, done.outputs.valid)
-    record, action, valid = jax.tree.map(lambda x: jnp.asarray(x[k][:, rows]), parts)
-    validation, ledger = jax.jit(measure, static_argnums=4)(evaluation_set(split), record, action, valid, 2)
+    actions = jnp.asarray(done.outputs.test.action[k][:, rows])
+    env, data = done.program.spec.env, evaluation_set(split)
+
+    @jax.jit
+    def alone(actions, data):
+        return score(play(given_actions(actions, env, data.tape), data.tape, len(actions)), data, 2)
+
+    validation = alone(actions, data).figures
     for name in METRICS:
-        mine = getattr(done.outputs.test.pooled, name)[k]
+        mine = getattr(done.outputs.test.figures.pooled, name)[k]
         np.testing.assert_allclose(mine, getattr(validation.pooled, name), rtol=2e-4, atol=1e-6, err_msg=name)
     hold = done.result.folds["out_buy_and_hold_return"][k]
-    assert hold == pytest.approx(float(validation.buy_and_hold), abs=1e-6)
-    assert len(ledger.pooled_equity) == (done.result.equity["fold"] == k + 1).sum()
+    assert hold == pytest.approx(float(validation.hold), abs=1e-6)
+    assert data.calendar.behind.shape[1] == (done.result.equity["fold"] == k + 1).sum()
 
 
 def test_holding_once_pays_once(done):
@@ -218,7 +226,7 @@ def test_joined_sums_by_hand():
 
 
 def test_held_sums_by_hand():
-    sums = held_sums(np.array([0.5, -0.25]), np.array([10, 20]))
+    sums = hold_sums(jnp.array([0.5, -0.25]), jnp.array([10, 20]))
     np.testing.assert_allclose(sums.gains, [0.5, 0.0])
     np.testing.assert_allclose(sums.losses, [0.0, -0.25])
     np.testing.assert_allclose(sums.wins, [1, 0])

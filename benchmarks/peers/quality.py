@@ -32,7 +32,8 @@ from jaxppo.config.layers import replace_fields
 from jaxppo.config.schema import Config
 from jaxppo.market.dataset import build_market
 from jaxppo.market.tape import Tape, take_windows
-from jaxppo.play.passes import decision_bars, n_decisions, play, play_policy
+from jaxppo.play.deciders import choosing, play_policy
+from jaxppo.play.passes import decision_bars, lane, n_decisions, play
 from jaxppo.ppo.program import TapeSpec, make_train, train_spec
 from jaxppo.ppo.schedule import entropy_coefficient, warmup_cosine
 from jaxppo.ppo.update import hyper_from, update
@@ -60,7 +61,8 @@ class Task:
         self.oracle = float(log_growth(best(jnp.float32(oracle), self.fresh)).mean())
         n = n_decisions(self.fresh)
         receptive = self.spec.receptive_field
-        self._ours = jax.jit(lambda p, t: play_policy(self.spec.agent, self.spec.env, p, t, n, receptive)[0])
+        agent, env = self.spec.agent, self.spec.env
+        self._ours = jax.jit(lambda p, t: lane(play_policy(agent, env, p, t, n, receptive).record, 0))
         self._flat = jax.jit(lambda p, t: play_flat(p, self, t, n))
 
     def ours(self, params: Any) -> float:
@@ -83,7 +85,7 @@ def play_flat(params: Any, task: Task, tape: Tape, n: int) -> Any:
         logits, _ = stored_windows.forward(params, jnp.concatenate([bars, vector[:, 0]], axis=-1))
         return jnp.expand_dims(jnp.argmax(logits, axis=-1).astype(jnp.int32), -1)
 
-    return play(choose, start, task.spec.env, tape, n)[0]
+    return lane(play(choosing(choose, start, task.spec.env, tape), tape, n).record, 0)
 
 
 Progress = Iterator[tuple[int, Callable[[], float]]]

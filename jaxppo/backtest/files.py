@@ -52,7 +52,7 @@ class Facts:
 def baseline_rows(done: Backtest) -> list[dict[str, Any]]:
     """Pooled figures of the policy and of every baseline; random draws as their mean, 5th and 95th percentile."""
     base, random = done.baselines, done.baselines.random
-    named = [("policy", done.validation.pooled), ("buy_and_hold", base.buy_and_hold), ("flat", base.flat)]
+    named = [("policy", done.score.figures.pooled), ("buy_and_hold", base.buy_and_hold), ("flat", base.flat)]
     named.append(("momentum", base.momentum))
     named.append(("random_mean", jax.tree.map(np.mean, random)))
     named += [(f"random_p{q}", jax.tree.map(lambda x, q=q: np.percentile(x, q), random)) for q in (5, 95)]
@@ -75,12 +75,12 @@ def cost_rows(done: Backtest) -> list[dict[str, Any]]:
 
 def beaten_share(done: Backtest) -> float:
     """Share of the random draws whose net return is below the policy's."""
-    return float(np.mean(done.baselines.random.net_return < done.validation.pooled.net_return))
+    return float(np.mean(done.baselines.random.net_return < done.score.figures.pooled.net_return))
 
 
 def sharpe_probabilities(done: Backtest, looks: int) -> dict[str, float]:
     """Probabilities that the true Sharpe of the pool is above 0, and above the best of `looks` skill-less policies."""
-    m = curve_moments(done.ledger.pooled_equity)
+    m = curve_moments(done.score.curves.pooled)
     return {
         "probabilistic_sharpe": float(probabilistic_sharpe(m)),
         "deflated_sharpe": float(deflated_sharpe(m, float(looks))),
@@ -89,7 +89,7 @@ def sharpe_probabilities(done: Backtest, looks: int) -> dict[str, float]:
 
 def luck_sharpe(done: Backtest, looks: int, bars_per_year: float) -> float:
     """Sharpe ratio a year that the best of `looks` skill-less policies is expected to show over as many bars."""
-    bars = max(len(done.ledger.pooled_equity) - 1, 1)
+    bars = max(len(done.score.curves.pooled) - 1, 1)
     return float(expected_max_sharpe(float(looks), math.sqrt(bars_per_year / bars)))
 
 
@@ -98,7 +98,7 @@ def _curve(done: Backtest, split: Split) -> pl.DataFrame:
     joint, _, _ = joint_calendar(split)
     start = min(int(t[0]) for t in decision_times(split))
     time = np.concatenate([[start], joint]) * 1_000_000
-    equity = np.concatenate([[1.0], done.ledger.pooled_equity.astype(np.float64)])
+    equity = np.concatenate([[1.0], done.score.curves.pooled.astype(np.float64)])
     fall = 1.0 - equity / np.maximum.accumulate(equity)
     return pl.DataFrame({"Time": pl.Series(time).cast(pl.Datetime("us")), "Equity": equity, "DrawdownPct": fall})
 
@@ -141,7 +141,7 @@ def _backtesting_trades(trades: pl.DataFrame, curve: pl.DataFrame, n_symbols: in
 
 def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> None:
     """Write every file of a backtest. `done` holds host arrays."""
-    equity, trades = equity_frame(done.ledger, split), trades_frame(done.ledger, split)
+    equity, trades = equity_frame(done.score, split), trades_frame(done.score, split)
     curve = _curve(done, split)
     bar = curve.select(date=pl.col("Time"), **{"return": pl.col("Equity").pct_change()}).slice(1)
     days = curve.group_by(date=pl.col("Time").dt.date(), maintain_order=True).agg(pl.col("Equity").last())
@@ -150,7 +150,7 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> 
     frames = {
         "random_draws": pl.DataFrame(random_rows(done)),
         "baselines_equity": _baseline_curves(done, split),
-        "symbols": pl.DataFrame(symbol_rows(done.validation, split.symbols, facts.labels)),
+        "symbols": pl.DataFrame(symbol_rows(done.score.figures, split.symbols, facts.labels)),
         "baselines": pl.DataFrame(baseline_rows(done)),
         "costs": pl.DataFrame(cost_rows(done)),
         "equity": equity,
@@ -165,11 +165,11 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> 
     write_frame(folder / "equity.parquet", equity)
     write_frame(folder / "trades.parquet", trades)
     per_year = joint_calendar(split)[2]
-    shares = zip(facts.labels, done.validation.action_share.tolist(), strict=True)
+    shares = zip(facts.labels, done.score.figures.action_share.tolist(), strict=True)
     report = {
         **dataclasses.asdict(facts),
         "bars_per_year": per_year,
-        "pooled": figures(done.validation.pooled),
+        "pooled": figures(done.score.figures.pooled),
         "intervals_90": {k: [float(v.low), float(v.high)] for k, v in done.intervals._asdict().items()},
         **sharpe_probabilities(done, facts.looks),
         "luck_sharpe": luck_sharpe(done, facts.looks, per_year),

@@ -15,22 +15,11 @@ from jaxppo.agent.policy import Agent, Params
 from jaxppo.env.account import StepRecord
 from jaxppo.env.trading import EnvSpec
 from jaxppo.market.dataset import EvaluationSet
-from jaxppo.market.tape import Costs, Tape
-from jaxppo.play.baselines import shifts_between_trades, trend_sign
+from jaxppo.play.baselines import hold_sums, shifts_between_trades, trend_sign
+from jaxppo.play.deciders import argmax_policy, wishing
 from jaxppo.play.metrics import Metrics, TradeSums
-from jaxppo.play.passes import (
-    Ledger,
-    Validation,
-    Wish,
-    decision_bars,
-    measure,
-    play,
-    play_lanes,
-    play_wishes,
-    policy_chooser,
-    pool_equity,
-    pooled_metrics,
-)
+from jaxppo.play.passes import as_lanes, decision_bars, play
+from jaxppo.play.score import Pooled, Score, pool_lanes, pooled_metrics, score
 from jaxppo.play.significance import Intervals, bootstrap
 
 # Multiples of the run's fee, spread, slippage and borrow cost at which the policy is played again; 1 is the run itself.
@@ -61,33 +50,15 @@ class Baselines(NamedTuple):
 class Backtest(NamedTuple):
     """All figures of one policy over one split."""
 
-    validation: Validation
-    ledger: Ledger
+    score: Score  # of the policy, at the run's own costs
     costs: Metrics  # (C,) pooled, at COST_MULTIPLES
     baselines: Baselines
     intervals: Intervals  # () pooled
 
 
-def lane_metrics(data: EvaluationSet, equity: jax.Array, sums: TradeSums) -> tuple[Metrics, jax.Array]:
-    """Pooled figures of every lane: equity (N, L, S) and sums (L, S) to `Metrics` (L,) and pooled equity (L, U)."""
-
-    def one(lane: tuple[jax.Array, TradeSums]) -> tuple[Metrics, jax.Array]:
-        curve = pool_equity(data, lane[0])
-        return pooled_metrics(data, curve, lane[1]), curve
-
-    # A lane at a time: all at once would gather (L, S, U) floats.
-    return jax.lax.map(one, (jnp.swapaxes(equity, 0, 1), sums))
-
-
-def scaled_costs(tape: Tape, multiples: tuple[float, ...]) -> Costs:
-    """Costs of every symbol at each multiple: (len(multiples), S)."""
-    factors = jnp.expand_dims(jnp.asarray(multiples, tape.costs.fee.dtype), -1)
-    return jax.tree.map(lambda c: jnp.expand_dims(c, 0) * factors, tape.costs)
-
-
 def play_baselines(
     data: EvaluationSet, spec: EnvSpec, record: StepRecord, valid: jax.Array, key: jax.Array, settings: Settings
-) -> tuple[Metrics, jax.Array]:
+) -> Pooled:
     """Momentum, then the policy's positions at random other times, in one pass.
 
     Momentum holds the full exposure in the direction of the last MOMENTUM_BARS bars (flat instead of short where shorts
@@ -107,7 +78,7 @@ def play_baselines(
       settings: static sizes.
 
     Returns:
-      `Metrics` (1 + D,) and pooled equity (1 + D, U).
+      Lanes (1 + D,).
     """
     tape = data.tape
     t, _ = decision_bars(tape, settings.n_bars)
@@ -122,32 +93,23 @@ def play_baselines(
     trend = trend_sign(tape.close, t, MOMENTUM_BARS)
     trend = jnp.where(tape.allow_short, trend, jnp.maximum(trend, 0.0))
 
-    def wish(given: tuple[jax.Array, jax.Array], units: jax.Array) -> Wish:
+    def wish(given: tuple[jax.Array, jax.Array], units: jax.Array) -> tuple[jax.Array, jax.Array]:
         bar, trend = given
         side = jnp.expand_dims(trend, 0)
         turn = jnp.where(jnp.sign(units[:1]) != side, spec.config.max_exposure * side, jnp.nan)
         row = (bar + shift) % decisions
         target = jnp.concatenate([turn, ordered[row, column]], axis=0)
-        return Wish(target, jnp.concatenate([jnp.zeros_like(side, bool), closed[row, column]], axis=0))
+        return target, jnp.concatenate([jnp.zeros_like(side, bool), closed[row, column]], axis=0)
 
     inputs = (jnp.arange(settings.n_bars, dtype=jnp.int32), trend)
-    costs = scaled_costs(tape, (1.0,) * (1 + settings.random_draws))
-    return lane_metrics(data, *play_wishes(wish, inputs, spec, tape, settings.n_bars, costs))
+    costs = as_lanes(tape.costs, (1.0,) * (1 + settings.random_draws))
+    return pool_lanes(play(wishing(wish, inputs, spec), tape, settings.n_bars, costs, keep=False), data)
 
 
-def hold_metrics(data: EvaluationSet, ledger: Ledger) -> Metrics:
-    """Pooled figures of buy-and-hold: one trade a symbol, always invested, all equity bought and sold once."""
-    profit = ledger.benchmark[-1] - 1.0
-    bars = (data.tape.length - 1 - data.tape.first).astype(profit.dtype)
-    sums = TradeSums(
-        gains=jnp.maximum(profit, 0.0),
-        losses=jnp.minimum(profit, 0.0),
-        trades=jnp.ones_like(data.tape.length),
-        wins=(profit > 0).astype(jnp.int32),
-        turnover=2.0 / bars,
-        exposure=jnp.ones_like(profit),
-    )
-    return pooled_metrics(data, ledger.pooled_benchmark, sums)
+def hold_metrics(data: EvaluationSet, played: Score) -> Metrics:
+    """Pooled figures () of buy-and-hold."""
+    bars = data.tape.length - 1 - data.tape.first
+    return pooled_metrics(data, played.curves.hold, hold_sums(played.figures.symbol_hold, bars))
 
 
 def flat_metrics(data: EvaluationSet, curve: jax.Array) -> Metrics:
@@ -160,14 +122,9 @@ def flat_metrics(data: EvaluationSet, curve: jax.Array) -> Metrics:
 
 
 def backtest(
-    agent: Agent,
-    spec: EnvSpec,
-    params: Params,
-    data: EvaluationSet,
-    key: jax.Array,
-    settings: Settings,
+    agent: Agent, spec: EnvSpec, params: Params, data: EvaluationSet, key: jax.Array, settings: Settings
 ) -> Backtest:
-    """Play the argmax policy and the baselines over a split, and measure them. Jit it with what is static bound.
+    """Play the argmax policy and the baselines over a split, and score them. Jit it with what is static bound.
 
     Args:
       agent, spec, params: the policy.
@@ -177,25 +134,25 @@ def backtest(
     """
     tape, n_bars = data.tape, settings.n_bars
     for_shifts, for_bootstrap = jax.random.split(key)
-    choose, market = policy_chooser(agent, params, tape, n_bars, settings.receptive_field)
+    policy = argmax_policy(agent, spec, params, tape, n_bars, settings.receptive_field)
     # Apart from the other multiples, so that it is the run's own validation to the last bit.
-    validation, ledger = measure(data, *play(choose, market, spec, tape, n_bars), spec.actions.n_actions)
+    own = score(play(policy, tape, n_bars), data, spec.actions.n_actions)
     others = tuple(m for m in COST_MULTIPLES if m != 1.0)
-    swept, _ = lane_metrics(data, *play_lanes(choose, market, spec, tape, n_bars, scaled_costs(tape, others)))
+    swept = pool_lanes(play(policy, tape, n_bars, as_lanes(tape.costs, others), keep=False), data).metrics
     at = COST_MULTIPLES.index(1.0)
     costs = jax.tree.map(
-        lambda x, own: jnp.concatenate([x[:at], jnp.expand_dims(own, 0), x[at:]]), swept, validation.pooled
+        lambda x, own: jnp.concatenate([x[:at], jnp.expand_dims(own, 0), x[at:]]), swept, own.figures.pooled
     )
-    played, curves = play_baselines(data, spec, ledger.record, ledger.valid, for_shifts, settings)
+    played = play_baselines(data, spec, own.record, own.valid, for_shifts, settings)
     baselines = Baselines(
-        buy_and_hold=hold_metrics(data, ledger),
-        flat=flat_metrics(data, ledger.pooled_equity),
-        momentum=jax.tree.map(lambda x: x[0], played),
-        random=jax.tree.map(lambda x: x[1:], played),
-        momentum_equity=curves[0],
-        random_equity=curves[1:],
+        buy_and_hold=hold_metrics(data, own),
+        flat=flat_metrics(data, own.curves.pooled),
+        momentum=jax.tree.map(lambda x: x[0], played.metrics),
+        random=jax.tree.map(lambda x: x[1:], played.metrics),
+        momentum_equity=played.equity[0],
+        random_equity=played.equity[1:],
     )
-    curve = ledger.pooled_equity
-    one, every = jnp.ones((), curve.dtype), jnp.ones_like(curve, bool)
-    intervals = bootstrap(curve, one, every, data.pool_bars_per_year, for_bootstrap)
-    return Backtest(validation, ledger, costs, baselines, intervals)
+    curve = own.curves.pooled
+    one, calendar = jnp.ones((), curve.dtype), data.calendar
+    intervals = bootstrap(curve, one, calendar.valid, calendar.bars_per_year, for_bootstrap)
+    return Backtest(own, costs, baselines, intervals)

@@ -233,7 +233,7 @@ def show(console: Console, prepared: Prepared, done: Backtest) -> None:
     for line in chance_lines(done, facts.looks):
         console.print(line, highlight=False)
     console.print(figure_table("Cost sweep", "costs", [(f"{r['cost_multiple']:g}x", r) for r in cost_rows(done)]))
-    rows = symbol_rows(done.validation, prepared.split.symbols, facts.labels)[:-1]
+    rows = symbol_rows(done.score.figures, prepared.split.symbols, facts.labels)[:-1]
     rows.sort(key=lambda r: -r["return"])
     half = _SHOWN_SYMBOLS // 2
     shown = rows if len(rows) <= _SHOWN_SYMBOLS else rows[:half] + rows[-half:]
@@ -249,8 +249,7 @@ def backtest_run(options: BacktestOptions) -> Path:
     with whole_folder(out) as folder:
         done, compile_seconds, run_seconds = compute(prepared)
         policy = prepared.policy
-        played = (done.validation, done.ledger)
-        gate = judge_policy(played, prepared.split, policy.info.actions, prepared.config.gate, prepared.record)
+        gate = judge_policy(done.score, prepared.split, policy.info.actions, prepared.config.gate, prepared.record)
         write_backtest(folder, prepared.facts, done, prepared.split)
         write_gate(folder, gate)
         from jaxppo.backtest.page import write_backtest_report  # matplotlib takes a second to import

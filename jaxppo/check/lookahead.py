@@ -21,7 +21,8 @@ from jaxppo.market.dataset import Split, build_evaluation, build_market
 from jaxppo.market.features import FeatureTable
 from jaxppo.market.quality import format_time
 from jaxppo.market.tape import REWARD_HORIZON, Tape
-from jaxppo.play.passes import n_decisions, play_observed, policy_chooser
+from jaxppo.play.deciders import argmax_policy
+from jaxppo.play.passes import lane, n_decisions, play
 
 RISE, FALL, HOLE, END = "all later bars rise", "all later bars fall", "a bar without trades", "the later bars are gone"
 JUMP = 0.1  # Log distance of the changed prices from the last known close; the sign is what a feature may know.
@@ -148,9 +149,10 @@ def _tracer(player: Player, n: int) -> Any:
     """A compiled function of (params, tape) to `_Trace`."""
 
     def trace(params: Any, tape: Tape) -> _Trace:
-        choose, encoded = policy_chooser(player.agent, params, tape, n, player.receptive_field)
-        record, action, _, vector = play_observed(choose, encoded, player.spec, tape, n)
-        return _Trace(encoded, vector, action, record)
+        decider = argmax_policy(player.agent, player.spec, params, tape, n, player.receptive_field, observed=True)
+        played = play(decider, tape, n)
+        record, note = lane((played.record, played.note), 0)
+        return _Trace(decider.inputs, note.observation, note.action, record)
 
     return jax.jit(trace)
 

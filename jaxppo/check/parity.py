@@ -19,7 +19,8 @@ from jaxppo.market.bars import Bars
 from jaxppo.market.dataset import build_evaluation
 from jaxppo.market.quality import format_time
 from jaxppo.market.tape import Tape, take_steps
-from jaxppo.play.passes import play_observed, policy_chooser
+from jaxppo.play.deciders import argmax_policy
+from jaxppo.play.passes import play
 
 Observe = Callable[[AccountState, jax.Array, EnvConfig], jax.Array]
 """Account state, close and settings to account vectors, as `observe_account`."""
@@ -42,9 +43,14 @@ def _vectorised(player: Player, tape: Tape, n: int) -> Seen:
     """Training's and validation's way: the whole history encoded at once, the account in a scan."""
 
     def trace(params: Any, tape: Tape) -> tuple[jax.Array, ...]:
-        choose, encoded = policy_chooser(player.agent, params, tape, n, player.receptive_field)
-        record, action, _, vector = play_observed(choose, encoded, player.spec, tape, n)
-        return encoded[:, 0], vector[:, 0], action[:, 0], record.equity[:, 0]
+        decider = argmax_policy(player.agent, player.spec, params, tape, n, player.receptive_field, observed=True)
+        played = play(decider, tape, n)
+        return (
+            decider.inputs[:, 0],
+            played.note.observation[:, 0, 0],
+            played.note.action[:, 0, 0],
+            played.equity[:, 0, 0],
+        )
 
     seen = jax.device_get(jax.jit(trace)(player.params, tape))
     values, first, reach = np.asarray(tape.features[0]), int(tape.first[0]), player.receptive_field

@@ -23,8 +23,9 @@ from jaxppo.market.features import FeatureTable
 from jaxppo.market.planted import ar1_market, dp_oracle, oracle_positions
 from jaxppo.market.synthetic import END
 from jaxppo.market.tape import Tape
+from jaxppo.play.deciders import choosing, play_policy
 from jaxppo.play.oracle import reachable, table_positions, toward_exposure
-from jaxppo.play.passes import n_decisions, play, play_policy
+from jaxppo.play.passes import lane, n_decisions, play
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.update import TrainState, hyper_from, update
 
@@ -94,7 +95,8 @@ def play_exposures(wanted: jax.Array, spec: EnvSpec, tape: Tape) -> StepRecord:
     def choose(want: jax.Array, vector: jax.Array, mask: jax.Array) -> jax.Array:
         return toward_exposure(spec.actions, want, vector[..., EXPOSURE], allowed, spec.config.max_exposure)
 
-    return play(choose, jnp.expand_dims(wanted, -1), spec, tape, wanted.shape[0])[0]
+    decider = choosing(choose, jnp.expand_dims(wanted, -1), spec, tape)
+    return lane(play(decider, tape, wanted.shape[0]).record, 0)
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,8 @@ class Probe:
                 return jax.lax.fori_loop(0, config.budget.n_updates, one, program.init(key, hyper, tape)).params
 
             def played(params: Params, tape: Tape) -> StepRecord:
-                return play_policy(spec.agent, spec.env, params, tape, n, spec.receptive_field)[0]
+                done = play_policy(spec.agent, spec.env, params, tape, n, spec.receptive_field)
+                return lane(done.record, 0)
 
             def followed(wanted: jax.Array, tape: Tape) -> StepRecord:
                 return play_exposures(wanted, spec.env, tape)

@@ -315,6 +315,28 @@ def _split(have: Sequence[tuple[_Symbol, SplitRange]], config: Config) -> Split:
     )
 
 
+class Calendar(NamedTuple):
+    """The calendar that symbols share, to pool their accounts in real time; padded to U times."""
+
+    behind: jax.Array  # (S, U) int32: decisions a symbol has behind it once the bars of a time have closed
+    valid: jax.Array  # (U,) bool
+    bars_per_year: jax.Array  # () float32: of the pool
+
+
+class EvaluationSet(NamedTuple):
+    """A split to evaluate on, and the calendar that joins its symbols' bars."""
+
+    tape: Tape
+    calendar: Calendar
+
+
+def evaluation_set(split: Split) -> EvaluationSet:
+    """A split with its joint calendar, on the device."""
+    _, behind, per_year = joint_calendar(split)
+    valid = jnp.ones(behind.shape[1], bool)
+    return EvaluationSet(split.tape, Calendar(jnp.asarray(behind), valid, jnp.float32(per_year)))
+
+
 def joint_calendar(split: Split) -> tuple[np.ndarray, np.ndarray, float]:
     """The calendar that a split's symbols share, to pool their accounts in real time.
 
@@ -331,17 +353,3 @@ def joint_calendar(split: Split) -> tuple[np.ndarray, np.ndarray, float]:
     alone = len(fills) == 1 or span == 0  # one symbol keeps its own annualisation: the pool is its account
     per_year = float(split.tape.bars_per_year[0]) if alone else (len(joint) - 1) / span
     return joint, index, per_year
-
-
-class EvaluationSet(NamedTuple):
-    """A split to evaluate on, and the calendar that joins its symbols' bars."""
-
-    tape: Tape
-    pool_index: jax.Array  # (S, U) int32: decisions a symbol has behind it at each time of the joint calendar
-    pool_bars_per_year: jax.Array  # () float32
-
-
-def evaluation_set(split: Split) -> EvaluationSet:
-    """A split with its joint calendar, on the device."""
-    _, index, per_year = joint_calendar(split)
-    return EvaluationSet(split.tape, jnp.asarray(index), jnp.float32(per_year))

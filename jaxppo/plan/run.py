@@ -240,7 +240,7 @@ def time_segments(config: Config, compiled: CompiledSegment, market: Market, dat
     def run(state: Any, n: int) -> tuple[Any, float]:
         began = time.perf_counter()
         state, out = compiled.segment(state, hyper, tape, data, jnp.int32(n))
-        jax.device_get((out.updates, out.validation))
+        jax.device_get((out.updates, out.score.figures))
         return state, time.perf_counter() - began
 
     state, _ = run(state, 0)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxppo.market.tape import Costs
+from jaxppo.play.metrics import TradeSums
 
 
 def buy_and_hold(open_: jax.Array, close: jax.Array, valid: jax.Array, costs: Costs) -> jax.Array:
@@ -26,6 +27,23 @@ def buy_and_hold(open_: jax.Array, close: jax.Array, valid: jax.Array, costs: Co
     sold = held * jnp.expand_dims((1.0 - costs.impact) * (1.0 - costs.fee), 0)
     at_end = jnp.take_along_axis(sold, jnp.expand_dims(jnp.maximum(last, 0), 0), axis=0)
     return jnp.where(bar < jnp.expand_dims(last, 0), held, at_end)
+
+
+def hold_sums(profit: jax.Array, bars: jax.Array) -> TradeSums:
+    """Sums of buy-and-hold: one trade, all equity bought and sold once, always invested.
+
+    Args:
+      profit: net return of each account, any shape.
+      bars: decisions of each, same shape.
+    """
+    return TradeSums(
+        gains=jnp.maximum(profit, 0.0),
+        losses=jnp.minimum(profit, 0.0),
+        trades=jnp.ones(profit.shape, jnp.int32),
+        wins=(profit > 0).astype(jnp.int32),
+        turnover=2.0 / jnp.maximum(bars, 1).astype(profit.dtype),
+        exposure=jnp.ones_like(profit),
+    )
 
 
 def trend_sign(close: jax.Array, t: jax.Array, lookback: int) -> jax.Array:

@@ -13,10 +13,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxppo.config.schema import GateConfig
-from jaxppo.env.account import StepRecord
 from jaxppo.env.actions import ActionTable
 from jaxppo.play.metrics import METRICS, Column
-from jaxppo.play.passes import Validation
+from jaxppo.play.score import Score
 
 Verdict = Literal["APPROVED", "REVIEW", "DROP"]
 
@@ -82,9 +81,7 @@ def judged_column(metric: str) -> Column:
 
 
 def evidence(
-    validation: Validation,
-    record: StepRecord,
-    valid: np.ndarray,
+    score: Score,
     actions: ActionTable,
     deflated_sharpe: float,
     peak_fitness: float,
@@ -93,24 +90,22 @@ def evidence(
     """Gather what the gate looks at, all symbols together.
 
     Args:
-      validation: host arrays.
-      record: (N, S) host arrays.
-      valid: (N, S) bool.
+      score: what the policy did, host arrays.
       actions: the action table.
       deflated_sharpe: of the pooled curve.
       peak_fitness: highest fitness of all validations.
       allow_short: (S,) bool; all when missing.
     """
-    ok = np.asarray(valid, bool)
+    figures, record, ok = score.figures, score.record, np.asarray(score.valid, bool)
     exposure = np.asarray(record.exposure)
     bars = max(int(ok.sum()), 1)
     if any(actions.keep):
-        hold = float(np.asarray(validation.action_share)[np.asarray(actions.keep)].sum())
+        hold = float(np.asarray(figures.action_share)[np.asarray(actions.keep)].sum())
     else:
         hold = float((ok & (exposure == 0)).sum() / bars)
     both = ok if allow_short is None else ok & np.asarray(allow_short, bool)[None, :]
     held = int((both & (exposure != 0)).sum())
-    pooled = validation.pooled
+    pooled = figures.pooled
     return Evidence(
         fitness=float(pooled.fitness),
         profit_factor=float(pooled.profit_factor),

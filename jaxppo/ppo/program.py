@@ -20,7 +20,7 @@ from jaxppo.env.account import open_account
 from jaxppo.env.trading import ACCOUNT_FEATURES, env_spec
 from jaxppo.market.dataset import EvaluationSet
 from jaxppo.market.tape import Tape
-from jaxppo.play.passes import Ledger, Validation, validate
+from jaxppo.play.score import Figures, Score, validate
 from jaxppo.ppo.guard import first_guard
 from jaxppo.ppo.loss import Hyper
 from jaxppo.ppo.rollout import start_paths
@@ -38,8 +38,7 @@ class SegmentOutput(NamedTuple):
     """What a segment leaves on the device; the host fetches the scalars."""
 
     updates: dict[str, jax.Array]  # (validate_every,) each; rows from the segment's length on are 0
-    validation: Validation
-    ledger: Ledger
+    score: Score  # the validation: one account a symbol
 
 
 class Program(NamedTuple):
@@ -47,13 +46,13 @@ class Program(NamedTuple):
 
     init(key, hyper, tape) -> TrainState
     segment(state, hyper, tape, data, n_updates) -> (TrainState, SegmentOutput); n_updates may be 0: validation only
-    train(key, hyper, tape, data) -> (TrainState, Validation at every point); all segments in one scan
+    train(key, hyper, tape, data) -> (TrainState, Figures at every validation); all segments in one scan
     """
 
     spec: TrainSpec
     init: Callable[[jax.Array, Hyper, Tape], TrainState]
     segment: Callable[[TrainState, Hyper, Tape, EvaluationSet, jax.Array], tuple[TrainState, SegmentOutput]]
-    train: Callable[[jax.Array, Hyper, Tape, EvaluationSet], tuple[TrainState, Validation]]
+    train: Callable[[jax.Array, Hyper, Tape, EvaluationSet], tuple[TrainState, Figures]]
 
 
 def train_spec(config: Config, n_features: int) -> TrainSpec:
@@ -94,7 +93,7 @@ def make_train(config: Config, tape_spec: TapeSpec) -> Program:
             guard=first_guard(vector, opt_state[ADAM]),
         )
 
-    def check(params: Params, data: EvaluationSet) -> tuple[Validation, Ledger]:
+    def check(params: Params, data: EvaluationSet) -> Score:
         return validate(spec.agent, spec.env, params, data, tape_spec.n_decisions, spec.receptive_field)
 
     def updates(
@@ -115,13 +114,12 @@ def make_train(config: Config, tape_spec: TapeSpec) -> Program:
         state: TrainState, hyper: Hyper, tape: Tape, data: EvaluationSet, n_updates: jax.Array
     ) -> tuple[TrainState, SegmentOutput]:
         state, rows = updates(state, hyper, tape, n_updates)
-        validation, ledger = check(state.params, data)
-        return state, SegmentOutput(rows, validation, ledger)
+        return state, SegmentOutput(rows, check(state.params, data))
 
-    def train(key: jax.Array, hyper: Hyper, tape: Tape, data: EvaluationSet) -> tuple[TrainState, Validation]:
-        def one(state: TrainState, n: jax.Array) -> tuple[TrainState, Validation]:
+    def train(key: jax.Array, hyper: Hyper, tape: Tape, data: EvaluationSet) -> tuple[TrainState, Figures]:
+        def one(state: TrainState, n: jax.Array) -> tuple[TrainState, Figures]:
             state, out = segment(state, hyper, tape, data, n)
-            return state, out.validation
+            return state, out.score.figures
 
         lengths = jnp.asarray((0, *config.segments), jnp.int32)
         return jax.lax.scan(one, init(key, hyper, tape), lengths)

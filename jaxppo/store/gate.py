@@ -12,7 +12,7 @@ from jaxppo.config.schema import GateConfig
 from jaxppo.env.actions import ActionTable
 from jaxppo.market.dataset import Split
 from jaxppo.play.gate import Gate, evidence, judge
-from jaxppo.play.passes import Ledger, Validation
+from jaxppo.play.score import Score
 from jaxppo.play.significance import curve_moments, deflated_sharpe
 from jaxppo.store.directory import plain_json, write_atomic
 
@@ -28,19 +28,15 @@ class Record:
     final_fitness: float  # of the last
 
 
-def judge_policy(
-    played: tuple[Validation, Ledger], split: Split, actions: ActionTable, config: GateConfig, record: Record
-) -> Gate:
+def judge_policy(score: Score, split: Split, actions: ActionTable, config: GateConfig, record: Record) -> Gate:
     """Judge what a policy did on a split, with the Sharpe ratio deflated by the looks. Host arrays.
 
     The overfit flag compares the run's last validation with its best, wherever the policy is played: on other bars a
     fitness under the best of many validations is what chance alone leads to.
     """
-    validation, ledger = played
-    deflated = float(deflated_sharpe(curve_moments(ledger.pooled_equity), float(record.looks)))
+    deflated = float(deflated_sharpe(curve_moments(score.curves.pooled), float(record.looks)))
     allow_short = np.asarray(split.tape.allow_short)
-    valid = np.asarray(ledger.valid)
-    found = evidence(validation, ledger.record, valid, actions, deflated, record.peak_fitness, allow_short)
+    found = evidence(score, actions, deflated, record.peak_fitness, allow_short)
     return judge(found._replace(final_fitness=record.final_fitness), config)
 
 

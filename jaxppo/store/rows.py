@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxppo.play.metrics import BUY_AND_HOLD, Metrics, figures, validation_metrics
-from jaxppo.play.passes import Validation
+from jaxppo.play.score import Figures
 from jaxppo.store.columns import ACTION, REDUCE, RUINED, VALIDATION_ACTION, of_each
 
 
@@ -27,18 +27,18 @@ def _reduce(name: str, values: np.ndarray) -> float:
     return float(values.sum() if kind == "sum" else values[-1])
 
 
-def validation_row(validation: Validation, labels: Sequence[str]) -> dict[str, float]:
-    """The pooled figures of a validation, as metrics.csv names them. `validation` holds host arrays."""
-    pooled = validation.pooled._asdict()
+def validation_row(of: Figures, labels: Sequence[str]) -> dict[str, float]:
+    """The pooled figures of a validation, as metrics.csv names them. `of` are host arrays."""
+    pooled = of.pooled._asdict()
     row = {f"val_{metric.column}": float(pooled[metric.name]) for metric in validation_metrics()}
     row["val_trades"] = int(pooled["trades"])
-    row[f"val_{BUY_AND_HOLD.name}"] = float(validation.buy_and_hold)
-    row[f"val_{RUINED.name}"] = int(validation.ruined)
-    shares = zip(of_each(VALIDATION_ACTION, labels), validation.action_share, strict=True)
+    row[f"val_{BUY_AND_HOLD.name}"] = float(of.hold)
+    row[f"val_{RUINED.name}"] = int(of.ruined)
+    shares = zip(of_each(VALIDATION_ACTION, labels), of.action_share, strict=True)
     return row | {name: float(share) for name, share in shares}
 
 
-def symbol_rows(validation: Validation, symbols: Sequence[str], labels: Sequence[str]) -> list[dict[str, Any]]:
+def symbol_rows(of: Figures, symbols: Sequence[str], labels: Sequence[str]) -> list[dict[str, Any]]:
     """One row a symbol, then POOLED, with every metric and the share of each action."""
 
     def row(name: str, metrics: Metrics, hold: Any, shares: Any) -> dict[str, Any]:
@@ -46,9 +46,8 @@ def symbol_rows(validation: Validation, symbols: Sequence[str], labels: Sequence
         named |= {"trades": int(metrics.trades), "bars": int(metrics.bars), BUY_AND_HOLD.name: float(hold)}
         return named | {name: float(s) for name, s in zip(of_each(ACTION, labels), shares, strict=True)}
 
-    v = validation
     rows = [
-        row(name, jax.tree.map(lambda x, i=i: x[i], v.symbols), v.symbol_buy_and_hold[i], v.symbol_action_share[i])
+        row(name, jax.tree.map(lambda x, i=i: x[i], of.symbols), of.symbol_hold[i], of.symbol_action_share[i])
         for i, name in enumerate(symbols)
     ]
-    return [*rows, row("POOLED", v.pooled, v.buy_and_hold, v.action_share)]
+    return [*rows, row("POOLED", of.pooled, of.hold, of.action_share)]

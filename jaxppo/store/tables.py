@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from jaxppo.market.dataset import Split, joint_calendar
-from jaxppo.play.passes import Ledger, Validation
+from jaxppo.play.score import Score
 from jaxppo.play.trades import Trade, round_trips
 from jaxppo.store.directory import write_frame
 from jaxppo.store.rows import symbol_rows
@@ -38,13 +38,13 @@ def _utc(seconds: np.ndarray) -> pl.Series:
     return pl.Series((seconds * 1_000_000).astype(np.int64)).cast(pl.Datetime("us", "UTC"))
 
 
-def _symbol_equity(ledger: Ledger, split: Split, column: int) -> pl.DataFrame:
-    n = int(ledger.valid[:, column].sum())
+def _symbol_equity(score: Score, split: Split, column: int) -> pl.DataFrame:
+    n = int(score.valid[:, column].sum())
     first = int(split.tape.first[column])
     rows = slice(first + 1, first + 1 + n)
     close = np.asarray(split.tape.close[column], np.float64)[rows]
-    equity = ledger.record.equity[:n, column].astype(np.float64)
-    units = ledger.record.units[:n, column].astype(np.float64)
+    equity = score.record.equity[:n, column].astype(np.float64)
+    units = score.record.units[:n, column].astype(np.float64)
     return pl.DataFrame(
         {
             "symbol": [split.symbols[column]] * n,
@@ -53,24 +53,24 @@ def _symbol_equity(ledger: Ledger, split: Split, column: int) -> pl.DataFrame:
             "equity": equity,
             "units": units,
             "exposure": units * close / np.maximum(equity, 1e-9),
-            "action": ledger.action[:n, column].astype(np.int64),
-            "benchmark": ledger.benchmark[:n, column].astype(np.float64),
+            "action": score.action[:n, column].astype(np.int64),
+            "benchmark": score.curves.symbol_hold[:n, column].astype(np.float64),
         }
     )
 
 
-def equity_frame(ledger: Ledger, split: Split) -> pl.DataFrame:
-    """Equity of every symbol's account and of the pool, one row a bar. `ledger` holds host arrays."""
+def equity_frame(score: Score, split: Split) -> pl.DataFrame:
+    """Equity of every symbol's account and of the pool, one row a bar. `score` holds host arrays."""
     joint, _, _ = joint_calendar(split)
     pooled = pl.DataFrame(
         {
             "symbol": ["POOLED"] * len(joint),
             "time": _utc(joint),
-            "equity": ledger.pooled_equity.astype(np.float64),
-            "benchmark": ledger.pooled_benchmark.astype(np.float64),
+            "equity": score.curves.pooled.astype(np.float64),
+            "benchmark": score.curves.hold.astype(np.float64),
         }
     )
-    frames = [_symbol_equity(ledger, split, i) for i in range(len(split.symbols))]
+    frames = [_symbol_equity(score, split, i) for i in range(len(split.symbols))]
     return pl.concat([*frames, pooled], how="diagonal")
 
 
@@ -94,25 +94,23 @@ def _trade_row(trade: Trade, symbol: str, fills: np.ndarray) -> dict[str, Any]:
     }
 
 
-def trades_frame(ledger: Ledger, split: Split) -> pl.DataFrame:
-    """Every closed round trip, by symbol and time. `ledger` holds host arrays."""
+def trades_frame(score: Score, split: Split) -> pl.DataFrame:
+    """Every closed round trip, by symbol and time. `score` holds host arrays."""
     rows = []
     for i, symbol in enumerate(split.symbols):
-        n = int(ledger.valid[:, i].sum())
+        n = int(score.valid[:, i].sum())
         fills = split.times[i][int(split.tape.first[i]) + 1 :]
-        record = jax.tree.map(lambda x, i=i, n=n: x[:n, i], ledger.record)
+        record = jax.tree.map(lambda x, i=i, n=n: x[:n, i], score.record)
         rows += [_trade_row(t, symbol, fills) for t in round_trips(record, float(split.tape.costs.fee[i]))]
     raw = {k: (pl.Int64 if isinstance(v, pl.Datetime) else v) for k, v in _TRADE_SCHEMA.items()}
     return pl.DataFrame(rows, schema=raw, orient="row").cast(_TRADE_SCHEMA)  # type: ignore[arg-type]
 
 
-def write_validation(
-    run_dir: Path, name: str, validation: Validation, ledger: Ledger, split: Split, labels: Sequence[str]
-) -> None:
-    """Write NAME_equity.parquet, NAME_trades.parquet and NAME_symbols.csv. Arguments hold host arrays."""
+def write_validation(run_dir: Path, name: str, score: Score, split: Split, labels: Sequence[str]) -> None:
+    """Write NAME_equity.parquet, NAME_trades.parquet and NAME_symbols.csv. `score` holds host arrays."""
     folder = run_dir / FOLDER
     folder.mkdir(exist_ok=True)
-    write_frame(folder / f"{name}_equity.parquet", equity_frame(ledger, split))
-    write_frame(folder / f"{name}_trades.parquet", trades_frame(ledger, split))
-    rows: Sequence[dict[str, Any]] = symbol_rows(validation, split.symbols, labels)
+    write_frame(folder / f"{name}_equity.parquet", equity_frame(score, split))
+    write_frame(folder / f"{name}_trades.parquet", trades_frame(score, split))
+    rows: Sequence[dict[str, Any]] = symbol_rows(score.figures, split.symbols, labels)
     write_frame(folder / f"{name}_symbols.csv", pl.DataFrame(rows))

@@ -22,7 +22,8 @@ from jaxppo.market.dataset import EvaluationSet, Market, evaluation_set
 from jaxppo.market.tape import Tape
 from jaxppo.page.terminal import gate_line, validation_line
 from jaxppo.play.gate import Gate
-from jaxppo.play.passes import Ledger, Validation, n_decisions
+from jaxppo.play.passes import n_decisions
+from jaxppo.play.score import Figures, Score
 from jaxppo.ppo.loss import Hyper
 from jaxppo.ppo.program import Program, SegmentOutput, TapeSpec, make_train
 from jaxppo.ppo.update import TrainState, hyper_from
@@ -201,14 +202,13 @@ class Trainer:
         compiled = self._compiled
         began = time.perf_counter()
         state, out = compiled.segment(state, compiled.hyper, compiled.tape, compiled.data, jnp.int32(length))
-        scalars = jax.device_get((out.updates, out.validation))  # waits for the segment
+        rows, figures = jax.device_get((out.updates, out.score.figures))  # waits for the segment
         seconds = time.perf_counter() - began
-        rows, validation = scalars
         speed = length * self._config.batch_steps / seconds if length else 0.0
-        after = self._progress(at, length, seconds, float(validation.pooled.fitness))
+        after = self._progress(at, length, seconds, float(figures.pooled.fitness))
         if after.best_update == after.update:
             self._best = jax.tree.map(np.array, jax.device_get(state.params))  # a copy: the state will be donated
-        row = self._row(after, rows, length, speed, validation)
+        row = self._row(after, rows, length, speed, figures)
         display.segment(after.update, speed, validation_line(row))
         for line in self._alarms.add(row):
             display.say(line)
@@ -280,7 +280,7 @@ class Trainer:
         )
 
     def _row(
-        self, at: Progress, rows: Mapping[str, np.ndarray], length: int, speed: float, validation: Validation
+        self, at: Progress, rows: Mapping[str, np.ndarray], length: int, speed: float, figures: Figures
     ) -> dict[str, Any]:
         means = train_means(rows, length)
         return {
@@ -289,7 +289,7 @@ class Trainer:
             **{k: means[k] for k in train_columns(self._config, self._actions.labels) if k in means},
             **({"steps_per_second": speed} if length else {}),
             "elapsed_seconds": at.elapsed_seconds,
-            **validation_row(validation, self._actions.labels),
+            **validation_row(figures, self._actions.labels),
         }
 
     def _info(self, at: Progress) -> CheckpointInfo:
@@ -310,21 +310,21 @@ class Trainer:
     def _finish(self, state: TrainState, out: SegmentOutput | None, at: Progress) -> Gate:
         """Write what the final and the best policy did on the validation split, and judge the best."""
         split, labels = self._market.splits["validation"], self._actions.labels
-        final = self._play(state, state.params) if out is None else jax.device_get((out.validation, out.ledger))
-        write_validation(self._run_dir, "final", final[0], final[1], split, labels)
+        final = self._play(state, state.params) if out is None else jax.device_get(out.score)
+        write_validation(self._run_dir, "final", final, split, labels)
         best = final
         if at.best_update != at.update:
             best = self._play(state, self._best)
-        write_validation(self._run_dir, "best", best[0], best[1], split, labels)
+        write_validation(self._run_dir, "best", best, split, labels)
         looks = 1 + len(self._config.segments)  # the untrained policy is looked at too
-        record = Record(looks, float(best[0].pooled.fitness), float(final[0].pooled.fitness))
+        record = Record(looks, float(best.figures.pooled.fitness), float(final.figures.pooled.fitness))
         gate = judge_policy(best, split, self._actions, self._config.gate, record)
         write_gate(self._run_dir, gate)
         return gate
 
-    def _play(self, state: TrainState, params: Any) -> tuple[Validation, Ledger]:
+    def _play(self, state: TrainState, params: Any) -> Score:
         """Validate other parameters with the same executable: a segment of no updates. Uses `state` up."""
         compiled = self._compiled
         state = jax.tree.map(jnp.copy, state._replace(params=params))
         _, out = compiled.segment(state, compiled.hyper, compiled.tape, compiled.data, jnp.int32(0))
-        return jax.device_get((out.validation, out.ledger))
+        return jax.device_get(out.score)

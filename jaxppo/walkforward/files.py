@@ -16,15 +16,15 @@ from rich.console import Console
 
 from jaxppo.market.dataset import Split, evaluation_set, joint_calendar
 from jaxppo.page.terminal import cell, difference_cell, figure_table, percent, plain_table
-from jaxppo.play.baselines import buy_and_hold
+from jaxppo.play.baselines import buy_and_hold, hold_sums
 from jaxppo.play.metrics import METRICS, Metrics, TradeSums, figures
-from jaxppo.play.passes import Ledger, decision_bars, n_decisions, pool_equity
+from jaxppo.play.passes import decision_bars, fills, n_decisions
+from jaxppo.play.score import Curves, Score, pool_equity
 from jaxppo.store.directory import iso, plain_json, write_atomic, write_frame
 from jaxppo.store.tables import equity_frame, trades_frame
 from jaxppo.walkforward.dates import FoldPlan, fold_split
 from jaxppo.walkforward.figures import (
     Gap,
-    held_sums,
     join_curves,
     joined_bars_per_year,
     joined_metrics,
@@ -58,12 +58,12 @@ class _Tested:
     split: Split
     rows: np.ndarray  # (S',) of the split's symbols in the history
     time: np.ndarray  # (U,)
-    ledger: Ledger  # host arrays
+    score: Score  # of the policy, on those symbols and times alone; host arrays
 
     @property
     def curves(self) -> tuple[np.ndarray, np.ndarray]:
         """Pooled equity of the policy and of buy-and-hold (U,)."""
-        return np.asarray(self.ledger.pooled_equity), np.asarray(self.ledger.pooled_benchmark)
+        return np.asarray(self.score.curves.pooled), np.asarray(self.score.curves.hold)
 
 
 def at(tree: Any, index: Any) -> Any:
@@ -74,11 +74,14 @@ def at(tree: Any, index: Any) -> Any:
 def _tested(history: Split, number: int, plan: FoldPlan, output: FoldOutput) -> _Tested:
     split, rows = fold_split(history, plan.test_first, plan.test_length)
     time, _, _ = joint_calendar(split)
-    record, action, valid, benchmark = jax.tree.map(
-        lambda x: x[:, rows], (output.record, output.action, output.valid, output.test.benchmark)
+    test, n = output.test, len(time)
+    record, action, valid, held = jax.tree.map(
+        lambda x: x[:, rows], (test.record, test.action, test.valid, test.curves.symbol_hold)
     )
-    curves = (output.test.pooled_equity[: len(time)], output.test.pooled_benchmark[: len(time)])
-    return _Tested(number, plan, split, rows, time, Ledger(record, action, valid, benchmark, *curves))
+    curves = Curves(test.curves.pooled[:n], test.curves.hold[:n], held)
+    return _Tested(
+        number, plan, split, rows, time, test._replace(record=record, action=action, valid=valid, curves=curves)
+    )
 
 
 def last_training_bar(history: Split, plan: FoldPlan) -> int:
@@ -88,10 +91,10 @@ def last_training_bar(history: Split, plan: FoldPlan) -> int:
 
 
 def _fold_row(tested: _Tested, output: FoldOutput, history: Split, labels: Sequence[str]) -> dict[str, Any]:
-    plan, ledger = tested.plan, tested.ledger
-    before, after = figures(output.train), figures(output.test.pooled)
-    hold = float(ledger.pooled_benchmark[-1]) - 1.0
-    taken = ledger.action[ledger.valid]
+    plan, score = tested.plan, tested.score
+    before, after = figures(output.train), figures(output.test.figures.pooled)
+    hold = float(score.curves.hold[-1]) - 1.0
+    taken = score.action[score.valid]
     return {
         "fold": tested.number,
         "train_begin": iso(plan.dates.train_begin),
@@ -103,7 +106,7 @@ def _fold_row(tested: _Tested, output: FoldOutput, history: Split, labels: Seque
         "test_symbols": len(tested.rows),
         "train_decisions": int(plan.train_decisions.sum()),
         "test_decisions": int(plan.test_decisions.sum()),
-        "ruined": int(ledger.record.ruined.any(0).sum()),
+        "ruined": int(score.record.ruined.any(0).sum()),
         "out_buy_and_hold_return": hold,
         **{f"in_{k}": v for k, v in before.items()},
         **{f"out_{k}": v for k, v in after.items()},
@@ -119,8 +122,8 @@ def _fold_symbol_rows(tested: _Tested, output: FoldOutput, history: Split) -> li
             "fold": str(tested.number),
             "symbol": history.symbols[s],
             "trained": bool(trained[s]),
-            "buy_and_hold_return": float(output.test.symbol_hold[s]),
-            **figures(at(output.test.symbols, s)),
+            "buy_and_hold_return": float(output.test.figures.symbol_hold[s]),
+            **figures(at(output.test.figures.symbols, s)),
         }
         for s in tested.rows
     ]
@@ -134,11 +137,11 @@ def _joined_symbol_rows(tested: Sequence[_Tested], outputs: FoldOutput, history:
         folds = [t.number - 1 for t in tested if s in t.rows]
         bars = np.asarray([tested[k].plan.test_decisions[s] for k in folds])
         curves.append(
-            join_curves([np.asarray(outputs.record.equity[k, :n, s]) for k, n in zip(folds, bars, strict=True)])
+            join_curves([np.asarray(outputs.test.record.equity[k, :n, s]) for k, n in zip(folds, bars, strict=True)])
         )
         parts = jax.tree.map(lambda x, k=folds, s=s: x[k, s], outputs.test.sums)
         sums.append(joined_sums(parts, bars, np.full(len(bars), own[s]), float(own[s])))
-        held = float(np.prod(1.0 + outputs.test.symbol_hold[folds, s].astype(np.float64))) - 1.0
+        held = float(np.prod(1.0 + outputs.test.figures.symbol_hold[folds, s].astype(np.float64))) - 1.0
         rows.append({"fold": JOINED, "symbol": history.symbols[s], "trained": None, "buy_and_hold_return": held})
     metrics = _metrics(curves, sums, [own[history.symbols.index(r["symbol"])] for r in rows])
     return [row | figures(at(metrics, i)) for i, row in enumerate(rows)]
@@ -161,10 +164,14 @@ def hold_once(history: Split, plans: Sequence[FoldPlan]) -> np.ndarray:
     first = np.where(tested.any(0), first, length).astype(np.int32)  # then it does not decide
     split, _ = fold_split(history, first, length.astype(np.int32))
     data = evaluation_set(Split(jax.tree.map(jnp.asarray, split.tape), split.symbols, split.times))
-    t, valid = decision_bars(data.tape, n_decisions(data.tape))
-    symbol = jnp.broadcast_to(jnp.arange(t.shape[1], dtype=t.dtype), t.shape)
-    held = buy_and_hold(data.tape.open[symbol, t + 1], data.tape.close[symbol, t + 1], valid, data.tape.costs)
+    n = n_decisions(data.tape)
+    held = buy_and_hold(*fills(data.tape, n), decision_bars(data.tape, n)[1], data.tape.costs)
     return np.asarray(pool_equity(data, held), np.float64)
+
+
+def _held(profit: np.ndarray, bars: np.ndarray) -> TradeSums:
+    """`hold_sums` of parts (P,) as host arrays."""
+    return jax.device_get(hold_sums(jnp.asarray(profit, jnp.float32), jnp.asarray(bars)))
 
 
 def _joined(history: Split, tested: Sequence[_Tested], outputs: FoldOutput) -> tuple[pl.DataFrame, Metrics, float]:
@@ -182,8 +189,8 @@ def _joined(history: Split, tested: Sequence[_Tested], outputs: FoldOutput) -> t
         once,
         np.ones(len(time)),
     ]
-    hold = held_sums(np.asarray(outputs.test.symbol_hold)[mask], bars)
-    one = held_sums(once[-1:] - 1.0, np.asarray([len(time)]))
+    hold = _held(np.asarray(outputs.test.figures.symbol_hold)[mask], bars)
+    one = _held(once[-1:] - 1.0, np.asarray([len(time)]))
     nothing = jax.tree.map(np.zeros_like, one)
     sums = [
         joined_sums(jax.tree.map(lambda x: x[mask], outputs.test.sums), bars, yearly, per_year),
@@ -234,9 +241,9 @@ def collect(
     intervals, probable, deflated = jax.device_get(
         joined_significance(curve, jnp.float32(per_year), trials, jax.random.key(seed))
     )
-    returns = np.asarray(outputs.test.pooled.net_return)
-    holds = np.asarray([t.ledger.pooled_benchmark[-1] - 1.0 for t in tested])
-    gaps = metric_gaps(outputs.train, outputs.test.pooled)
+    returns = np.asarray(outputs.test.figures.pooled.net_return)
+    holds = np.asarray([t.score.curves.hold[-1] - 1.0 for t in tested])
+    gaps = metric_gaps(outputs.train, outputs.test.figures.pooled)
     summary = {
         **facts,
         "first_test": iso(plans[0].dates.test_begin),
@@ -252,8 +259,8 @@ def collect(
         "intervals_90": {k: [float(v.low), float(v.high)] for k, v in intervals._asdict().items()},
         "gaps": {METRICS[k].column: v._asdict() for k, v in gaps.items()},
     }
-    accounts = [_numbered(equity_frame(t.ledger, t.split), t) for t in tested]
-    trades = [_numbered(trades_frame(t.ledger, t.split), t) for t in tested]
+    accounts = [_numbered(equity_frame(t.score, t.split), t) for t in tested]
+    trades = [_numbered(trades_frame(t.score, t.split), t) for t in tested]
     return Result(
         summary,
         folds,

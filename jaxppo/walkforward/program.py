@@ -11,16 +11,16 @@ import numpy as np
 
 from jaxppo.agent.policy import Params
 from jaxppo.config.schema import Config
-from jaxppo.env.account import StepRecord
-from jaxppo.market.dataset import Split, joint_calendar
+from jaxppo.market.dataset import Calendar, EvaluationSet, Split, joint_calendar
 from jaxppo.market.tape import Tape
+from jaxppo.play.deciders import play_policy
 from jaxppo.play.metrics import Metrics
-from jaxppo.play.passes import play_policy
+from jaxppo.play.passes import Pass
+from jaxppo.play.score import Score, pool_lanes, score
 from jaxppo.ppo.loss import Hyper
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.update import TrainSpec, TrainState, update
 from jaxppo.walkforward.dates import FoldPlan, fold_split
-from jaxppo.walkforward.figures import Figures, Pool, fold_figures, pooled_figures
 
 
 class FoldRange(NamedTuple):
@@ -28,7 +28,7 @@ class FoldRange(NamedTuple):
 
     first: jax.Array  # (S,) int32
     length: jax.Array  # (S,) int32
-    pool: Pool
+    calendar: Calendar
 
 
 class Fold(NamedTuple):
@@ -40,13 +40,10 @@ class Fold(NamedTuple):
 
 
 class FoldOutput(NamedTuple):
-    """What a fold leaves: its figures, and the recorded test decisions."""
+    """What a fold leaves."""
 
     train: Metrics  # () pooled, in sample
-    test: Figures
-    record: StepRecord  # (N, S)
-    action: jax.Array  # (N, S) int32
-    valid: jax.Array  # (N, S) bool
+    test: Score
 
 
 class FoldSizes(NamedTuple):
@@ -99,15 +96,14 @@ def make_folds(config: Config, sizes: FoldSizes) -> FoldProgram:
         state, sums = jax.lax.fori_loop(0, n_updates, one, (state, zeros))
         return state, jax.tree.map(lambda x: x / jnp.maximum(n_updates, 1).astype(x.dtype), sums)
 
-    def played(params: Params, own: Tape, n: int) -> tuple[StepRecord, jax.Array, jax.Array]:
-        return play_policy(spec.agent, spec.env, params, own, n, spec.receptive_field)
+    def played(params: Params, data: EvaluationSet, n: int, *, keep: bool) -> Pass:
+        return play_policy(spec.agent, spec.env, params, data.tape, n, spec.receptive_field, keep=keep)
 
     def evaluate(params: Params, fold: Fold, tape: Tape) -> FoldOutput:
-        before, after = part(tape, fold.train), part(tape, fold.test)
-        record, _, valid = played(params, before, sizes.n_train)
-        train = pooled_figures(before, fold.train.pool, record, valid)
-        record, action, valid = played(params, after, sizes.n_test)
-        return FoldOutput(train, fold_figures(after, fold.test.pool, record, valid), record, action, valid)
+        before, after = (EvaluationSet(part(tape, of), of.calendar) for of in (fold.train, fold.test))
+        train = pool_lanes(played(params, before, sizes.n_train, keep=False), before).metrics
+        test = score(played(params, after, sizes.n_test, keep=True), after, spec.env.actions.n_actions)
+        return FoldOutput(jax.tree.map(lambda x: x[0], train), test)
 
     return FoldProgram(spec, init, advance, evaluate)
 
@@ -144,7 +140,7 @@ def _stack_ranges(history: Split, ranges: Sequence[tuple[np.ndarray, np.ndarray]
     valid = np.stack([np.arange(size) < index.shape[1] for index, _ in pools])
     first, length = (jnp.asarray(np.stack(x)) for x in zip(*ranges, strict=True))
     per_year = jnp.asarray([year for _, year in pools], jnp.float32)
-    return FoldRange(first, length, Pool(jnp.asarray(behind), jnp.asarray(valid), per_year))
+    return FoldRange(first, length, Calendar(jnp.asarray(behind), jnp.asarray(valid), per_year))
 
 
 def _pool(history: Split, first: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, float]:
