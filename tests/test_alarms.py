@@ -168,7 +168,7 @@ def test_a_full_disk_does_not_stop_the_run(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("jaxppo.store.alarms.write_atomic", full)
+        patch.setattr("jaxppo.store.alarms.write_json", full)
         assert len(log.add(row)) == 1
     assert not (tmp_path / "alarms.json").exists()
     log.add(other)

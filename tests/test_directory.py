@@ -2,6 +2,8 @@
 
 import csv
 import errno
+import json
+import math
 import os
 import subprocess
 import sys
@@ -14,14 +16,14 @@ from jaxppo.store.directory import (
     CONFIG,
     MANIFEST,
     METRICS_CSV,
-    Growing,
     MetricsCsv,
     claim,
     earlier_manifest,
     held,
-    write_atomic,
     write_config,
 )
+from jaxppo.store.files import Growing, write_atomic
+from jaxppo.store.json import read_figures, read_json, write_json
 
 
 def files(folder):
@@ -87,7 +89,7 @@ import resource, sys
 from pathlib import Path
 import polars as pl
 from jaxppo.cli import run_command
-from jaxppo.store.directory import write_frame
+from jaxppo.store.files import write_frame
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # as of a disk with no more room
 frame = pl.DataFrame({"equity": range(10_000)})
 sys.exit(run_command(lambda: write_frame(Path(sys.argv[1]), frame)))
@@ -236,3 +238,19 @@ def test_a_manifest_that_cannot_be_read_is_none(tmp_path):
         assert earlier_manifest(tmp_path) == {}
     (tmp_path / MANIFEST).write_text('{"created": "then"}')
     assert earlier_manifest(tmp_path) == {"created": "then"}
+
+
+def test_json_is_strict_on_disk_and_numbers_come_back(tmp_path):
+    path = tmp_path / "figures.json"
+    value = {"sharpe": math.nan, "factor": math.inf, "fitness": -math.inf, "rows": [{"trades": 3, "name": "best"}, 0.1]}
+    write_json(path, value)
+    kept = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert kept == {**value, "sharpe": None, "factor": "inf", "fitness": "-inf"}
+    again = read_figures(path)
+    assert math.isnan(again.pop("sharpe"))
+    assert again == {k: v for k, v in value.items() if k != "sharpe"}
+    # In a file whose nulls stand for nothing they stay what they are.
+    assert read_json(path)["sharpe"] is None
+    with pytest.raises(TypeError):
+        write_json(path, {"when": object()})
+    assert json.loads(path.read_text()) == kept  # nothing is half written

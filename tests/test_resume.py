@@ -187,7 +187,7 @@ def for_updates(patch: pytest.MonkeyPatch, updates: set[int], name: str) -> None
     patch.setattr(checkpoint.CheckpointWriter, "_write", attempt)
 
 
-@pytest.mark.parametrize("name", ["save_checkpointables", "write_atomic", "seal"])
+@pytest.mark.parametrize("name", ["save_checkpointables", "write_json", "seal"])
 def test_a_full_disk_is_told_and_the_run_goes_on(whole, args, tmp_path, monkeypatch, name):
     for_updates(monkeypatch, {0, 2, 6}, name)
     status, out = run_here(tmp_path / "run", args)

@@ -21,7 +21,7 @@ from benchmarks.robustness.runs import differences, flags, start, write_bars
 from jaxppo.errors import CheckpointError, CheckpointWarning
 from jaxppo.store import checkpoint
 from jaxppo.store.checkpoint import CheckpointWriter, restore_run
-from jaxppo.store.directory import Growing
+from jaxppo.store.files import Growing
 
 TOLD = f"warned of; {IDENTICAL}"
 
@@ -123,7 +123,7 @@ def _full(at: set[int]) -> Iterator[list[int]]:
     """The calls, by number, of what writes rows, events and checkpoints find the disk full; yields those that did."""
     count, hit = [0], []
     append, write = Growing.append, CheckpointWriter._write
-    targets = [(checkpoint.ocp, "save_checkpointables"), (checkpoint, "write_atomic"), (checkpoint, "seal")]
+    targets = [(checkpoint.ocp, "save_checkpointables"), (checkpoint, "write_json"), (checkpoint, "seal")]
 
     def full() -> bool:
         count[0] += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from jaxppo.backtest.played import COST_MULTIPLES, Backtest
 from jaxppo.market.dataset import Split, decision_times, joint_calendar
 from jaxppo.play.metrics import figures
 from jaxppo.play.significance import curve_moments, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
-from jaxppo.store.directory import plain_json, write_atomic, write_frame
+from jaxppo.store.files import write_frame
+from jaxppo.store.json import write_json
 from jaxppo.store.rows import symbol_rows
 from jaxppo.store.tables import equity_frame, trades_frame
 
@@ -178,4 +178,4 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> 
         "random_beaten_share": beaten_share(done),
         "costs": cost_rows(done),
     }
-    write_atomic(folder / "metrics.json", json.dumps(plain_json(report), indent=2, allow_nan=False))
+    write_json(folder / "metrics.json", report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,7 +32,8 @@ from jaxppo.market.features import FeatureTable, compute_features
 from jaxppo.market.source import load_market_bars
 from jaxppo.ppo.program import agent_spec, train_spec
 from jaxppo.store.checkpoint import require_match, restore_policy
-from jaxppo.store.directory import plain_json, require_new_file, write_atomic
+from jaxppo.store.directory import require_new_file
+from jaxppo.store.json import write_json
 
 CheckName = Literal["lookahead", "placebo", "planted", "reward", "parity"]
 CHECKS: tuple[CheckName, ...] = get_args(CheckName)
@@ -197,5 +197,5 @@ def check_run(options: CheckOptions, preset: str | None, given: Mapping[str, Any
             "checks": [{**asdict(check), "seconds": seconds} for check, seconds in done],
             "config": to_dict(config),
         }
-        write_atomic(options.out, json.dumps(plain_json(report), indent=2, allow_nan=False) + "\n")
+        write_json(options.out, report)
     return 0 if passed else 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +15,8 @@ from rich.text import Text
 from jaxppo.market.bars import Refusal, format_interval, survey_bars
 from jaxppo.market.doubts import BarsReport, Finding, inspect_all
 from jaxppo.market.files import unread_archives
-from jaxppo.store.directory import iso, plain_json, require_new_file, write_atomic
+from jaxppo.store.directory import iso, require_new_file
+from jaxppo.store.json import write_json
 
 REFUSED, DOUBTFUL = 2, 1
 _STYLES = {"ok": "green", "doubtful": "yellow", "refused": "red"}
@@ -62,7 +62,7 @@ def check_data(options: DataOptions) -> int:
     console.width = max(console.width, _WIDTH)
     show(console, reports, refused, archives)
     if options.out is not None:
-        write_atomic(options.out, json.dumps(plain_json(as_json(reports, refused, archives)), indent=2))
+        write_json(options.out, as_json(reports, refused, archives))
         console.print(Text(f"written: {options.out}"))
     if refused:
         return REFUSED

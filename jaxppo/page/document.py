@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxppo.page.style import CSS
 from jaxppo.page.tables import esc
+from jaxppo.store.files import write_atomic
 
 # Nothing may be loaded from anywhere, whatever the data holds.
 CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -93,20 +92,7 @@ def write_page(folder: Path, images: Mapping[str, bytes], html: str) -> Path:
     """Write `folder`/plots/NAME.png of every image and `folder`/report.html, each whole; returns the page's path."""
     (folder / "plots").mkdir(exist_ok=True)
     for name, image in images.items():
-        replace_file(folder / "plots" / f"{name}.png", image)
+        write_atomic(folder / "plots" / f"{name}.png", image)
     target = folder / "report.html"
-    replace_file(target, html.encode("utf-8"))
+    write_atomic(target, html)
     return target
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` to a temporary file beside `path` and rename it over `path`."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

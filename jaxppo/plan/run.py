@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from bisect import bisect_left
@@ -35,7 +34,7 @@ from jaxppo.plan.shapes import MarketShapes, abstract, shapes_of_market, shapes_
 from jaxppo.plan.text import gpu_lines, local_lines
 from jaxppo.ppo.program import Program, TapeSpec, make_train, train_spec
 from jaxppo.ppo.update import hyper_from
-from jaxppo.store.directory import plain_json, write_atomic
+from jaxppo.store.json import write_json
 
 Say = Callable[[str], None]
 # Share of the memory there is to aim at, and how near the line the last compilation must come. Production for an A100
@@ -74,7 +73,7 @@ def plan_run(options: PlanOptions, preset: str | None, given: Mapping[str, Any])
     for line in lines:
         say(line)
     if options.out is not None:
-        write_atomic(options.out, json.dumps(plain_json(plan), indent=2, allow_nan=False) + "\n")
+        write_json(options.out, plan)
         say(f"written to {options.out}")
     return 0 if fits else 1
 

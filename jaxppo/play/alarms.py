@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 VALIDATIONS = 3
 """Validations in a row. The argmax of an undecided policy is one action: healthy runs of quick_test and production held
@@ -48,9 +47,6 @@ class Alarm:
     until: int | None  # update of the validation at which it was over
     worst: float
     text: str
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def _column(name: str) -> Callable[[Row, Sequence[str]], float]:

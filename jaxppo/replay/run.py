@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,7 +31,10 @@ from jaxppo.replay.played import (
     replay_figures,
     replay_variants,
 )
-from jaxppo.store.directory import plain_json, whole_folder, write_atomic
+from jaxppo.store.directory import whole_folder
+from jaxppo.store.files import write_csv
+from jaxppo.store.json import write_json
+from jaxppo.store.tables import trade_cells
 
 EQUITY, TRADES, SUMMARY = "equity.csv", "trades.csv", "summary.json"
 OTHER_COSTS = (0.0, 2.0)  # multiples of the costs at which the same orders are played too
@@ -171,26 +170,10 @@ def _check_finite(options: ReplayOptions, done: Replay) -> None:
         raise DataError(f"{where}; an order, a target or a price is too large for {kind}")
 
 
-def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    # repr keeps every digit; that of a NumPy float names its type
-    writer.writerows([repr(float(v)) if isinstance(v, float) else v for v in row] for row in rows)
-    return text.getvalue()
-
-
-def _equity_csv(done: Replay, cash: float) -> str:
+def _equity_rows(done: Replay, cash: float) -> list[tuple[Any, ...]]:
     columns = (done.account.cash, done.account.units, done.record.equity)
     rows = zip(*(x.astype(np.float64).tolist() for x in columns), strict=True)
-    numbered = ((bar, *row) for bar, row in enumerate(rows, start=1))
-    return _csv(("bar", "cash", "units", "equity"), [(0, cash, 0.0, cash), *numbered])
-
-
-def _trades_csv(trades: Sequence[Trade]) -> str:
-    # A trade's bars count fills from 0; row i of the record is bar i + 1.
-    plain = [{**asdict(t), "entry_bar": t.entry_bar + 1, "exit_bar": t.exit_bar + 1} for t in trades]
-    return _csv(TRADE_COLUMNS, ([t[c] for c in TRADE_COLUMNS] for t in plain))
+    return [(0, cash, 0.0, cash), *((bar, *row) for bar, row in enumerate(rows, start=1))]
 
 
 def _open_position(done: Replay, close: float) -> dict[str, Any] | None:
@@ -286,10 +269,11 @@ def replay_run(options: ReplayOptions) -> Path:
         _check_finite(options, done)
         trades = round_trips(done.record, options.fee)
         summary = _summary(options, bars, decisions, done, figures, variants, trades)
-        write_atomic(folder / EQUITY, _equity_csv(done, options.cash))
-        write_atomic(folder / TRADES, _trades_csv(trades))
-        text = json.dumps(plain_json(summary), indent=2, allow_nan=False)
-        write_atomic(folder / SUMMARY, text + "\n")
+        write_csv(folder / EQUITY, ("bar", "cash", "units", "equity"), _equity_rows(done, options.cash))
+        # A trade's bars count fills from 0; row i of the record is bar i + 1.
+        rows = ({**trade_cells(t), "entry_bar": t.entry_bar + 1, "exit_bar": t.exit_bar + 1} for t in trades)
+        write_csv(folder / TRADES, TRADE_COLUMNS, ([row[c] for c in TRADE_COLUMNS] for row in rows))
+        write_json(folder / SUMMARY, summary)
     if summary["counts"]["unfilled"]:
         line = f"warning: {options.targets}: the decision on bar {decisions.bar[-1]}, the last, has no open to fill at"
         print(line, file=sys.stderr)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jaxppo.play.alarms import Alarms, alarm_line
-from jaxppo.store.directory import METRICS_CSV, plain_json, write_atomic
+from jaxppo.play.alarms import Alarm, Alarms, alarm_line
+from jaxppo.store.directory import METRICS_CSV
+from jaxppo.store.json import write_json
 
 ALARMS = "alarms.json"
 
@@ -21,7 +22,7 @@ class AlarmLog:
         self._run_dir = run_dir
         self._labels = labels
         self._alarms = Alarms(labels)
-        self._written: str | None = None
+        self._written: tuple[Alarm, ...] | None = None
 
     def follow(self, update: int) -> None:
         """Begin with the rows of metrics.csv up to `update`."""
@@ -30,12 +31,11 @@ class AlarmLog:
     def add(self, row: Mapping[str, Any]) -> list[str]:
         """Look at one more row; returns the lines that the log should show."""
         lines = [alarm_line(alarm) for alarm in self._alarms.add(row)]
-        found = [plain_json(alarm.to_json()) for alarm in self._alarms.found]
-        text = json.dumps(found, indent=2, allow_nan=False) + "\n"
-        if text != self._written:
+        found = tuple(self._alarms.found)
+        if found != self._written:
             try:
-                write_atomic(self._run_dir / ALARMS, text)
-                self._written = text
+                write_json(self._run_dir / ALARMS, [asdict(alarm) for alarm in found])
+                self._written = found
             except OSError:
                 pass  # it follows from metrics.csv alone, and is tried again with the next row
         return lines

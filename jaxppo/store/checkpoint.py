@@ -8,7 +8,6 @@ the best policy so far, which therefore outlives its own checkpoint.
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 import re
@@ -34,8 +33,8 @@ from jaxppo.market.tape import zero_tape
 from jaxppo.ppo.program import TapeSpec, agent_spec, make_train
 from jaxppo.ppo.update import TrainState, hyper_from
 from jaxppo.store.checksums import damage, seal
-from jaxppo.store.directory import sync_folder, write_atomic
-from jaxppo.store.json import read_json
+from jaxppo.store.files import sync_folder
+from jaxppo.store.json import as_figures, read_json, write_json
 from jaxppo.store.tensorstore_leaks import without_leaks
 
 ocp = orbax.v1
@@ -79,6 +78,7 @@ class CheckpointInfo:
         actions: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["actions"].items()}
         fields["actions"] = ActionTable(**actions)
         fields["feature_names"] = tuple(fields["feature_names"])
+        fields |= {name: as_figures(fields[name]) for name in ("fitness", "best_fitness")}
         return CheckpointInfo(**fields)
 
 
@@ -221,7 +221,7 @@ class CheckpointWriter:
             parts = {"train": state._asdict(), "policy": {"params": state.params}, "best": {"params": best}}
             with without_leaks():
                 ocp.save_checkpointables(part, parts, overwrite=True)
-            write_atomic(part / INFO, json.dumps(info.to_json()))
+            write_json(part / INFO, info.to_json())
             seal(part)
             self._remove(info.update)  # one that was damaged, or is done again
             part.rename(final)

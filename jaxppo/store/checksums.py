@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxppo.store.directory import sync_folder, write_atomic
-from jaxppo.store.json import read_json
+from jaxppo.store.files import sync_folder
+from jaxppo.store.json import read_json, write_json
 
 CHECKSUMS = "checksums.json"
 _LARGEST = 2**20  # bytes; a checkpoint has some twenty files of a hundred bytes each
@@ -36,7 +35,7 @@ def _measure(path: Path, flush: bool = False) -> dict[str, Any]:
 def seal(folder: Path) -> None:
     """Flush every file of `folder` to the disk and write their sizes and SHA-256 beside them."""
     found = {name: _measure(path, flush=True) for name, path in sorted(_files(folder)) if name != CHECKSUMS}
-    write_atomic(folder / CHECKSUMS, json.dumps(found, indent=1))
+    write_json(folder / CHECKSUMS, found)
     for parent, _, _ in os.walk(folder):
         sync_folder(Path(parent))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import os
 import platform
@@ -17,7 +16,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import polars as pl
 import yaml
 
 from jaxppo.config.layers import DeviceInfo, Resolved
@@ -26,7 +24,8 @@ from jaxppo.env.actions import ActionTable
 from jaxppo.errors import RunDirectoryError
 from jaxppo.market.bars import format_interval
 from jaxppo.market.dataset import Market
-from jaxppo.store.json import read_json
+from jaxppo.store.files import Growing, write_atomic
+from jaxppo.store.json import read_json, write_json
 
 try:
     import fcntl
@@ -82,51 +81,12 @@ def held(run_dir: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk, where the system can."""
-    with suppress(OSError):
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
-
-
 def require_new_file(path: Path) -> None:
     """`RunDirectoryError` unless the --out file `path` can be made: it is not there yet, and its folder is."""
     if path.exists():
         raise RunDirectoryError(f"{path}: exists and is never overwritten; choose another --out")
     if not path.parent.is_dir():
         raise RunDirectoryError(f"{path}: there is no folder {path.parent}; create it first")
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a whole file, text as UTF-8, flushed to the disk, or nothing."""
-    part = path.with_name(path.name + ".tmp")
-    try:
-        with part.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:  # of a write that finds no room the system names no file
-        error.filename = error.filename or str(path)
-        raise
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_frame(path: Path, frame: pl.DataFrame) -> None:
-    """Write a whole CSV or Parquet file, by the suffix of `path`, or nothing.
-
-    Through memory: Polars tells of a full disk as of a broken file, which it is not.
-    """
-    buffer = io.BytesIO()
-    if path.suffix == ".csv":
-        frame.write_csv(buffer)
-    else:
-        frame.write_parquet(buffer)
-    write_atomic(path, buffer.getvalue())
 
 
 @contextmanager
@@ -149,17 +109,6 @@ def whole_folder(out: Path) -> Iterator[Path]:
         part.replace(out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def plain_json(value: Any) -> Any:
-    """`value` for strict JSON: nan as null, infinities as text."""
-    if isinstance(value, dict):
-        return {k: plain_json(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_json(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
 
 
 def write_config(run_dir: Path, resolved: Resolved) -> None:
@@ -223,7 +172,7 @@ def write_manifest(run_dir: Path, inputs: RunInputs, actions: ActionTable, extra
         "actions": {"name": actions.name, "labels": list(actions.labels)},
         "sources": dict(inputs.resolved.sources),
     }
-    write_atomic(run_dir / MANIFEST, json.dumps({**earlier, **manifest, **extra}, indent=2))
+    write_json(run_dir / MANIFEST, {**earlier, **manifest, **extra})
 
 
 def earlier_manifest(run_dir: Path) -> dict[str, Any]:
@@ -241,45 +190,6 @@ def _cell(value: Any) -> Any:
             return ""
         return f"{value:.9g}"
     return value
-
-
-class Growing:
-    """A file that grows by whole pieces. What could not be written is kept, and written before the next piece."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._pending = bytearray()
-        self._size = path.stat().st_size if path.exists() else 0
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file with what is still to be written."""
-        return self._size + len(self._pending)
-
-    def cut(self, size: int) -> None:
-        """Keep the first `size` bytes of the file only."""
-        self._size = size
-        if self._path.exists():
-            os.truncate(self._path, size)
-
-    def append(self, piece: bytes) -> None:
-        """Write a piece and flush it to the disk.
-
-        Raises:
-          OSError: it could not be written, and is kept; call again, with b"" or with the next piece.
-        """
-        self._pending += piece
-        if not self._pending:
-            return
-        with self._path.open("r+b" if self._path.exists() else "xb") as file:
-            end = min(self._size, file.seek(0, os.SEEK_END))
-            file.truncate(end)  # of what an earlier try left behind
-            file.seek(end)
-            file.write(self._pending)
-            file.flush()
-            os.fsync(file.fileno())
-            self._size = file.tell()
-        self._pending.clear()
 
 
 class MetricsCsv:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from jaxppo.market.dataset import Split
 from jaxppo.play.gate import Gate, evidence, judge
 from jaxppo.play.score import Score
 from jaxppo.play.significance import curve_moments, deflated_sharpe
-from jaxppo.store.directory import plain_json, write_atomic
+from jaxppo.store.json import write_json
 
 GATE = "gate.json"
 
@@ -42,4 +41,4 @@ def judge_policy(score: Score, split: Split, actions: ActionTable, config: GateC
 
 def write_gate(folder: Path, gate: Gate) -> None:
     """Write FOLDER/gate.json."""
-    write_atomic(folder / GATE, json.dumps(plain_json(asdict(gate)), indent=2, allow_nan=False))
+    write_json(folder / GATE, asdict(gate))

@@ -1,33 +1,61 @@
-"""Small text files of a run or a checkpoint, which somebody else may have made: bounded, and never waited for."""
+"""JSON files, which somebody else may have made: strict JSON on disk, bounded, and never waited for.
+
+A number that is not finite has no JSON: nan is written as null, and infinities as the text "inf" and "-inf". Where a
+null stands for such a number and where for nothing at all, only the reader of a file can know: `read_figures` takes it
+for nan, `read_json` for None.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-MOST = 2**24
-"""Bytes. The manifest, the largest of them, has some 300 a symbol."""
+from jaxppo.store.files import read_plain_text, write_atomic
+
+_INFINITIES = {"inf": math.inf, "-inf": -math.inf}
 
 
-def read_plain_text(path: Path) -> str:
-    """The text of a regular file of at most `MOST` bytes.
-
-    Raises:
-      OSError: there is none, or it may not be read.
-      ValueError: it is something else than a file, too large, or not UTF-8.
-    """
-    size = path.stat().st_size
-    if not path.is_file():
-        raise ValueError("not a regular file")
-    if size > MOST:
-        raise ValueError(f"{size:,} bytes, more than the {MOST:,} that are read")
-    return path.read_text(encoding="utf-8")
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values (dicts, lists, tuples, text, numbers, None) as one JSON file, whole or not at all."""
+    write_atomic(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file. Raises as `read_plain_text`, and ValueError for what is not JSON or nested too deep."""
+    """The value of a JSON file; null is None.
+
+    Raises:
+      OSError: there is none, or it may not be read.
+      ValueError: it is not JSON, nested too deep, or none that `read_plain_text` reads.
+    """
     try:
         return json.loads(read_plain_text(path))
     except RecursionError as error:
         raise ValueError("nested too deep") from error
+
+
+def read_figures(path: Path) -> Any:
+    """The value of a JSON file in which every null is nan, and every "inf" or "-inf" a float. Raises as `read_json`."""
+    return as_figures(read_json(path))
+
+
+def as_figures(value: Any) -> Any:
+    """A value of `read_json` with its nulls as nan, and its infinities as floats."""
+    if isinstance(value, dict):
+        return {k: as_figures(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [as_figures(v) for v in value]
+    if value is None:
+        return math.nan
+    return _INFINITIES.get(value, value) if isinstance(value, str) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value

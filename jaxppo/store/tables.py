@@ -13,7 +13,7 @@ import polars as pl
 from jaxppo.market.dataset import Split, joint_calendar
 from jaxppo.play.score import Score
 from jaxppo.play.trades import Trade, round_trips
-from jaxppo.store.directory import write_frame
+from jaxppo.store.files import write_frame
 from jaxppo.store.rows import symbol_rows
 
 FOLDER = "validation"
@@ -74,24 +74,21 @@ def equity_frame(score: Score, split: Split) -> pl.DataFrame:
     return pl.concat([*frames, pooled], how="diagonal")
 
 
-def _trade_row(trade: Trade, symbol: str, fills: np.ndarray) -> dict[str, Any]:
-    times = fills[[trade.entry_bar, trade.exit_bar]]
-    entry, exit_ = (times * 1_000_000).astype(int).tolist()
+def trade_cells(trade: Trade) -> dict[str, Any]:
+    """What every table of trades says of one, whatever it counts time by."""
+    money = ("units", "entry_price", "exit_price", "fees", "borrow", "pnl")
     return {
-        "symbol": symbol,
         "side": trade.side,
-        "entry_time": entry,
-        "exit_time": exit_,
-        "bars": trade.exit_bar - trade.entry_bar,
-        "units": trade.units,
-        "entry_price": trade.entry_price,
-        "exit_price": trade.exit_price,
-        "fees": trade.fees,
-        "borrow": trade.borrow,
-        "pnl": trade.pnl,
+        **{name: getattr(trade, name) for name in money},
         "return": trade.return_,
         "reason": trade.reason,
     }
+
+
+def _trade_row(trade: Trade, symbol: str, fills: np.ndarray) -> dict[str, Any]:
+    entry, exit_ = (fills[[trade.entry_bar, trade.exit_bar]] * 1_000_000).astype(int).tolist()
+    where = {"symbol": symbol, "entry_time": entry, "exit_time": exit_, "bars": trade.exit_bar - trade.entry_bar}
+    return where | trade_cells(trade)
 
 
 def trades_frame(score: Score, split: Split) -> pl.DataFrame:
@@ -103,7 +100,7 @@ def trades_frame(score: Score, split: Split) -> pl.DataFrame:
         record = jax.tree.map(lambda x, i=i, n=n: x[:n, i], score.record)
         rows += [_trade_row(t, symbol, fills) for t in round_trips(record, float(split.tape.costs.fee[i]))]
     raw = {k: (pl.Int64 if isinstance(v, pl.Datetime) else v) for k, v in _TRADE_SCHEMA.items()}
-    return pl.DataFrame(rows, schema=raw, orient="row").cast(_TRADE_SCHEMA)  # type: ignore[arg-type]
+    return pl.DataFrame(rows, schema=raw).cast(_TRADE_SCHEMA)  # type: ignore[arg-type]
 
 
 def write_validation(run_dir: Path, name: str, score: Score, split: Split, labels: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
-from jaxppo.store.directory import Growing
+from jaxppo.store.files import Growing
 
 FOLDER = "tensorboard"
 FILE = "events.out.tfevents.0.jaxppo"  # TensorBoard knows event files by the second and third word

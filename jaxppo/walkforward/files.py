@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,9 @@ from jaxppo.play.baselines import buy_and_hold, hold_sums
 from jaxppo.play.metrics import METRICS, Metrics, TradeSums, figures
 from jaxppo.play.passes import decision_bars, fills, n_decisions
 from jaxppo.play.score import Curves, Score, pool_equity
-from jaxppo.store.directory import iso, plain_json, write_atomic, write_frame
+from jaxppo.store.directory import iso
+from jaxppo.store.files import write_frame
+from jaxppo.store.json import write_json
 from jaxppo.store.tables import equity_frame, trades_frame
 from jaxppo.walkforward.dates import FoldPlan, fold_split
 from jaxppo.walkforward.figures import (
@@ -281,8 +282,7 @@ def write_walkforward(folder: Path, result: Result) -> None:
         write_frame(folder / f"{name}.csv", getattr(result, name))
     for name in ("equity", "trades", "accounts"):
         write_frame(folder / f"{name}.parquet", getattr(result, name))
-    text = json.dumps(plain_json(result.summary), indent=2, allow_nan=False)
-    write_atomic(folder / "summary.json", text + "\n")
+    write_json(folder / "summary.json", result.summary)
 
 
 def show(console: Console, result: Result) -> None:
