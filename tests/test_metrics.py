@@ -27,7 +27,7 @@ from jaxppo.play.formulas import (
     tail_losses,
 )
 from jaxppo.play.metrics import METRICS, Metric, Metrics, TradeSums, payoff, summarize
-from jaxppo.play.passes import Validation
+from jaxppo.play.score import Figures
 from jaxppo.store.columns import metrics_columns
 from jaxppo.store.rows import symbol_rows, validation_row
 
@@ -368,7 +368,7 @@ def test_a_metric_that_is_registered_is_computed_written_and_shown(deepest):
     assert alone.worst_bar == pytest.approx(-0.1)
     symbols = jax.tree.map(lambda x: jnp.expand_dims(x, 0), alone)
     share, hold = np.float32([0.5, 0.5]), np.float32(0.1)
-    validation = Validation(symbols, alone, np.stack([share]), share, np.stack([hold]), hold, np.int32(0))
+    validation = Figures(alone, symbols, np.int32(0), share, np.stack([share]), hold, np.stack([hold]))
     rows = symbol_rows(validation, ("ONE",), ("hold", "buy"))
     assert [row["worst_bar"] for row in rows] == [pytest.approx(-0.1)] * 2
     row = validation_row(validation, ("hold", "buy"))
