@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 
@@ -20,11 +23,38 @@ def detect_device() -> DeviceInfo:
     return DeviceInfo(devices[0].platform, devices[0].device_kind, len(devices), stats.get("bytes_limit"))
 
 
-def program_bytes(compiled: Any) -> int:
+class Executable(NamedTuple):
+    """A compiled program; `run` takes arguments of the shapes that it was compiled for."""
+
+    run: jax.stages.Compiled
+    seconds: float  # that tracing and compiling took
+    memory_bytes: int  # see `program_bytes`
+
+
+def compile_program(
+    function: Callable[..., Any],
+    *arguments: Any,
+    donate: tuple[int, ...] = (),
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> Executable:
+    """Trace and compile a program ahead of time.
+
+    Args:
+      function: pure; static values are bound.
+      arguments: arrays, or their shapes as `jax.ShapeDtypeStruct`.
+      donate: arguments whose memory the outputs take over.
+      options: of XLA.
+    """
+    began = time.perf_counter()
+    run = jax.jit(function, donate_argnums=donate).lower(*arguments).compile(compiler_options=dict(options))
+    return Executable(run, time.perf_counter() - began, program_bytes(run))
+
+
+def program_bytes(compiled: jax.stages.Compiled) -> int:
     """Memory that an executable takes: arguments, outputs and temporaries; 0 where the backend does not say.
 
     Args:
-      compiled: `jax.stages.Compiled`. Donated arguments are counted once: their outputs take their place.
+      compiled: donated arguments are counted once, since their outputs take their place.
     """
     memory = compiled.memory_analysis()
     if memory is None:

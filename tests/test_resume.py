@@ -26,11 +26,11 @@ import yaml
 import jaxppo.train.page
 from benchmarks.robustness.kills import compiled_once, cut_here, cuts, run_here, wait_until
 from benchmarks.robustness.runs import differences, flags, metrics, scalars, start, write_bars
+from jaxppo.page.progress import Display
 from jaxppo.store import checkpoint
 from jaxppo.store.checkpoint import restore_policy, restore_run
 from jaxppo.store.directory import MetricsCsv, held
 from jaxppo.train import loop
-from jaxppo.train.progress import Display
 from jaxppo.train.stop import Pace
 
 REPO = Path(__file__).resolve().parent.parent

@@ -29,7 +29,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 import jaxppo.train.page
 from jaxppo.agent.encoders import receptive_field
-from jaxppo.config.layers import DeviceInfo, load_config, resolve
+from jaxppo.config.layers import DeviceInfo, describe, load_config, resolve
 from jaxppo.env.trading import env_spec
 from jaxppo.market.bars import data_hash, load_bars
 from jaxppo.market.dataset import build_market, evaluation_set
@@ -40,7 +40,6 @@ from jaxppo.store.columns import metrics_columns
 from jaxppo.store.rows import validation_row
 from jaxppo.train.__main__ import main
 from jaxppo.train.loop import Trainer
-from jaxppo.train.run import describe
 
 SYMBOLS = ("ALFA", "BRAVO")
 BATCH_STEPS = 16 * 4  # n_envs x n_steps

@@ -15,6 +15,7 @@ from helpers import TINY
 from rich.console import Console
 
 from jaxppo.config.layers import resolve
+from jaxppo.device import Executable
 from jaxppo.market.bars import load_bars
 from jaxppo.market.dataset import evaluation_set
 from jaxppo.market.synthetic import synthetic_market
@@ -52,8 +53,8 @@ def bars_folder(tmp_path_factory):
     return folder
 
 
-def walk(prepared, compiled):
-    states, outputs, _ = run_folds(compiled, prepared, hyper_from(prepared.config), Console(quiet=True))
+def walk(setup, compiled):
+    states, outputs, _ = run_folds(compiled, setup, hyper_from(setup.config), Console(quiet=True))
     return states, outputs
 
 
@@ -61,13 +62,13 @@ def walk(prepared, compiled):
 def done(bars_folder):
     config, options = resolve("quick_test", SMALL).config, WalkforwardOptions(folds=FOLDS)
     bars = load_bars(str(bars_folder))
-    prepared = prepare(options, config, bars)
-    program = make_folds(config, prepared.sizes)
-    hyper, tape = hyper_from(config), prepared.history.tape
-    compiled = compile_folds(program, prepared.folds, hyper, tape, None, limit=2.0**40)
-    states, outputs = walk(prepared, compiled)
+    setup = prepare(options, config, bars)
+    program = make_folds(config, setup.sizes)
+    hyper, tape = hyper_from(config), setup.history.tape
+    compiled = compile_folds(program, setup.folds, hyper, tape, None, limit=2.0**40)
+    states, outputs = walk(setup, compiled)
     facts = {"folds": FOLDS, "trials": 1}
-    result = collect(prepared.history, prepared.plans, outputs, program.spec.env.actions.labels, facts, 0)
+    result = collect(setup.history, setup.plans, outputs, program.spec.env.actions.labels, facts, 0)
     return SimpleNamespace(**locals())
 
 
@@ -80,10 +81,10 @@ def changed_after(bars, time):
 
 
 def test_a_fold_is_trained_without_its_test_period_to_the_last_bit(done):
-    plan = done.prepared.plans[0]
+    plan = done.setup.plans[0]
     rows = np.flatnonzero(plan.train_decisions > 0)
     # The gap is changed too: everything after the last training bar.
-    after = max(int(done.prepared.history.times[s][plan.train_length[s] - 1]) for s in rows) + 1
+    after = max(int(done.setup.history.times[s][plan.train_length[s] - 1]) for s in rows) + 1
     assert after < plan.dates.test_begin
     other = prepare(done.options, done.config, [changed_after(b, after) for b in done.bars])
     states, outputs = walk(other, done.compiled)
@@ -99,7 +100,7 @@ def test_a_fold_is_trained_without_its_test_period_to_the_last_bit(done):
 @pytest.mark.slow
 def test_a_fold_alone_is_the_fold_among_others(done):
     # A batched matmul may add up in another order than a single one: 3e-8 was seen.
-    program, fold = done.program, jax.tree.map(lambda x: x[1], done.prepared.folds)
+    program, fold = done.program, jax.tree.map(lambda x: x[1], done.setup.folds)
 
     @jax.jit
     def alone(fold, hyper, tape):
@@ -115,32 +116,19 @@ def test_a_fold_alone_is_the_fold_among_others(done):
 def test_fewer_folds_at_once_give_the_same(done):
     # Two and one of three; the second pass repeats the last fold. Tests are of the policies, so those alone compare.
     training = done.program._replace(evaluate=lambda params, fold, tape: jnp.zeros(()))
-    two = compile_folds(training, done.prepared.folds, done.hyper, done.tape, 2, limit=2.0**40)
+    two = compile_folds(training, done.setup.folds, done.hyper, done.tape, 2, limit=2.0**40)
     assert two.at_once == 2
-    states, _ = walk(done.prepared, two)
+    states, _ = walk(done.setup, two)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), done.states.params, states.params)
 
 
 def test_as_many_folds_at_once_as_memory_allows(done, monkeypatch):
-    sizes = []
+    def fake(function, first, second, *_, donate=()):  # 100 bytes a fold
+        some = second if hasattr(second, "key") else first
+        return Executable(None, 0.0, 100 * some.key.shape[0])
 
-    def fake(compiled):  # 100 bytes a fold
-        sizes.append(1)
-        return 100 * count
-
-    class Lowered:
-        def lower(self, state, some, *_):
-            nonlocal count
-            count = (some if hasattr(some, "key") else _[0]).key.shape[0]
-            return self
-
-        def compile(self):
-            return self
-
-    count = 0
-    monkeypatch.setattr(command, "program_bytes", fake)
-    monkeypatch.setattr(command.jax, "jit", lambda *_, **__: Lowered())
-    folds = jax.tree.map(lambda x: jnp.concatenate([x, x[:2]]), done.prepared.folds)  # 5
+    monkeypatch.setattr(command, "compile_program", fake)
+    folds = jax.tree.map(lambda x: jnp.concatenate([x, x[:2]]), done.setup.folds)  # 5
     for limit, at_once in ((500, 5), (499, 3), (250, 2), (10, 1)):
         found = compile_folds(done.program, folds, done.hyper, done.tape, None, limit)
         assert found.at_once == at_once
@@ -160,8 +148,8 @@ def test_joined_curve_is_the_folds_compounded(done):
     assert summary["positive_folds"] == pytest.approx((returns > 0).mean())
     time = equity["time"].dt.epoch("s").to_numpy()
     assert (np.diff(time) > 0).all()
-    begin = done.prepared.plans[0].dates.test_begin
-    every = np.unique(np.concatenate([t[t >= begin] for t in done.prepared.history.times]))
+    begin = done.setup.plans[0].dates.test_begin
+    every = np.unique(np.concatenate([t[t >= begin] for t in done.setup.history.times]))
     np.testing.assert_array_equal(time, every)  # no bar of any symbol is lost between two folds
 
 
@@ -175,8 +163,8 @@ def test_trades_explain_the_returns(done):
 
 
 def test_figures_of_a_fold_are_those_of_a_validation(done):
-    k, plan = 1, done.prepared.plans[1]  # CHARLIE begins within it
-    split, rows = fold_split(done.prepared.history, plan.test_first, plan.test_length)
+    k, plan = 1, done.setup.plans[1]  # CHARLIE begins within it
+    split, rows = fold_split(done.setup.history, plan.test_first, plan.test_length)
     split = dataclasses.replace(split, tape=jax.tree.map(jnp.asarray, split.tape))
     actions = jnp.asarray(done.outputs.test.action[k][:, rows])
     env, data = done.program.spec.env, evaluation_set(split)
@@ -195,7 +183,7 @@ def test_figures_of_a_fold_are_those_of_a_validation(done):
 
 
 def test_holding_once_pays_once(done):
-    history, plans = done.prepared.history, done.prepared.plans
+    history, plans = done.setup.history, done.setup.plans
     expected = []
     for s, time in enumerate(history.times):
         i = max(int(np.searchsorted(time, plans[0].dates.test_begin)), 4)  # the fill after the first decision
@@ -206,7 +194,7 @@ def test_holding_once_pays_once(done):
 
 
 def test_missing_symbols_are_named(done):
-    warnings = " ".join(command.fold_warnings(done.prepared))
+    warnings = " ".join(command.fold_warnings(done.setup))
     assert "fold 3 has no bars to test of BRAVO" in warnings
     assert "fold 1 has no bars to test of CHARLIE" in warnings
     assert "trained" in done.result.symbols.columns
@@ -286,7 +274,7 @@ def test_the_command_leaves_everything(done, folder):
 
 
 def test_every_policy_is_kept(done, folder):
-    policy = restore_policy(folder / "folds" / "2", market=done.prepared.market)
+    policy = restore_policy(folder / "folds" / "2", market=done.setup.market)
     mine = jax.tree.map(lambda x: x[1], done.states.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), mine, policy.params)
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ import tyro
 from rich.console import Console
 
 from jaxppo.agent.encoders import receptive_field
+from jaxppo.agent.policy import Params
 from jaxppo.backtest.facts import (
     FOLDER,
     SplitName,
@@ -39,12 +40,12 @@ from jaxppo.backtest.files import (
 )
 from jaxppo.backtest.played import Backtest, Settings, backtest
 from jaxppo.config.schema import Config
-from jaxppo.device import enable_compilation_cache
+from jaxppo.device import compile_program, enable_compilation_cache
 from jaxppo.env.trading import EnvSpec, env_spec
 from jaxppo.errors import ConfigError, RunDirectoryError
 from jaxppo.market.bars import Bars, load_bars
 from jaxppo.market.calendar import format_interval
-from jaxppo.market.dataset import Market, Split, build_evaluation, decision_times, evaluation_set
+from jaxppo.market.dataset import EvaluationSet, Market, Split, build_evaluation, decision_times, evaluation_set
 from jaxppo.market.source import load_market_bars
 from jaxppo.page.terminal import figure_table, gate_line, percent
 from jaxppo.play.passes import n_decisions
@@ -114,7 +115,7 @@ def load_backtest_bars(options: BacktestOptions, config: Config) -> tuple[list[B
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Setup:
     """A policy, the bars that it is played over, and what is known about both."""
 
     policy: RestoredPolicy
@@ -126,7 +127,7 @@ class Prepared:
     record: Record
 
 
-def prepare(options: BacktestOptions) -> Prepared:
+def prepare(options: BacktestOptions) -> Setup:
     """Everything that can go wrong before anything is computed or written."""
     which = parse_which(options.which)
     if options.random_draws < 1:
@@ -174,24 +175,23 @@ def prepare(options: BacktestOptions) -> Prepared:
             *data_warnings(policy, market, manifest, options.data is None),
         ),
     )
-    return Prepared(policy, env_spec(config.env, config.reward), config, market, split, facts, record)
+    return Setup(policy, env_spec(config.env, config.reward), config, market, split, facts, record)
 
 
-def compute(prepared: Prepared) -> tuple[Backtest, float, float]:
+def compute(setup: Setup) -> tuple[Backtest, float, float]:
     """The backtest as host arrays, and the seconds to compile and to run it."""
-    policy, facts = prepared.policy, prepared.facts
-    data = evaluation_set(prepared.split)
-    settings = Settings(n_decisions(data.tape), receptive_field(prepared.config.agent), facts.random_draws)
+    policy, facts = setup.policy, setup.facts
+    data = evaluation_set(setup.split)
+    settings = Settings(n_decisions(data.tape), receptive_field(setup.config.agent), facts.random_draws)
 
-    def play(params: Any, data: Any, key: jax.Array) -> Backtest:
-        return backtest(policy.agent, prepared.spec, params, data, key, settings)
+    def play(params: Params, data: EvaluationSet, key: jax.Array) -> Backtest:
+        return backtest(policy.agent, setup.spec, params, data, key, settings)
 
     arguments = (policy.params, data, jax.random.key(facts.seed))
+    compiled = compile_program(play, *arguments)
     began = time.perf_counter()
-    compiled = jax.jit(play).lower(*arguments).compile()
-    middle = time.perf_counter()
-    done = jax.device_get(compiled(*arguments))
-    return done, middle - began, time.perf_counter() - middle
+    done = jax.device_get(compiled.run(*arguments))
+    return done, compiled.seconds, time.perf_counter() - began
 
 
 _SHOWN_SYMBOLS = 20
@@ -211,11 +211,11 @@ def chance_lines(done: Backtest, looks: int) -> list[str]:
     ]
 
 
-def show(console: Console, prepared: Prepared, done: Backtest) -> None:
+def show(console: Console, setup: Setup, done: Backtest) -> None:
     """What a trader asks first."""
-    facts = prepared.facts
+    facts = setup.facts
     console.print(
-        f"{facts.split} of {facts.source}: {facts.decisions:,} decisions of {len(prepared.split.symbols)} symbols,"
+        f"{facts.split} of {facts.source}: {facts.decisions:,} decisions of {len(setup.split.symbols)} symbols,"
         f" {facts.first_decision} to {facts.last_decision}; policy of update {facts.update} ({facts.which})",
         highlight=False,
     )
@@ -233,7 +233,7 @@ def show(console: Console, prepared: Prepared, done: Backtest) -> None:
     for line in chance_lines(done, facts.looks):
         console.print(line, highlight=False)
     console.print(figure_table("Cost sweep", "costs", [(f"{r['cost_multiple']:g}x", r) for r in cost_rows(done)]))
-    rows = symbol_rows(done.score.figures, prepared.split.symbols, facts.labels)[:-1]
+    rows = symbol_rows(done.score.figures, setup.split.symbols, facts.labels)[:-1]
     rows.sort(key=lambda r: -r["return"])
     half = _SHOWN_SYMBOLS // 2
     shown = rows if len(rows) <= _SHOWN_SYMBOLS else rows[:half] + rows[-half:]
@@ -243,19 +243,19 @@ def show(console: Console, prepared: Prepared, done: Backtest) -> None:
 def backtest_run(options: BacktestOptions) -> Path:
     """Backtest from the command line's options to a finished folder; returns it."""
     enable_compilation_cache()
-    prepared = prepare(options)
+    setup = prepare(options)
     out = options.out or options.run_dir / FOLDER / f"{options.split}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     console = Console(markup=False)  # names of symbols and files are not ours
     with whole_folder(out) as folder:
-        done, compile_seconds, run_seconds = compute(prepared)
-        policy = prepared.policy
-        gate = judge_policy(done.score, prepared.split, policy.info.actions, prepared.config.gate, prepared.record)
-        write_backtest(folder, prepared.facts, done, prepared.split)
+        done, compile_seconds, run_seconds = compute(setup)
+        policy = setup.policy
+        gate = judge_policy(done.score, setup.split, policy.info.actions, setup.config.gate, setup.record)
+        write_backtest(folder, setup.facts, done, setup.split)
         write_gate(folder, gate)
         from jaxppo.backtest.page import write_backtest_report  # matplotlib takes a second to import
 
         write_backtest_report(folder)
-    show(console, prepared, done)
+    show(console, setup, done)
     console.print(gate_line(gate), highlight=False)
     console.print(f"compiled in {compile_seconds:.1f} s, played in {run_seconds:.1f} s", highlight=False)
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)

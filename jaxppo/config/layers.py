@@ -222,3 +222,11 @@ def flat_fields(config: Config) -> dict[str, Any]:
     """Every field of a configuration, flat."""
     flat = {f: getattr(getattr(config, g), f) for f, g in FIELD_GROUP.items()}
     return {"preset": config.preset, "seed": config.seed, **flat}
+
+
+def describe(resolved: Resolved) -> list[str]:
+    """The non-default values of a configuration and where each came from, a line each."""
+    flat = flat_fields(resolved.config)
+    width = max((len(k) for k in resolved.sources), default=0)
+    told = {k: s if s.startswith("derived") else f"from {s}" for k, s in resolved.sources.items()}
+    return [f"  {k:<{width}} = {flat[k]!s:<24} {source}" for k, source in sorted(told.items())]

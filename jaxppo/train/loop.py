@@ -16,10 +16,11 @@ import numpy as np
 from jaxppo.agent.policy import Params
 from jaxppo.config.layers import Resolved
 from jaxppo.config.schema import Config
-from jaxppo.device import program_bytes
+from jaxppo.device import compile_program
 from jaxppo.errors import CheckpointError, ConfigError, Interrupted, JaxppoError
 from jaxppo.market.dataset import EvaluationSet, Market, evaluation_set
 from jaxppo.market.tape import Tape
+from jaxppo.page.progress import Display
 from jaxppo.page.terminal import gate_line, validation_line
 from jaxppo.play.gate import Gate
 from jaxppo.play.passes import n_decisions
@@ -36,7 +37,6 @@ from jaxppo.store.rows import train_means, validation_row
 from jaxppo.store.tables import write_validation
 from jaxppo.store.tensorboard import FOLDER as EVENTS
 from jaxppo.store.tensorboard import EventWriter
-from jaxppo.train.progress import Display
 from jaxppo.train.stop import OUT_OF_TIME, Pace, Reason, Stop
 
 Segment = Callable[..., tuple[TrainState, SegmentOutput]]
@@ -62,12 +62,9 @@ def compile_run(config: Config, market: Market, options: Mapping[str, Any] = Map
     data = evaluation_set(market.splits["validation"])
     program = make_train(config, TapeSpec(tape.n_features, n_decisions(data.tape)))
     hyper = hyper_from(config)
-    began = time.perf_counter()
     state = jax.eval_shape(program.init, jax.random.key(0), hyper, tape)
-    lowered = jax.jit(program.segment, donate_argnums=0).lower(state, hyper, tape, data, jnp.int32(0))
-    segment = lowered.compile(compiler_options=dict(options))
-    seconds = time.perf_counter() - began
-    return Compiled(program, segment, hyper, tape, data, seconds, program_bytes(segment), options)
+    done = compile_program(program.segment, state, hyper, tape, data, jnp.int32(0), donate=(0,), options=options)
+    return Compiled(program, done.run, hyper, tape, data, done.seconds, done.memory_bytes, options)
 
 
 def first_state(compiled: Compiled, seed: int) -> TrainState:

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import Params
-from jaxppo.config.layers import DeviceInfo, Resolved, flat_fields, load_config, resolve
+from jaxppo.config.layers import DeviceInfo, Resolved, describe, flat_fields, load_config, resolve
 from jaxppo.config.schema import Config
 from jaxppo.device import detect_device, enable_compilation_cache, xla_options
 from jaxppo.env.trading import env_spec
 from jaxppo.errors import CheckpointError, ConfigError, Interrupted, RunDirectoryError
 from jaxppo.market.dataset import Market, build_market, market_warnings
 from jaxppo.market.source import SYNTHETIC, load_market_bars
+from jaxppo.page.progress import Display
 from jaxppo.ppo.program import train_spec
 from jaxppo.ppo.update import TrainState
 from jaxppo.store.checkpoint import has_checkpoints, require_match, restore_run
@@ -34,7 +35,6 @@ from jaxppo.store.directory import (
     write_manifest,
 )
 from jaxppo.train.loop import Finished, Progress, Trainer, compile_run, first_state
-from jaxppo.train.progress import Display
 from jaxppo.train.resume import describe_resume, require_same_program, resumed_config
 from jaxppo.train.stop import Stop
 
@@ -77,14 +77,6 @@ def resolve_run(options: RunOptions, preset: str | None, given: Mapping[str, Any
     config = resumed_config(load_config(path), {**given, **({"preset": preset} if preset else {})}, options.extend_to)
     default = flat_fields(Config())
     return Resolved(config, {k: "saved run" for k, v in flat_fields(config).items() if v != default[k]})
-
-
-def describe(resolved: Resolved) -> list[str]:
-    """The non-default values of a configuration and where each came from, a line each."""
-    flat = flat_fields(resolved.config)
-    width = max((len(k) for k in resolved.sources), default=0)
-    told = {k: s if s.startswith("derived") else f"from {s}" for k, s in resolved.sources.items()}
-    return [f"  {k:<{width}} = {flat[k]!s:<24} {source}" for k, source in sorted(told.items())]
 
 
 def describe_market(market: Market, source: str, warnings: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,20 +17,19 @@ import numpy as np
 from rich.console import Console
 
 from jaxppo.agent.encoders import receptive_field
-from jaxppo.config.layers import DeviceInfo, resolve
+from jaxppo.config.layers import DeviceInfo, describe, resolve
 from jaxppo.config.schema import Config
-from jaxppo.device import detect_device, enable_compilation_cache, program_bytes
+from jaxppo.device import compile_program, detect_device, enable_compilation_cache
 from jaxppo.errors import ConfigError
 from jaxppo.market.dataset import Market, Split, build_evaluation, market_warnings
 from jaxppo.market.source import SYNTHETIC, load_market_bars
 from jaxppo.market.tape import REWARD_HORIZON, Tape
+from jaxppo.page.progress import Display
 from jaxppo.ppo.loss import Hyper
 from jaxppo.ppo.program import train_spec
 from jaxppo.ppo.update import TrainState, hyper_from
 from jaxppo.store.checkpoint import CheckpointInfo, CheckpointWriter
 from jaxppo.store.directory import RunInputs, iso, whole_folder, write_config, write_manifest
-from jaxppo.train.progress import Display
-from jaxppo.train.run import describe
 from jaxppo.walkforward.dates import FoldPlan, Scheme, plan_folds
 from jaxppo.walkforward.files import Result, collect, show, write_walkforward
 from jaxppo.walkforward.program import Fold, FoldOutput, FoldProgram, FoldSizes, make_folds, side_by_side, stack_folds
@@ -77,7 +76,7 @@ def check_options(options: WalkforwardOptions, given: Mapping[str, Any]) -> None
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Setup:
     """Everything that a walk-forward needs before anything is compiled or written."""
 
     config: Config
@@ -89,7 +88,7 @@ class Prepared:
     sizes: FoldSizes
 
 
-def prepare(options: WalkforwardOptions, config: Config, bars: Sequence[Any]) -> Prepared:
+def prepare(options: WalkforwardOptions, config: Config, bars: Sequence[Any]) -> Setup:
     """Features, dates and ranges of every fold."""
     field = receptive_field(config.agent)
     market = build_evaluation(bars, config, field, "all", None)
@@ -97,7 +96,7 @@ def prepare(options: WalkforwardOptions, config: Config, bars: Sequence[Any]) ->
     needed = config.budget.n_steps + REWARD_HORIZON
     plans = plan_folds(history.times, options.folds, options.scheme, options.first_train_fraction, field, gap, needed)
     folds, sizes = stack_folds(history, plans, jax.random.key(config.seed))
-    return Prepared(config, market, history, plans, gap, folds, sizes)
+    return Setup(config, market, history, plans, gap, folds, sizes)
 
 
 def available_memory(device: DeviceInfo) -> float:
@@ -107,8 +106,7 @@ def available_memory(device: DeviceInfo) -> float:
     return 0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-@dataclass(frozen=True)
-class Compiled:
+class CompiledFolds(NamedTuple):
     """The executables for `at_once` folds."""
 
     init: Callable[[Fold, Hyper, Tape], TrainState]
@@ -121,21 +119,20 @@ class Compiled:
 
 def compile_folds(
     program: FoldProgram, folds: Fold, hyper: Hyper, tape: Tape, at_once: int | None, limit: float
-) -> Compiled:
+) -> CompiledFolds:
     """Compile for `at_once` folds side by side, or for as many as need at most `limit` bytes."""
-    began = time.perf_counter()
-    many, total = side_by_side(program), folds.key.shape[0]
+    many, total, seconds = side_by_side(program), folds.key.shape[0], 0.0
     size = min(at_once or total, total)
     while True:
         size = math.ceil(total / math.ceil(total / size))  # passes of equal size: 3 and 2 of 5, not 4 and 1
         some = jax.tree.map(lambda x, n=size: x[:n], folds)
         state = jax.eval_shape(many.init, some, hyper, tape)
-        advance = jax.jit(many.advance, donate_argnums=0).lower(state, some, hyper, tape, jnp.int32(0)).compile()
-        evaluate = jax.jit(many.evaluate).lower(state.params, some, tape).compile()
-        needed = max(program_bytes(advance), program_bytes(evaluate))
+        advance = compile_program(many.advance, state, some, hyper, tape, jnp.int32(0), donate=(0,))
+        evaluate = compile_program(many.evaluate, state.params, some, tape)
+        seconds += advance.seconds + evaluate.seconds
+        needed = max(advance.memory_bytes, evaluate.memory_bytes)
         if at_once is not None or size == 1 or needed <= limit:
-            seconds = time.perf_counter() - began
-            return Compiled(jax.jit(many.init), advance, evaluate, size, needed, seconds)
+            return CompiledFolds(jax.jit(many.init), advance.run, evaluate.run, size, needed, seconds)
         size = max(1, min(size - 1, int(size * limit / needed)))
 
 
@@ -145,16 +142,16 @@ def chunks(folds: int, at_once: int) -> list[list[int]]:
 
 
 def run_folds(
-    compiled: Compiled, prepared: Prepared, hyper: Hyper, console: Console
+    compiled: CompiledFolds, setup: Setup, hyper: Hyper, console: Console
 ) -> tuple[TrainState, FoldOutput, float]:
     """Train and test every fold. Returns the last states and the outputs as host arrays (K, ...), and the seconds."""
-    config, tape, began = prepared.config, prepared.history.tape, time.perf_counter()
-    passes = chunks(len(prepared.plans), compiled.at_once)
+    config, tape, began = setup.config, setup.history.tape, time.perf_counter()
+    passes = chunks(len(setup.plans), compiled.at_once)
     display = Display(config.budget.n_updates * len(passes), config.batch_steps * compiled.at_once, console)
     parts, done = [], 0
     with display:
         for chunk in passes:
-            some = jax.tree.map(lambda x, i=jnp.asarray(chunk): x[i], prepared.folds)
+            some = jax.tree.map(lambda x, i=jnp.asarray(chunk): x[i], setup.folds)
             own = len(set(chunk))
             state = compiled.init(some, hyper, tape)
             for length in config.segments:
@@ -182,14 +179,14 @@ def _line(chunk: Sequence[int], row: Mapping[str, float]) -> str:
     )
 
 
-def save_policies(folder: Path, prepared: Prepared, states: TrainState, program: FoldProgram, result: Result) -> None:
+def save_policies(folder: Path, setup: Setup, states: TrainState, program: FoldProgram, result: Result) -> None:
     """The last state of every fold as a checkpoint that `restore_policy` reads: folds/1, folds/2 and so on."""
-    market, updates = prepared.market, prepared.config.budget.n_updates
+    market, updates = setup.market, setup.config.budget.n_updates
     for i, row in enumerate(result.folds.to_dicts()):
         # Nothing was chosen by it, and there is but one checkpoint.
         fitness = row["out_fitness"] if math.isfinite(row["out_fitness"]) else 0.0
         info = CheckpointInfo(
-            config=prepared.config,
+            config=setup.config,
             feature_names=market.feature_names,
             feature_hash=market.feature_hash,
             data_hash=market.data_hash,
@@ -208,15 +205,15 @@ def save_policies(folder: Path, prepared: Prepared, states: TrainState, program:
             writer.close()
 
 
-def describe_folds(prepared: Prepared, source: str) -> list[str]:
+def describe_folds(setup: Setup, source: str) -> list[str]:
     """What is trained and tested where, a line a fold, and what is missing."""
-    market, history = prepared.market, prepared.history
+    market, history = setup.market, setup.history
     lines = [
         f"data: {source}; {len(history.symbols)} symbols, {sum(len(b.time) for b in market.bars):,} bars,"
         f" {len(market.feature_names)} features",
-        f"between training and test lie {prepared.gap} bars of each symbol",
+        f"between training and test lie {setup.gap} bars of each symbol",
     ]
-    for number, plan in enumerate(prepared.plans, start=1):
+    for number, plan in enumerate(setup.plans, start=1):
         d = plan.dates
         lines.append(
             f"fold {number}: train from {iso(d.train_begin)[:10]}, {int(plan.train_decisions.sum()):,} decisions of"
@@ -226,10 +223,10 @@ def describe_folds(prepared: Prepared, source: str) -> list[str]:
     return lines
 
 
-def fold_warnings(prepared: Prepared) -> list[str]:
+def fold_warnings(setup: Setup) -> list[str]:
     """Symbols that are missing somewhere, by name."""
-    found, symbols = list(market_warnings(prepared.market)), np.asarray(prepared.history.symbols)
-    for number, plan in enumerate(prepared.plans, start=1):
+    found, symbols = list(market_warnings(setup.market)), np.asarray(setup.history.symbols)
+    for number, plan in enumerate(setup.plans, start=1):
         tested, trained = plan.test_decisions > 0, plan.train_decisions > 0
         if not tested.all():
             found.append(f"fold {number} has no bars to test of {', '.join(symbols[~tested])}")
@@ -249,18 +246,18 @@ def walkforward_run(options: WalkforwardOptions, preset: str | None, given: Mapp
     config = resolved.config
     train_spec(config, 1)  # actions, reward and network are checked before anything is read or written
     bars, source = load_market_bars(config.data)
-    prepared = prepare(options, config, bars)
+    setup = prepare(options, config, bars)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}")
-    warnings = fold_warnings(prepared)
-    for line in [*describe(resolved), *describe_folds(prepared, source), *(f"warning: {w}" for w in warnings)]:
+    warnings = fold_warnings(setup)
+    for line in [*describe(resolved), *describe_folds(setup, source), *(f"warning: {w}" for w in warnings)]:
         console.print(line)
     if source == SYNTHETIC:
         console.print("no --data given: walking forward on the embedded synthetic market, which is made up")
     out = options.out or Path("runs") / f"walkforward-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     with whole_folder(out) as folder:
-        inputs = RunInputs(resolved, prepared.market, source, warnings, device)
-        result = _compute(folder, options, prepared, inputs, console, out.name)
+        inputs = RunInputs(resolved, setup.market, source, warnings, device)
+        result = _compute(folder, options, setup, inputs, console, out.name)
     show(console, result)
     console.print(f"files: {out}; report: {out / 'report.html'}")
     return out
@@ -269,34 +266,34 @@ def walkforward_run(options: WalkforwardOptions, preset: str | None, given: Mapp
 def _compute(
     folder: Path,
     options: WalkforwardOptions,
-    prepared: Prepared,
+    setup: Setup,
     inputs: RunInputs,
     console: Console,
     name: str,
 ) -> Result:
     """Everything between the claim of the folder and its name."""
-    config, hyper = prepared.config, hyper_from(prepared.config)
-    program = make_folds(config, prepared.sizes)
+    config, hyper = setup.config, hyper_from(setup.config)
+    program = make_folds(config, setup.sizes)
     compiled = compile_folds(
-        program, prepared.folds, hyper, prepared.history.tape, options.at_once, available_memory(inputs.device)
+        program, setup.folds, hyper, setup.history.tape, options.at_once, available_memory(inputs.device)
     )
     console.print(
         f"compiled in {compiled.compile_seconds:.1f} s: {compiled.at_once} of {options.folds} folds side by side,"
         f" {compiled.memory_bytes / 2**20:,.0f} MiB"
     )
-    states, outputs, seconds = run_folds(compiled, prepared, hyper, console)
+    states, outputs, seconds = run_folds(compiled, setup, hyper, console)
     console.print(f"trained and tested in {seconds:.1f} s")
     facts = {
         "folds": options.folds,
         "scheme": options.scheme,
         "first_train_fraction": options.first_train_fraction,
-        "purge_bars": prepared.market.purge_bars,
+        "purge_bars": setup.market.purge_bars,
         "embargo_bars": options.embargo_bars,
         "trials": options.trials,
         "at_once": compiled.at_once,
         "warnings": list(inputs.warnings),
     }
-    result = collect(prepared.history, prepared.plans, outputs, program.spec.env.actions.labels, facts, config.seed)
+    result = collect(setup.history, setup.plans, outputs, program.spec.env.actions.labels, facts, config.seed)
     write_config(folder, inputs.resolved)
     extra = {
         "walkforward": facts,
@@ -306,7 +303,7 @@ def _compute(
     }
     write_manifest(folder, inputs, program.spec.env.actions, extra)
     write_walkforward(folder, result)
-    save_policies(folder, prepared, states, program, result)
+    save_policies(folder, setup, states, program, result)
     from jaxppo.walkforward.page import write_report  # matplotlib takes a second to import
 
     write_report(folder, name)
