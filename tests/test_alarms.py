@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from jaxppo.page.rundata import load_run
 from jaxppo.play.alarms import KL_LIMIT, ONE_ACTION, RULES, VALIDATIONS, Alarms, alarm_line
 from jaxppo.store.alarms import AlarmLog
 from jaxppo.store.directory import MetricsCsv
+from jaxppo.store.read import load_run
 from jaxppo.train.findings import warnings
 from tests.reference.run_directory import Fake, write_run
 

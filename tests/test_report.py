@@ -18,8 +18,8 @@ from jaxppo.errors import RunDirectoryError
 from jaxppo.page.canvas import decimate
 from jaxppo.page.curves import action_colors
 from jaxppo.page.plots import PLOTS, drawdown
-from jaxppo.page.rundata import load_run
 from jaxppo.page.text import number, percent
+from jaxppo.store.read import load_run
 from jaxppo.train.findings import caveat, expected_best_sharpe, verdict, warnings
 from jaxppo.train.page import write_report
 from tests.reference.run_directory import LABELS, Fake, write_run

@@ -24,10 +24,10 @@ from jaxppo.config.schema import Config, to_dict
 from jaxppo.errors import CheckpointError, ConfigError, DataError, RunDirectoryError
 from jaxppo.market.orders import load_decisions
 from jaxppo.market.synthetic import synthetic_market
-from jaxppo.page.rundata import load_gate, load_run
 from jaxppo.store.checkpoint import restore_policy, restore_train_state, survey
 from jaxppo.store.checksums import seal
 from jaxppo.store.directory import earlier_manifest
+from jaxppo.store.read import load_gate, load_run
 from jaxppo.train.__main__ import main
 from jaxppo.train.page import write_report
 

@@ -10,9 +10,10 @@ from matplotlib.ticker import FuncFormatter
 
 from jaxppo.page import canvas
 from jaxppo.page.plots import symbol_curves, trades_on_price, underwater
-from jaxppo.page.rundata import POOLED, Evaluation, of_symbol, times, values
 from jaxppo.page.style import BENCHMARK, BLACK, GREY, LOSS, MUTED, ORANGE, POLICY, SKY, WIN
 from jaxppo.page.text import percent
+from jaxppo.store.columns import POOLED
+from jaxppo.store.read import Evaluation, of_symbol, times, values
 
 PLOTS = ("equity", "drawdown", "random", "costs", "symbols", "trades")
 """File names of the charts in `plots/`, without their ending."""

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import polars as pl
 
 from jaxppo.backtest.charts import make_plots
 from jaxppo.page import document, gate, tables
 from jaxppo.page.document import DOT, Card, Finding
 from jaxppo.page.plots import MAX_SYMBOLS, MAX_TRADES, busiest_symbol, ranked_symbols
-from jaxppo.page.rundata import Evaluation, load_evaluation, load_gate, lookup
 from jaxppo.page.tables import esc
 from jaxppo.page.text import moment, number, percent, plain_value, plural
-from jaxppo.store.json import read_json
+from jaxppo.store.read import BacktestData, load_backtest, lookup
 
 NAMES = {
     "policy": "Policy",
@@ -34,47 +29,6 @@ _INTERVALS = {
     "sharpe": ("Sharpe ratio", number),
     "max_drawdown": ("Max drawdown", percent),
 }
-
-
-@dataclass(frozen=True)
-class BacktestData:
-    """Everything that the page is made of."""
-
-    facts: dict[str, Any]
-    """metrics.json, with null as nan and infinities as numbers."""
-    gate: dict[str, Any]
-    played: Evaluation
-    curves: pl.DataFrame
-    draws: pl.DataFrame
-    costs: pl.DataFrame
-
-    @property
-    def pooled(self) -> dict[str, float]:
-        return self.facts["pooled"]
-
-
-def load_backtest(folder: Path) -> BacktestData:
-    """Read a backtest's folder; `RunDirectoryError` where a file of it cannot be read."""
-    played = load_evaluation(folder / "equity.parquet", folder / "trades.parquet", folder / "symbols.csv")
-    return BacktestData(
-        facts=_numbers(read_json(folder / "metrics.json")),
-        gate=load_gate(folder / "gate.json"),
-        played=played,
-        curves=pl.read_csv(folder / "baselines_equity.csv"),
-        draws=pl.read_csv(folder / "random_draws.csv"),
-        costs=pl.read_csv(folder / "costs.csv"),
-    )
-
-
-def _numbers(value: Any) -> Any:
-    """JSON as Python: null is nan, and infinities are text there."""
-    if isinstance(value, dict):
-        return {k: _numbers(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_numbers(v) for v in value]
-    if value is None:
-        return math.nan
-    return {"inf": math.inf, "-inf": -math.inf}.get(value, value) if isinstance(value, str) else value
 
 
 def write_backtest_report(folder: Path) -> Path:

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxppo.page import canvas
-from jaxppo.page.rundata import best_row, values
 from jaxppo.page.style import BENCHMARK, CYCLE, GREY, POLICY, VERMILLION
 from jaxppo.play.metrics import BUY_AND_HOLD, METRICS, Column
 from jaxppo.store.columns import TRAINING
+from jaxppo.store.read import best_row, values
 
 
 @dataclass(frozen=True)

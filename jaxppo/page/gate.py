@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
 
 from jaxppo.page import document, tables
 from jaxppo.page.document import Finding
 from jaxppo.page.text import FORMS, MISSING, number, percent
-from jaxppo.play.gate import AT_MOST, judged_column
+from jaxppo.play.gate import AT_MOST, Flag, Gate, Threshold, judged_column
 
 TITLES = {
     "APPROVED": ("good", "APPROVED: every threshold holds"),
@@ -18,12 +16,8 @@ TITLES = {
 }
 
 
-def _value(raw: Any) -> float:
-    """A figure of gate.json: null is nan, and infinities are text."""
-    return math.nan if raw is None else float(raw)
-
-
-def _flag_text(name: str, value: float, threshold: float) -> tuple[str, str]:
+def _flag_text(flag: Flag) -> tuple[str, str]:
+    name, value, threshold = flag.name, flag.value, flag.threshold
     if name == "overfit":
         text = f"the run's last validation has fitness {number(value)}; its best allows {number(threshold)} at least"
         return "Overfit", f"Training went on past its peak: {text}."
@@ -38,7 +32,7 @@ def _flag_text(name: str, value: float, threshold: float) -> tuple[str, str]:
     return name.replace("_", " "), f"{number(value)}, threshold {number(threshold)}."
 
 
-def section(gate: dict[str, Any] | None) -> str:
+def section(gate: Gate | None) -> str:
     """The body of a page's section on the gate."""
     if gate is None:
         return '<p class="muted">The gate judges a run when it has finished.</p>'
@@ -46,29 +40,28 @@ def section(gate: dict[str, Any] | None) -> str:
     return (
         f"<p><b>{tables.esc(found.title)}.</b> {tables.esc(found.text)}</p>"
         + table(gate)
-        + (document.findings_list(flags(gate)) if gate["flags"] else "")
+        + (document.findings_list(flags(gate)) if gate.flags else "")
         + '<p class="muted">Thresholds are those of the run\u2019s configuration (gate_*). A flag keeps a policy from '
         "APPROVED. The same, for machines: gate.json.</p>"
     )
 
 
-def flags(gate: dict[str, Any]) -> list[Finding]:
+def flags(gate: Gate) -> list[Finding]:
     """Flagged habits as findings."""
-    found = [_flag_text(f["name"], _value(f["value"]), _value(f["threshold"])) for f in gate["flags"]]
-    return [Finding("caution", *texts) for texts in found]
+    return [Finding("caution", *_flag_text(f)) for f in gate.flags]
 
 
-def verdict(gate: dict[str, Any]) -> Finding:
+def verdict(gate: Gate) -> Finding:
     """The verdict, with what stands between the policy and APPROVED."""
-    tone, title = TITLES.get(gate["verdict"], ("caution", str(gate["verdict"])))
+    tone, title = TITLES.get(gate.verdict, ("caution", str(gate.verdict)))
     failed = {level: _failed(gate, level) for level in ("REVIEW", "APPROVED")}
-    if gate["verdict"] == "DROP":
+    if gate.verdict == "DROP":
         text = f"Below the least for a review: {failed['REVIEW']}."
     elif failed["APPROVED"]:
         text = f"Short of approval: {failed['APPROVED']}."
     else:
         text = "Every threshold holds."
-    flagged = [_flag_text(f["name"], _value(f["value"]), _value(f["threshold"]))[0].lower() for f in gate["flags"]]
+    flagged = [_flag_text(f)[0].lower() for f in gate.flags]
     return Finding(tone, title, text + (f" Flagged: {', '.join(flagged)}." if flagged else ""))
 
 
@@ -77,31 +70,29 @@ def _named(metric: str) -> tuple[str, Callable[[float], str]]:
     return column.title, FORMS[column.form]
 
 
-def _failed(gate: dict[str, Any], level: str) -> str:
+def _failed(gate: Gate, level: str) -> str:
     parts = []
-    for reason in gate["reasons"]:
-        if reason["level"] == level and not reason["passed"]:
-            name, show = _named(reason["metric"])
-            bound = "at most" if reason["metric"] in AT_MOST else "at least"
-            figure, wanted = show(_value(reason["value"])), show(reason["threshold"])
-            parts.append(f"{name[:1].lower()}{name[1:]} {figure} ({bound} {wanted})")
+    for reason in gate.reasons:
+        if reason.level == level and not reason.passed:
+            name, show = _named(reason.metric)
+            bound = "at most" if reason.metric in AT_MOST else "at least"
+            parts.append(f"{name[:1].lower()}{name[1:]} {show(reason.value)} ({bound} {show(reason.threshold)})")
     return ", ".join(parts)
 
 
-def table(gate: dict[str, Any]) -> str:
+def table(gate: Gate) -> str:
     """Every threshold next to the figure that it is held against, a row a metric."""
-    names = list(dict.fromkeys(reason["metric"] for reason in gate["reasons"]))
     rows = []
-    for metric in names:
-        of = {r["level"]: r for r in gate["reasons"] if r["metric"] == metric}
+    for metric in dict.fromkeys(reason.metric for reason in gate.reasons):
+        of = {r.level: r for r in gate.reasons if r.metric == metric}
         name, show = _named(metric)
-        value = _value(next(iter(of.values()))["value"])
+        value = next(iter(of.values())).value
         rows.append([name, show(value), *(_threshold(of.get(level), show) for level in ("REVIEW", "APPROVED"))])
     return tables.table(["", "Here", "For REVIEW", "For APPROVED"], rows)
 
 
-def _threshold(reason: dict[str, Any] | None, show: Any) -> str:
+def _threshold(reason: Threshold | None, show: Callable[[float], str]) -> str:
     if reason is None:
         return MISSING
-    sign = "\u2264" if reason["metric"] in AT_MOST else "\u2265"
-    return f"{sign} {show(reason['threshold'])}, {'holds' if reason['passed'] else 'fails'}"
+    sign = "\u2264" if reason.metric in AT_MOST else "\u2265"
+    return f"{sign} {show(reason.threshold)}, {'holds' if reason.passed else 'fails'}"

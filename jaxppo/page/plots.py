@@ -10,9 +10,10 @@ from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
 from jaxppo.page import canvas, curves
-from jaxppo.page.rundata import POOLED, Evaluation, RunData, of_symbol, times, values
 from jaxppo.page.style import BENCHMARK, FINAL, GREY, LOSS, ORANGE, POLICY, VERMILLION, WIN
 from jaxppo.page.text import percent
+from jaxppo.store.columns import POOLED
+from jaxppo.store.read import Evaluation, RunData, of_symbol, times, values
 
 MAX_SYMBOLS = 12  # panels of the small multiples
 MAX_TRADES = 40  # drawn on the price; more cannot be told apart

@@ -10,6 +10,8 @@ from jaxppo.config.schema import Config
 from jaxppo.env.rewards import reward_preset
 from jaxppo.play.metrics import BUY_AND_HOLD, Column, validation_metrics
 
+POOLED = "POOLED"
+"""Symbol under which files have the figures of all symbols together."""
 X = "X"
 """In the name of a column that there is one of for each reward component, or each action."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxppo.play.metrics import BUY_AND_HOLD, Metrics, figures, validation_metrics
 from jaxppo.play.score import Figures
-from jaxppo.store.columns import ACTION, REDUCE, RUINED, VALIDATION_ACTION, of_each
+from jaxppo.store.columns import ACTION, POOLED, REDUCE, RUINED, VALIDATION_ACTION, of_each
 
 
 def train_means(rows: Mapping[str, np.ndarray], n_updates: int) -> dict[str, float]:
@@ -50,4 +50,4 @@ def symbol_rows(of: Figures, symbols: Sequence[str], labels: Sequence[str]) -> l
         row(name, jax.tree.map(lambda x, i=i: x[i], of.symbols), of.symbol_hold[i], of.symbol_action_share[i])
         for i, name in enumerate(symbols)
     ]
-    return [*rows, row("POOLED", of.pooled, of.hold, of.action_share)]
+    return [*rows, row(POOLED, of.pooled, of.hold, of.action_share)]

@@ -13,6 +13,7 @@ import polars as pl
 from jaxppo.market.dataset import Split, joint_calendar
 from jaxppo.play.score import Score
 from jaxppo.play.trades import Trade, round_trips
+from jaxppo.store.columns import POOLED
 from jaxppo.store.files import write_frame
 from jaxppo.store.rows import symbol_rows
 
@@ -64,7 +65,7 @@ def equity_frame(score: Score, split: Split) -> pl.DataFrame:
     joint, _, _ = joint_calendar(split)
     pooled = pl.DataFrame(
         {
-            "symbol": ["POOLED"] * len(joint),
+            "symbol": [POOLED] * len(joint),
             "time": _utc(joint),
             "equity": score.curves.pooled.astype(np.float64),
             "benchmark": score.curves.hold.astype(np.float64),

@@ -10,10 +10,11 @@ import polars as pl
 from jaxppo.page.curves import action_name
 from jaxppo.page.document import MIN_TRADES, Card, Finding
 from jaxppo.page.plots import DRAWDOWN_LIMIT, drawdown
-from jaxppo.page.rundata import POOLED, RunData, best_row, lookup, of_symbol, pooled_metrics, times, values
 from jaxppo.page.text import number, percent, plural
 from jaxppo.play.alarms import Alarm, Alarms
 from jaxppo.play.significance import expected_max_sharpe
+from jaxppo.store.columns import POOLED
+from jaxppo.store.read import RunData, best_row, lookup, of_symbol, pooled_metrics, times, values
 
 MIN_BARS = 500
 ONE_ACTION_SHARE = 0.70

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from jaxppo.page import document, gate, plots, tables
 from jaxppo.page.document import DOT, Finding
-from jaxppo.page.rundata import RunData, best_row, load_run, lookup, values
 from jaxppo.page.tables import esc
 from jaxppo.page.text import MISSING, moment, number, plain_value, plural
+from jaxppo.store.read import RunData, best_row, load_run, lookup, values
 from jaxppo.train import findings
 
 

@@ -1,11 +1,6 @@
-"""What a walk-forward's report is made of: the files of its folder, and the charts of them."""
+"""Charts of a walk-forward."""
 
 from __future__ import annotations
-
-import math
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,54 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
-from jaxppo.config.layers import parse_yaml
 from jaxppo.page import canvas
-from jaxppo.page.rundata import RunData, times, values
 from jaxppo.page.style import BENCHMARK, BLACK, GREY, ORANGE, POLICY, SKY
 from jaxppo.page.text import percent
-from jaxppo.store.json import read_json, read_plain_text
-
-
-@dataclass(frozen=True)
-class WalkforwardData:
-    """Everything that the page is made of."""
-
-    name: str
-    summary: dict[str, Any]
-    manifest: dict[str, Any]
-    config: dict[str, Any]
-    folds: pl.DataFrame
-    symbols: pl.DataFrame
-    equity: pl.DataFrame
-    trades: pl.DataFrame
-
-    def joined(self, name: str, figure: str) -> float:
-        """A joined figure of the policy or of a baseline, NaN where it is not defined."""
-        return finite_or_nan(self.summary["joined"][name][figure])
-
-    @property
-    def run(self) -> RunData:
-        """As the tables of a training run's page take it."""
-        return RunData(self.name, self.config, self.manifest, pl.DataFrame(), None, None)
-
-
-def finite_or_nan(value: Any) -> float:
-    """A figure of a JSON file, which has null for NaN and text for infinity."""
-    return math.nan if value is None else float(value)
-
-
-def load_walkforward(folder: Path, name: str) -> WalkforwardData:
-    """Read what `jaxppo.walkforward` has written in `folder`, which will be called `name`."""
-    return WalkforwardData(
-        name=name,
-        summary=read_json(folder / "summary.json"),
-        manifest=read_json(folder / "manifest.json"),
-        config=parse_yaml(read_plain_text(folder / "config.yaml")),
-        folds=pl.read_csv(folder / "folds.csv", infer_schema_length=None),
-        symbols=pl.read_csv(folder / "symbols.csv", schema_overrides={"fold": pl.String, "symbol": pl.String}),
-        equity=pl.read_parquet(folder / "equity.parquet"),
-        trades=pl.read_parquet(folder / "trades.parquet"),
-    )
+from jaxppo.store.read import WalkforwardData, times, values
 
 
 def make_figures(data: WalkforwardData) -> dict[str, Figure]:
@@ -69,27 +20,27 @@ def make_figures(data: WalkforwardData) -> dict[str, Figure]:
 
 
 def _boundaries(data: WalkforwardData) -> list[np.datetime64]:
-    starts = data.equity.group_by("fold", maintain_order=True).agg(pl.col("time").first())
+    starts = data.played.equity.group_by("fold", maintain_order=True).agg(pl.col("time").first())
     return list(times(starts))
 
 
 def equity_curve(data: WalkforwardData) -> Figure:
     """The joined out-of-sample curve against buy-and-hold, and its drawdown; a line where each fold begins."""
     figure, (ax, under) = canvas.grid(2, 1, 2.9, ratios=(2.4, 1.0))
-    x = times(data.equity)
+    x = times(data.played.equity)
     canvas.title(ax, "Equity out of sample, all folds joined, after costs")
     for column, name, color, width in (
         ("benchmark_once", "buy-and-hold, once", GREY, 1.0),
         ("benchmark", "buy-and-hold, each fold", ORANGE, 1.2),
         ("equity", "policy", POLICY, 2.0),
     ):
-        y = values(data.equity, column)
+        y = values(data.played.equity, column)
         index = canvas.decimate(y)
         ax.plot(x[index], y[index], color=color, linewidth=width, label=f"{name} {percent(y[-1] - 1, sign=True)}")
     ax.axhline(1.0, color=GREY, linewidth=0.9, zorder=1)
     canvas.legend_above(ax)
     canvas.title(under, "Drawdown", aside=f"worst {percent(-data.joined('policy', 'max_drawdown'))}")
-    fall = -values(data.equity, "drawdown")
+    fall = -values(data.played.equity, "drawdown")
     index = canvas.decimate(fall)
     under.fill_between(x[index], fall[index], 0.0, color=POLICY, alpha=0.25, linewidth=0)
     under.plot(x[index], fall[index], color=POLICY, linewidth=1.0)

@@ -19,6 +19,7 @@ from jaxppo.play.baselines import buy_and_hold, hold_sums
 from jaxppo.play.metrics import METRICS, Metrics, TradeSums, figures
 from jaxppo.play.passes import decision_bars, fills, n_decisions
 from jaxppo.play.score import Curves, Score, pool_equity
+from jaxppo.store.columns import POOLED
 from jaxppo.store.directory import iso
 from jaxppo.store.files import write_frame
 from jaxppo.store.json import write_json
@@ -35,7 +36,7 @@ from jaxppo.walkforward.figures import (
 )
 from jaxppo.walkforward.program import FoldOutput
 
-JOINED, POOLED = "joined", "POOLED"
+JOINED = "joined"
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from jaxppo.page import canvas, document, tables
 from jaxppo.page.document import DOT, MIN_TRADES, Card, Finding
 from jaxppo.page.plots import DRAWDOWN_LIMIT
-from jaxppo.page.rundata import Evaluation, lookup, values
 from jaxppo.page.tables import esc
 from jaxppo.page.text import FORMS, MISSING, moment, number, percent, plural
 from jaxppo.play.metrics import METRICS
-from jaxppo.walkforward.charts import WalkforwardData, finite_or_nan, load_walkforward, make_figures
+from jaxppo.store.read import WalkforwardData, load_walkforward, lookup, values
+from jaxppo.walkforward.charts import make_figures
 
 NAMES = {
     "policy": "Policy",
@@ -38,9 +37,9 @@ def cards(data: WalkforwardData) -> list[Card]:
     s = data.summary
     result, hold = data.joined("policy", "return"), data.joined("buy_and_hold", "return")
     sharpe, fall = data.joined("policy", "sharpe"), data.joined("policy", "max_drawdown")
-    low, high = (finite_or_nan(v) for v in s["intervals_90"]["sharpe"])
+    low, high = s["intervals_90"]["sharpe"]
     factor, gap = data.joined("policy", "profit_factor"), s["gaps"]["sharpe"]
-    deflated = finite_or_nan(s["deflated_sharpe"])
+    deflated = s["deflated_sharpe"]
     return [
         Card(
             "Net return",
@@ -69,7 +68,7 @@ def cards(data: WalkforwardData) -> list[Card]:
         ),
         Card(
             "Sharpe, out less in",
-            number(finite_or_nan(gap["gap"])),
+            number(gap["gap"]),
             f"deflated Sharpe {number(deflated)} of {plural(s['trials'], 'trial')}",
             _tone(deflated > CONFIDENT),
         ),
@@ -98,7 +97,7 @@ def verdict(data: WalkforwardData) -> Finding:
         return Finding("bad", "Loses money out of sample", text)
     if not result > max(hold, once):
         return Finding("caution", "Makes money out of sample, but less than buying and holding", text)
-    if not finite_or_nan(s["deflated_sharpe"]) > CONFIDENT:
+    if not s["deflated_sharpe"] > CONFIDENT:
         return Finding("caution", "Beats buy-and-hold out of sample, but luck could explain it", text)
     return Finding("good", "Beats buy-and-hold out of sample, and luck hardly explains it", text)
 
@@ -107,7 +106,7 @@ def findings(data: WalkforwardData) -> list[Finding]:
     """What to mind."""
     s, found = data.summary, []
     gap, trades = s["gaps"]["sharpe"], data.joined("policy", "trades")
-    one, two = finite_or_nan(gap["in_sample"]), finite_or_nan(gap["out_of_sample"])
+    one, two = gap["in_sample"], gap["out_of_sample"]
     if one > 0 and two < 0.5 * one:
         text = (
             f"Sharpe {number(one)} on the bars trained on and {number(two)} on those that came after, mean of the"
@@ -117,7 +116,7 @@ def findings(data: WalkforwardData) -> list[Finding]:
     if trades < MIN_TRADES:
         text = f"{plural(int(trades), 'closed trade')} out of sample; under {MIN_TRADES} say little."
         found.append(Finding("caution", "Few trades", text))
-    low, high = (finite_or_nan(v) for v in s["intervals_90"]["sharpe"])
+    low, high = s["intervals_90"]["sharpe"]
     if low <= 0 <= high:
         text = f"The 90 % interval of the Sharpe ratio, {number(low)} to {number(high)}, holds 0."
         found.append(Finding("caution", "Not told apart from luck", text))
@@ -183,12 +182,12 @@ def _verdict(data: WalkforwardData) -> str:
 
 
 def _equity(data: WalkforwardData, images: dict[str, bytes]) -> str:
-    rows = [(NAMES[k], _numbers(row)) for k, row in data.summary["joined"].items()]
+    rows = [(NAMES[k], row) for k, row in data.summary["joined"].items()]
     caption = "Growth of 1.00 over the bars that no policy had seen; dashed lines are where a fold begins."
-    low, high = (finite_or_nan(v) for v in data.summary["intervals_90"]["net_return"])
+    low, high = data.summary["intervals_90"]["net_return"]
     interval = (
         f"90 % interval of the net return {percent(low, sign=True)} to {percent(high, sign=True)}, from resampled"
-        f" blocks of bars; P(Sharpe above 0) {number(finite_or_nan(data.summary['probabilistic_sharpe']))}."
+        f" blocks of bars; P(Sharpe above 0) {number(data.summary['probabilistic_sharpe'])}."
     )
     return (
         document.figure(images, "equity", "Joined equity and drawdown", caption, "")
@@ -197,21 +196,17 @@ def _equity(data: WalkforwardData, images: dict[str, bytes]) -> str:
     )
 
 
-def _numbers(row: dict[str, Any]) -> dict[str, float]:
-    return {k: finite_or_nan(v) for k, v in row.items() if v is None or not isinstance(v, bool)}
-
-
 def _folds(data: WalkforwardData, images: dict[str, bytes]) -> str:
     rows = []
     for row in data.folds.to_dicts():
-        out = {k.removeprefix("out_"): finite_or_nan(v) for k, v in row.items() if k.startswith("out_")}
+        out = {k.removeprefix("out_"): v for k, v in row.items() if k.startswith("out_")}
         rows.append((f"{row['fold']}: {row['test_begin'][:10]} to {row['last_test'][:10]}", out))
     head = ["Fold", "Trained from", "to", "Tested from", "to", "Symbols", "Decisions trained", "Tested"]
     dates = [
         [
             str(r["fold"]),
             *(r[c][:10] for c in ("train_begin", "train_end", "test_begin", "last_test")),
-            f"{r['test_symbols']}",
+            number(r["test_symbols"], 0),
             number(r["train_decisions"], 0),
             number(r["test_decisions"], 0),
         ]
@@ -236,7 +231,7 @@ def gap_table(data: WalkforwardData) -> str:
             rows.append(
                 [
                     metric.title,
-                    *(show(finite_or_nan(gap[k])) for k in ("in_sample", "out_of_sample", "gap")),
+                    *(show(gap[k]) for k in ("in_sample", "out_of_sample", "gap")),
                     str(gap["folds"]),
                 ]
             )
@@ -251,16 +246,18 @@ def gap_table(data: WalkforwardData) -> str:
 
 
 def _symbols(data: WalkforwardData) -> str:
-    rows = data.symbols.filter(pl.col("fold") == "joined").sort("return", descending=True).drop("fold", "trained")
-    named = [(row.pop("symbol"), _numbers(row)) for row in rows.to_dicts()]
+    rows = (
+        data.played.symbols.filter(pl.col("fold") == "joined").sort("return", descending=True).drop("fold", "trained")
+    )
+    named = [(row.pop("symbol"), row) for row in rows.to_dicts()]
     note = "Each symbol's own account out of sample, all folds one after another. symbols.csv has every fold."
     return f'<p class="lead">{esc(note)}</p>' + tables.metric_tables("Symbol", named)
 
 
 def _trades(data: WalkforwardData) -> str:
-    if data.trades.height == 0:
+    if data.played.trades.height == 0:
         return '<p class="muted">No policy closed a trade out of sample.</p>'
-    return tables.trade_table(Evaluation(data.equity, data.trades, data.symbols))
+    return tables.trade_table(data.played)
 
 
 def _run(data: WalkforwardData) -> str:
@@ -270,8 +267,8 @@ def _run(data: WalkforwardData) -> str:
         ("Training and testing", f"{number(seconds, 1)} s" if seconds is not None else MISSING),
     ]
     return (
-        tables.definitions([*tables.facts(data.run), *own])
+        tables.definitions([*tables.facts(data), *own])
         + "<h3>Values that differ from the defaults</h3>"
-        + tables.changed_table(data.run)
-        + f"<details><summary>All configuration values</summary>{tables.config_table(data.run)}</details>"
+        + tables.changed_table(data)
+        + f"<details><summary>All configuration values</summary>{tables.config_table(data)}</details>"
     )

@@ -1,0 +1,254 @@
+"""One reader of the folders that runs, backtests and walk-forwards leave behind: what their pages are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import polars as pl
+import yaml
+
+from jaxppo.config.layers import parse_yaml
+from jaxppo.errors import RunDirectoryError
+from jaxppo.play.gate import Flag, Gate, Threshold
+from jaxppo.store.columns import POOLED
+from jaxppo.store.directory import CONFIG, MANIFEST, METRICS_CSV
+from jaxppo.store.files import read_plain_text
+from jaxppo.store.gate import GATE
+from jaxppo.store.json import read_figures, read_json
+
+EQUITY_COLUMNS = ("symbol", "time", "close", "equity", "exposure", "action", "benchmark")
+TRADE_COLUMNS = (
+    *("symbol", "side", "entry_time", "exit_time", "bars", "entry_price", "exit_price"),
+    *("fees", "pnl", "return", "reason"),
+)
+FOLD_DATES = ("train_begin", "train_end", "test_begin", "test_end", "last_test")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One policy on the validation bars."""
+
+    equity: pl.DataFrame
+    """One row a symbol and bar, and a POOLED row a bar."""
+    trades: pl.DataFrame
+    """One row a closed trade."""
+    symbols: pl.DataFrame
+    """One row of metrics a symbol, and a POOLED row; all columns but `symbol` are float64."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What something was made from."""
+
+    name: str
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunData(Origin):
+    """A run directory."""
+
+    metrics: pl.DataFrame
+    """One row a validation, all columns float64; no rows before the first validation."""
+    best: Evaluation | None
+    final: Evaluation | None
+    gate: Gate | None = None
+    """None before the run has finished."""
+
+    @property
+    def shown(self) -> Evaluation | None:
+        """The evaluation behind the headline: the best policy's, or the final one's where that is missing."""
+        return self.best or self.final
+
+    @property
+    def best_is_final(self) -> bool:
+        return self.best is not None and self.final is not None and self.best.equity.equals(self.final.equity)
+
+
+@dataclass(frozen=True)
+class BacktestData:
+    """The folder of a backtest."""
+
+    facts: dict[str, Any]
+    """metrics.json."""
+    gate: Gate
+    played: Evaluation
+    curves: pl.DataFrame
+    """Pooled equity of the baselines, one row a bar."""
+    draws: pl.DataFrame
+    """One row of pooled metrics a random draw."""
+    costs: pl.DataFrame
+    """One row of pooled metrics a multiple of the costs."""
+
+    @property
+    def pooled(self) -> dict[str, float]:
+        """The policy's metrics, all symbols together."""
+        return self.facts["pooled"]
+
+
+@dataclass(frozen=True)
+class WalkforwardData(Origin):
+    """The folder of a walk-forward."""
+
+    summary: dict[str, Any]
+    """summary.json."""
+    folds: pl.DataFrame
+    """One row a fold; all columns but its number and its dates are float64."""
+    played: Evaluation
+    """Equity joined over the folds, all trades, and metrics by fold and symbol."""
+
+    def joined(self, name: str, figure: str) -> float:
+        """A joined figure of the policy or of a baseline."""
+        return self.summary["joined"][name][figure]
+
+
+def load_run(run_dir: Path) -> RunData:
+    """Read `run_dir`; raises `RunDirectoryError` where it is not a run directory or a file in it cannot be read.
+
+    `metrics.csv` and the evaluations may be missing, as they are in a run that was interrupted.
+    """
+    missing = [name for name in (CONFIG, MANIFEST) if not (run_dir / name).is_file()]
+    if missing:
+        raise RunDirectoryError(f"{run_dir} is not a run directory: it has no {' and no '.join(missing)}")
+    metrics, folder = run_dir / METRICS_CSV, run_dir / "validation"
+    return RunData(
+        name=run_dir.resolve().name,
+        config=_load_config(run_dir),
+        manifest=_mapping(run_dir / MANIFEST, read_json),
+        metrics=_numbers(metrics, ("update", "env_steps")) if metrics.is_file() else pl.DataFrame(),
+        best=_load_validation(folder, "best"),
+        final=_load_validation(folder, "final"),
+        gate=load_gate(run_dir / GATE) if (run_dir / GATE).is_file() else None,
+    )
+
+
+def load_backtest(folder: Path) -> BacktestData:
+    """Read a backtest's folder; `RunDirectoryError` where a file of it cannot be read."""
+    return BacktestData(
+        facts=_mapping(folder / "metrics.json", read_figures),
+        gate=load_gate(folder / GATE),
+        played=_load_evaluation(folder / "equity.parquet", folder / "trades.parquet", folder / "symbols.csv"),
+        curves=_numbers(folder / "baselines_equity.csv", text=("time",)),
+        draws=_numbers(folder / "random_draws.csv"),
+        costs=_numbers(folder / "costs.csv"),
+    )
+
+
+def load_walkforward(folder: Path, name: str) -> WalkforwardData:
+    """Read a walk-forward's folder, which will be called `name`; `RunDirectoryError` where a file cannot be read."""
+    return WalkforwardData(
+        name=name,
+        config=_load_config(folder),
+        manifest=_mapping(folder / MANIFEST, read_json),
+        summary=_mapping(folder / "summary.json", read_figures),
+        folds=_numbers(folder / "folds.csv", text=("fold", *FOLD_DATES)),
+        played=Evaluation(
+            equity=_frame(folder / "equity.parquet", pl.read_parquet, ("time", "equity")),
+            trades=_frame(folder / "trades.parquet", pl.read_parquet, TRADE_COLUMNS),
+            symbols=_numbers(folder / "symbols.csv", text=("fold", "symbol")),
+        ),
+    )
+
+
+def values(frame: pl.DataFrame, column: str) -> np.ndarray:
+    """Column as float64 (rows,), NaN where a value is missing, and throughout where the column is."""
+    if column not in frame.columns:
+        return np.full(frame.height, np.nan)
+    return frame[column].cast(pl.Float64).fill_null(np.nan).to_numpy()
+
+
+def times(frame: pl.DataFrame, column: str = "time") -> np.ndarray:
+    """Datetime column as datetime64[s] (rows,), UTC, which is what Matplotlib's date axis takes."""
+    return frame[column].dt.epoch("s").to_numpy().astype("datetime64[s]")
+
+
+def of_symbol(frame: pl.DataFrame, symbol: str) -> pl.DataFrame:
+    """The rows of one symbol, or of POOLED."""
+    return frame.filter(pl.col("symbol") == symbol)
+
+
+def pooled_metrics(evaluation: Evaluation | None) -> dict[str, float]:
+    """The POOLED row of the metrics, empty where there is none."""
+    rows = of_symbol(evaluation.symbols, POOLED).drop("symbol").to_dicts() if evaluation else []
+    return rows[0] if rows else {}
+
+
+def best_row(metrics: pl.DataFrame) -> int | None:
+    """0-based row of the validation with the highest fitness, None where no validation has one."""
+    fitness = values(metrics, "val_fitness")
+    return None if np.isnan(fitness).all() else int(np.nanargmax(fitness))
+
+
+def lookup(mapping: dict[str, Any], *keys: str, default: Any = None) -> Any:
+    """Value under nested `keys`, `default` where one is missing or null."""
+    found: Any = mapping
+    for key in keys:
+        if not isinstance(found, dict) or key not in found:
+            return default
+        found = found[key]
+    return default if found is None else found
+
+
+def load_gate(path: Path) -> Gate:
+    """A gate.json; `RunDirectoryError` where it cannot be read."""
+    raw = _mapping(path, read_figures)
+    missing = [name for name in ("verdict", "reasons", "flags") if name not in raw]
+    if missing:
+        raise RunDirectoryError(f"{path} has no {missing[0]!r}")
+    try:
+        reasons, flags = (Threshold(**r) for r in raw["reasons"]), (Flag(**f) for f in raw["flags"])
+        return Gate(raw["verdict"], tuple(reasons), tuple(flags))
+    except TypeError as error:
+        raise RunDirectoryError(f"{path} cannot be read: {error}") from error
+
+
+def _load_evaluation(equity: Path, trades: Path, symbols: Path) -> Evaluation:
+    return Evaluation(
+        equity=_frame(equity, pl.read_parquet, EQUITY_COLUMNS),
+        trades=_frame(trades, pl.read_parquet, TRADE_COLUMNS),
+        symbols=_numbers(symbols, text=("symbol",)),
+    )
+
+
+def _load_validation(folder: Path, which: str) -> Evaluation | None:
+    paths = [folder / f"{which}_{part}" for part in ("equity.parquet", "trades.parquet", "symbols.csv")]
+    return _load_evaluation(*paths) if all(path.is_file() for path in paths) else None
+
+
+def _load_config(folder: Path) -> dict[str, Any]:
+    return _mapping(folder / CONFIG, lambda path: parse_yaml(read_plain_text(path)))
+
+
+def _numbers(path: Path, columns: tuple[str, ...] = (), text: tuple[str, ...] = ()) -> pl.DataFrame:
+    """CSV with `columns` and `text`, all but the latter as float64, so that a symbol named 007 or NaN stays text."""
+    read = _frame(path, lambda p: pl.read_csv(p, infer_schema=False, truncate_ragged_lines=True), (*text, *columns))
+    return read.with_columns(pl.exclude(text).cast(pl.Float64, strict=False).fill_null(float("nan")))
+
+
+def _frame(path: Path, read: Callable[[Path], pl.DataFrame], columns: tuple[str, ...]) -> pl.DataFrame:
+    frame = _read(path, read)
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise RunDirectoryError(f"{path} has no column {missing[0]!r}; its columns are {', '.join(frame.columns)}")
+    return frame
+
+
+def _mapping(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
+    loaded = _read(path, read)
+    if not isinstance(loaded, dict):
+        raise RunDirectoryError(f"{path} must hold a mapping, but holds a {type(loaded).__name__}")
+    return loaded
+
+
+def _read(path: Path, read: Callable[[Path], T]) -> T:
+    try:
+        return read(path)
+    except (OSError, ValueError, yaml.YAMLError, pl.exceptions.PolarsError) as error:
+        raise RunDirectoryError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
