@@ -12,7 +12,7 @@ from jaxppo.play.alarms import KL_LIMIT, ONE_ACTION, RULES, VALIDATIONS, Alarms,
 from jaxppo.store.alarms import AlarmLog
 from jaxppo.store.directory import MetricsCsv
 from jaxppo.store.read import load_run
-from jaxppo.train.findings import warnings
+from jaxppo.train.remarks import warnings
 from tests.reference.run_directory import Fake, write_run
 
 LABELS = ("hold", "buy", "sell")

@@ -15,9 +15,9 @@ from jaxppo.errors import ConfigError
 from jaxppo.market.dataset import build_market, evaluation_set
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.plan.counts import count_module, host_transfers, unknown_loops
-from jaxppo.plan.findings import find_findings
 from jaxppo.plan.gpus import GPUS, find_gpu
 from jaxppo.plan.hlo import Array, parse_arrays, parse_module
+from jaxppo.plan.hotspots import find_hotspots
 from jaxppo.plan.memory import Line, Memory, line_through
 from jaxppo.plan.options import PlanOptions
 from jaxppo.plan.packages import is_noise, is_ready, prepared
@@ -311,14 +311,14 @@ def test_roofline_of_a_kernel(program):
 
 def test_findings_name_what_stands_out(program):
     gpu = lambda k: kernel_work(k, A100)  # noqa: E731
-    found = find_findings(program, run_rows(program, gpu, 2, 10))
+    found = find_hotspots(program, run_rows(program, gpu, 2, 10))
     assert found[0].startswith("100% of the launches")
     # The copy moves 256 bytes, twice; in all 2 x (256 + 20 + 32) + 10 x (4 + 4 + 1) + 50 x 896: 1.1 %.
     assert any(f.startswith("copies and transposes move 1.1% of the bytes, most of them in copy.1") for f in found)
     assert any("one predicate each turn of update.py:update" in f for f in found)
     assert not any("host:" in f for f in found)
     long = count_module(parse_module(PROGRAM.replace('"n":"5"', '"n":"500000"')))
-    (serial,) = [f for f in find_findings(long, run_rows(long, gpu, 2, 10)) if "one after another" in f]
+    (serial,) = [f for f in find_hotspots(long, run_rows(long, gpu, 2, 10)) if "one after another" in f]
     # 10 x 500,000 launches of 1 to 5 us.
     assert serial.startswith("rollout.py:play takes 500,000 turns")
     assert serial.endswith("10 times: 5.0 to 25.0 s of launches in the run")

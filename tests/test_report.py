@@ -6,6 +6,8 @@ import base64
 import io
 import math
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,8 +22,8 @@ from jaxppo.page.curves import action_colors
 from jaxppo.page.plots import PLOTS, drawdown
 from jaxppo.page.text import number, percent
 from jaxppo.store.read import load_run
-from jaxppo.train.findings import caveat, expected_best_sharpe, verdict, warnings
 from jaxppo.train.page import write_report
+from jaxppo.train.remarks import caveat, expected_best_sharpe, verdict, warnings
 from tests.reference.run_directory import LABELS, Fake, write_run
 
 SECTIONS = (
@@ -352,3 +354,10 @@ def test_action_colours_are_distinct() -> None:
 )
 def test_number_format(text: str, wanted: str) -> None:
     assert text == wanted
+
+
+def test_text_and_tables_of_a_page_need_no_matplotlib() -> None:
+    modules = ("text", "tables", "document", "gate", "terminal", "reference")
+    lines = [f"import jaxppo.page.{name}" for name in modules]
+    code = "; ".join(["import sys", *lines, "sys.exit('matplotlib' in sys.modules)"])
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -105,7 +105,7 @@ def test_the_first_signal_is_told_at_once_and_waits(number, status):
     assert process.stdout.readline().startswith(f"{number.name}: finishing the segment and saving")
     out, err = process.communicate()
     assert process.returncode == 0, err
-    assert out == f"Reason(text='{number.name}', status={status})\n"
+    assert out == f"StopReason(text='{number.name}', status={status})\n"
 
 
 @pytest.mark.parametrize(("second", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

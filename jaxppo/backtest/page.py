@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxppo.backtest.charts import make_plots
 from jaxppo.page import document, gate, tables
-from jaxppo.page.document import DOT, Card, Finding
+from jaxppo.page.document import DOT, Card, Remark
 from jaxppo.page.plots import MAX_SYMBOLS, MAX_TRADES, busiest_symbol, ranked_symbols
 from jaxppo.page.tables import esc
 from jaxppo.page.text import moment, number, percent, plain_value, plural
@@ -41,7 +41,7 @@ def write_backtest_report(folder: Path) -> Path:
 def render(data: BacktestData, images: dict[str, bytes]) -> str:
     """The page as text; `images` are PNG files by the names of `backtest_plots.PLOTS`."""
     sections = [
-        ("warnings", "Before believing it", document.findings_list(warnings(data))),
+        ("warnings", "Before believing it", document.remark_list(warnings(data))),
         ("equity", "Equity against the baselines", _equity(data, images)),
         ("chance", "How much of this could be chance", _chance(data, images)),
         ("costs", "If trading costs more", _costs(data, images)),
@@ -131,22 +131,22 @@ def _verdict(data: BacktestData) -> str:
     )
 
 
-def warnings(data: BacktestData) -> list[Finding]:
+def warnings(data: BacktestData) -> list[Remark]:
     """What the policy had seen of these bars, and what is odd about them or it."""
     f = data.facts
     seen = f["seen"]
     grave = ("in sample", "trained on")
     found = [
-        Finding("bad" if any(g in text for g in grave) else "caution", "Mind", f"{text[:1].upper()}{text[1:]}.")
+        Remark("bad" if any(g in text for g in grave) else "caution", "Mind", f"{text[:1].upper()}{text[1:]}.")
         for text in f["warnings"]
     ]
     if data.pooled["trades"] == 0:
-        found.insert(0, Finding("bad", "No trade", "The policy closed no trade; no figure here says anything of it."))
+        found.insert(0, Remark("bad", "No trade", "The policy closed no trade; no figure here says anything of it."))
     if seen and seen.get("train", 0) == 0 and seen.get("validation", 0) == 0:
         text = "Every decision lies after the run's validation period: nothing here was trained on or chosen by."
-        found.insert(0, Finding("good", "Out of sample", text))
+        found.insert(0, Remark("good", "Out of sample", text))
     found += gate.flags(data.gate)
-    return found or [Finding("good", "None", "Nothing unusual about the bars or the policy.")]
+    return found or [Remark("good", "None", "Nothing unusual about the bars or the policy.")]
 
 
 def _equity(data: BacktestData, images: dict[str, bytes]) -> str:

@@ -1,8 +1,8 @@
 """What is doubtful about bars that can be read: gaps, stale prices, bad ticks, splits, wrong time zones.
 
-Nothing here changes or refuses bars. Each check is a function from `Bars` to findings, listed in `DOUBTS`; a finding
-says what, when, how often and what to do. Thresholds were set on 66 files of real bars (crypto, FX, US equities; 1m to
-1d), every one of whose findings was looked at.
+Nothing here changes or refuses bars. Each inspection is a function from `Bars` to findings, listed in `INSPECTIONS`; a
+finding says what, when, how often and what to do. Thresholds were set on 66 files of real bars (crypto, FX, US
+equities; 1m to 1d), every one of whose findings was looked at.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class BarsReport:
         return "doubtful" if any(f.level == "doubtful" for f in self.findings) else "ok"
 
 
-Doubt = Callable[[Bars], list[Finding]]
+Inspection = Callable[[Bars], list[Finding]]
 
 
 def _finding(
@@ -220,7 +220,7 @@ def find_zone_problems(bars: Bars) -> list[Finding]:
     return [_finding("time zone", True, bars, p.affected, p.bar, p.text, p.remedy) for p in zone_problems(bars)]
 
 
-DOUBTS: tuple[Doubt, ...] = (
+INSPECTIONS: tuple[Inspection, ...] = (
     find_gaps,
     find_close_bars,
     find_zone_problems,
@@ -246,7 +246,7 @@ def inspect_all(bars: Sequence[Bars]) -> list[BarsReport]:
 
 def inspect_bars(bars: Bars, beside: Sequence[Finding] = ()) -> BarsReport:
     """All findings about one symbol, those `beside` others included, the grave ones first."""
-    findings = [*beside, *(finding for doubt in DOUBTS for finding in doubt(bars))]
+    findings = [*beside, *(finding for inspect in INSPECTIONS for finding in inspect(bars))]
     findings.sort(key=lambda f: f.level != "doubtful")
     missing = missing_bars(bars.time, bars.interval, bars.asset_class, bars.timezone)
     count = {f.kind: f.count for f in findings}

@@ -40,7 +40,7 @@ class Origin:
         return f"{self.file}, symbol {self.symbol}, {self.unit} {self.rows[index]}"
 
 
-Check = Callable[[np.ndarray, Mapping[str, np.ndarray], Origin], None]
+BarCheck = Callable[[np.ndarray, Mapping[str, np.ndarray], Origin], None]
 
 
 def format_time(seconds: int) -> str:
@@ -166,7 +166,7 @@ def check_volume(time: np.ndarray, values: Mapping[str, np.ndarray], origin: Ori
     _refuse_values(volume > VOLUME_BOUND, "volume", volume, f"is above {VOLUME_BOUND:g}", origin)
 
 
-CHECKS: tuple[Check, ...] = (check_times, check_finite, check_positive, check_range, check_volume)
+CHECKS: tuple[BarCheck, ...] = (check_times, check_finite, check_positive, check_range, check_volume)
 
 
 def check_bars(time: np.ndarray, values: Mapping[str, np.ndarray], origin: Origin) -> None:

@@ -1,4 +1,4 @@
-"""What every HTML page has in common: one self-contained file of sections, cards, findings and charts."""
+"""What every HTML page has in common: one self-contained file of sections, cards, remarks and charts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Remark:
     """A sentence with its colour: the verdict or a warning."""
 
     tone: str
@@ -73,8 +73,8 @@ def cards(found: Sequence[Card]) -> str:
     return f'<div class="cards">{boxes}</div>' if found else ""
 
 
-def findings_list(found: Sequence[Finding]) -> str:
-    """Findings as a list, each in its colour."""
+def remark_list(found: Sequence[Remark]) -> str:
+    """Remarks as a list, each in its colour."""
     items = "".join(f'<li class="{f.tone}"><b>{esc(f.title)}.</b><span>{esc(f.text)}</span></li>' for f in found)
     return f'<ul class="warnings">{items}</ul>'
 

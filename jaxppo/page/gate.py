@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jaxppo.page import document, tables
-from jaxppo.page.document import Finding
+from jaxppo.page.document import Remark
 from jaxppo.page.text import FORMS, MISSING, number, percent
 from jaxppo.play.gate import AT_MOST, Flag, Gate, Threshold, judged_column
 
@@ -40,18 +40,18 @@ def section(gate: Gate | None) -> str:
     return (
         f"<p><b>{tables.esc(found.title)}.</b> {tables.esc(found.text)}</p>"
         + table(gate)
-        + (document.findings_list(flags(gate)) if gate.flags else "")
+        + (document.remark_list(flags(gate)) if gate.flags else "")
         + '<p class="muted">Thresholds are those of the run\u2019s configuration (gate_*). A flag keeps a policy from '
         "APPROVED. The same, for machines: gate.json.</p>"
     )
 
 
-def flags(gate: Gate) -> list[Finding]:
-    """Flagged habits as findings."""
-    return [Finding("caution", *_flag_text(f)) for f in gate.flags]
+def flags(gate: Gate) -> list[Remark]:
+    """Flagged habits as remarks."""
+    return [Remark("caution", *_flag_text(f)) for f in gate.flags]
 
 
-def verdict(gate: Gate) -> Finding:
+def verdict(gate: Gate) -> Remark:
     """The verdict, with what stands between the policy and APPROVED."""
     tone, title = TITLES.get(gate.verdict, ("caution", str(gate.verdict)))
     failed = {level: _failed(gate, level) for level in ("REVIEW", "APPROVED")}
@@ -62,7 +62,7 @@ def verdict(gate: Gate) -> Finding:
     else:
         text = "Every threshold holds."
     flagged = [_flag_text(f)[0].lower() for f in gate.flags]
-    return Finding(tone, title, text + (f" Flagged: {', '.join(flagged)}." if flagged else ""))
+    return Remark(tone, title, text + (f" Flagged: {', '.join(flagged)}." if flagged else ""))
 
 
 def _named(metric: str) -> tuple[str, Callable[[float], str]]:

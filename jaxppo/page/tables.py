@@ -13,7 +13,7 @@ from jaxppo.config.schema import GROUPS, Config, to_dict
 from jaxppo.page.text import FORMS, MISSING, moment, number, percent, plain_value
 from jaxppo.play.metrics import BUY_AND_HOLD, METRICS, Column
 from jaxppo.store.columns import COMPONENT, POOLED, TRAINING
-from jaxppo.store.read import Evaluation, Origin, RunData, lookup, pooled_metrics, values
+from jaxppo.store.read import Evaluation, Provenance, RunData, lookup, pooled_metrics, values
 
 HASH_DIGITS = 12
 SIDES = {"long": "Long", "short": "Short"}
@@ -149,7 +149,7 @@ def _count(value: Any) -> str:
     return number(value, 0) if isinstance(value, (int, float)) else MISSING
 
 
-def facts(run: Origin) -> list[tuple[str, str]]:
+def facts(run: Provenance) -> list[tuple[str, str]]:
     """What ran where, how fast, and on what."""
     m = run.manifest
 
@@ -196,19 +196,19 @@ def _seconds(value: Any) -> str:
     return f"{minutes:.0f} min {seconds:.0f} s" if minutes else f"{seconds:.1f} s"
 
 
-def changed_table(run: Origin) -> str:
+def changed_table(run: Provenance) -> str:
     """The configuration values that differ from the defaults of the run or of today, and where each came from."""
     default = dict(_flat(to_dict(Config())))
     rows = [[*row[:2], plain_value(default.get(row[0])), row[2]] for row in _config_rows(run, changed=default)]
     return table(["Field", "Value", "Default", "Set by"], rows, text_columns=4)
 
 
-def config_table(run: Origin) -> str:
+def config_table(run: Provenance) -> str:
     """All configuration values, and where each came from."""
     return table(["Field", "Value", "Set by"], _config_rows(run), text_columns=3)
 
 
-def _config_rows(run: Origin, changed: dict[str, Any] | None = None) -> list[list[str]]:
+def _config_rows(run: Provenance, changed: dict[str, Any] | None = None) -> list[list[str]]:
     sources = lookup(run.manifest, "sources", default={})
     return [
         [name, plain_value(value), str(sources.get(name, MISSING))]

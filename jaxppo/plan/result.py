@@ -9,8 +9,8 @@ from typing import Any
 from jaxppo.config.layers import DeviceInfo
 from jaxppo.config.schema import Config
 from jaxppo.plan.counts import Kernel, Region, host_transfers, unknown_loops
-from jaxppo.plan.findings import find_findings
 from jaxppo.plan.gpus import Gpu
+from jaxppo.plan.hotspots import find_hotspots
 from jaxppo.plan.memory import Line, Memory
 from jaxppo.plan.roofline import Row, Work, kernel_seconds, kernel_work, run_rows, sum_work
 
@@ -150,7 +150,7 @@ def gpu_plan(
         tuple(rows),
         sum_work(r.total for r in rows),
         tuple(heaviest(program, rows, gpu)),
-        tuple(find_findings(program, rows)),
+        tuple(find_hotspots(program, rows)),
         fit,
     )
 

@@ -43,7 +43,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """What something was made from."""
 
     name: str
@@ -52,7 +52,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class RunData(Origin):
+class RunData(Provenance):
     """A run directory."""
 
     metrics: pl.DataFrame
@@ -94,7 +94,7 @@ class BacktestData:
 
 
 @dataclass(frozen=True)
-class WalkforwardData(Origin):
+class WalkforwardData(Provenance):
     """The folder of a walk-forward."""
 
     summary: dict[str, Any]

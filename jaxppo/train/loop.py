@@ -37,7 +37,7 @@ from jaxppo.store.rows import train_means, validation_row
 from jaxppo.store.tables import write_validation
 from jaxppo.store.tensorboard import FOLDER as EVENTS
 from jaxppo.store.tensorboard import EventWriter
-from jaxppo.train.stop import OUT_OF_TIME, Pace, Reason, Stop
+from jaxppo.train.stop import OUT_OF_TIME, Pace, Stop, StopReason
 
 Segment = Callable[..., tuple[TrainState, SegmentOutput]]
 
@@ -251,7 +251,9 @@ class Trainer:
         where = f"from update {saved[-1]}" if saved else "from the start"
         return f"make room and go on {where} with --run-dir {self._run_dir} --resume"
 
-    def _stopped(self, reason: Reason, state: TrainState, at: Progress, moved: bool, display: Display) -> JaxppoError:
+    def _stopped(
+        self, reason: StopReason, state: TrainState, at: Progress, moved: bool, display: Display
+    ) -> JaxppoError:
         begun = at.update > 0 or self._checkpoints.updates  # else the run has nothing to save
         saved = not begun or self._secure(state, at, display)
         where = f"stopped at update {at.update} of {self._config.budget.n_updates}"

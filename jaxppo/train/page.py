@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from jaxppo.page import document, gate, plots, tables
-from jaxppo.page.document import DOT, Finding
+from jaxppo.page.document import DOT, Remark
 from jaxppo.page.tables import esc
 from jaxppo.page.text import MISSING, moment, number, plain_value, plural
 from jaxppo.store.read import RunData, best_row, load_run, lookup, values
-from jaxppo.train import findings
+from jaxppo.train import remarks
 
 
 def write_report(run_dir: Path) -> Path:
@@ -42,7 +42,7 @@ def render(run: RunData, images: dict[str, bytes]) -> str:
     ]
     return document.document(
         _heading(run),
-        f"{_header(run)}{document.cards(findings.cards(run))}{_verdict(run)}",
+        f"{_header(run)}{document.cards(remarks.cards(run))}{_verdict(run)}",
         sections,
         f"jaxppo {lookup(run.manifest, 'jaxppo', default='')}{DOT}{run.name}",
     )
@@ -71,8 +71,8 @@ def _header(run: RunData) -> str:
 
 
 def _verdict(run: RunData) -> str:
-    verdict = findings.verdict(run)
-    doubt = f'<p class="muted">{esc(findings.caveat(run))}</p>' if run.shown else ""
+    verdict = remarks.verdict(run)
+    doubt = f'<p class="muted">{esc(remarks.caveat(run))}</p>' if run.shown else ""
     if run.gate is not None:
         judged = gate.verdict(run.gate)
         doubt = f"<p><b>Gate: {esc(judged.title)}.</b> {esc(judged.text)}</p>" + doubt
@@ -83,16 +83,16 @@ def _verdict(run: RunData) -> str:
 
 
 def _warnings(run: RunData) -> str:
-    found = findings.warnings(run)
+    found = remarks.warnings(run)
     if not found:
         found = [
-            Finding(
+            Remark(
                 "good",
                 "None of the usual ones",
                 "Enough trades and bars, no action that is nearly always taken, no deep drawdown.",
             )
         ]
-    return document.findings_list(found)
+    return document.remark_list(found)
 
 
 def _equity(run: RunData, images: dict[str, bytes]) -> str:

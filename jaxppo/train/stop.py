@@ -22,7 +22,7 @@ _SEGMENTS = 5  # the slowest of so many is what the next is expected to take
 _SHARE = 0.1  # of the time that a segment took, in case the next is slower
 
 
-class Reason(NamedTuple):
+class StopReason(NamedTuple):
     """Why to stop, as a phrase, and the exit status that says so."""
 
     text: str
@@ -68,13 +68,13 @@ class Stop:
         self._signal: signal.Signals | None = None
         self._before: dict[int, Any] = {}
 
-    def reason(self, seconds: float) -> Reason | None:
+    def reason(self, seconds: float) -> StopReason | None:
         """Why not to begin what takes `seconds`, saving included; None to go on."""
         if self._signal is not None:
-            return Reason(self._signal.name, STATUS[self._signal])
+            return StopReason(self._signal.name, STATUS[self._signal])
         left = self._began + self._limit - time.monotonic()
         if self._limit > 0 and left < seconds:
-            return Reason(
+            return StopReason(
                 f"--max-seconds {self._limit:g}: {max(left, 0):.0f} s are left, the next segment may take"
                 f" {seconds:.0f} s",
                 OUT_OF_TIME,

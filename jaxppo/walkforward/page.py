@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from jaxppo.page import canvas, document, tables
-from jaxppo.page.document import DOT, MIN_TRADES, Card, Finding
+from jaxppo.page.document import DOT, MIN_TRADES, Card, Remark
 from jaxppo.page.plots import DRAWDOWN_LIMIT
 from jaxppo.page.tables import esc
 from jaxppo.page.text import FORMS, MISSING, moment, number, percent, plural
@@ -79,7 +79,7 @@ def _tone(good: bool) -> str:
     return "good" if good else "bad"
 
 
-def verdict(data: WalkforwardData) -> Finding:
+def verdict(data: WalkforwardData) -> Remark:
     """One sentence on what the joined curve adds up to."""
     s = data.summary
     result, hold = data.joined("policy", "return"), data.joined("buy_and_hold", "return")
@@ -92,17 +92,17 @@ def verdict(data: WalkforwardData) -> Finding:
         f" {percent(once, sign=True)} bought once."
     )
     if data.joined("policy", "trades") == 0:
-        return Finding("bad", "No policy closed a trade", text)
+        return Remark("bad", "No policy closed a trade", text)
     if not result > 0:
-        return Finding("bad", "Loses money out of sample", text)
+        return Remark("bad", "Loses money out of sample", text)
     if not result > max(hold, once):
-        return Finding("caution", "Makes money out of sample, but less than buying and holding", text)
+        return Remark("caution", "Makes money out of sample, but less than buying and holding", text)
     if not s["deflated_sharpe"] > CONFIDENT:
-        return Finding("caution", "Beats buy-and-hold out of sample, but luck could explain it", text)
-    return Finding("good", "Beats buy-and-hold out of sample, and luck hardly explains it", text)
+        return Remark("caution", "Beats buy-and-hold out of sample, but luck could explain it", text)
+    return Remark("good", "Beats buy-and-hold out of sample, and luck hardly explains it", text)
 
 
-def findings(data: WalkforwardData) -> list[Finding]:
+def remarks(data: WalkforwardData) -> list[Remark]:
     """What to mind."""
     s, found = data.summary, []
     gap, trades = s["gaps"]["sharpe"], data.joined("policy", "trades")
@@ -112,25 +112,23 @@ def findings(data: WalkforwardData) -> list[Finding]:
             f"Sharpe {number(one)} on the bars trained on and {number(two)} on those that came after, mean of the"
             " folds: most of what was learnt does not carry over."
         )
-        found.append(Finding("bad", "Overfit", text))
+        found.append(Remark("bad", "Overfit", text))
     if trades < MIN_TRADES:
         text = f"{plural(int(trades), 'closed trade')} out of sample; under {MIN_TRADES} say little."
-        found.append(Finding("caution", "Few trades", text))
+        found.append(Remark("caution", "Few trades", text))
     low, high = s["intervals_90"]["sharpe"]
     if low <= 0 <= high:
         text = f"The 90 % interval of the Sharpe ratio, {number(low)} to {number(high)}, holds 0."
-        found.append(Finding("caution", "Not told apart from luck", text))
+        found.append(Remark("caution", "Not told apart from luck", text))
     idle = [str(f) for f, n in zip(data.folds["fold"], values(data.folds, "out_trades"), strict=True) if n == 0]
     if idle:
         text = f"The policy of fold {', '.join(idle)} closed no trade out of sample."
-        found.append(Finding("caution", "Folds without a trade", text))
+        found.append(Remark("caution", "Folds without a trade", text))
     ruined = int(data.folds["ruined"].sum())
     if ruined:
-        found.append(
-            Finding("bad", "Ruined accounts", f"{plural(ruined, 'account')} lost nearly everything in a fold.")
-        )
-    found += [Finding("caution", "Symbols", f"{text[0].upper()}{text[1:]}.") for text in s["warnings"]]
-    return found or [Finding("good", "None of the usual ones", "Enough trades, and as good after training as on it.")]
+        found.append(Remark("bad", "Ruined accounts", f"{plural(ruined, 'account')} lost nearly everything in a fold."))
+    found += [Remark("caution", "Symbols", f"{text[0].upper()}{text[1:]}.") for text in s["warnings"]]
+    return found or [Remark("good", "None of the usual ones", "Enough trades, and as good after training as on it.")]
 
 
 def render(data: WalkforwardData, images: dict[str, bytes]) -> str:
@@ -140,7 +138,7 @@ def render(data: WalkforwardData, images: dict[str, bytes]) -> str:
         heading,
         f"{_header(data, heading)}{document.cards(cards(data))}{_verdict(data)}",
         [
-            ("warnings", "Warnings", document.findings_list(findings(data))),
+            ("warnings", "Warnings", document.remark_list(remarks(data))),
             ("equity", "Out of sample against buy-and-hold", _equity(data, images)),
             ("folds", "Folds", _folds(data, images)),
             ("gap", "In sample and out of sample", gap_table(data)),

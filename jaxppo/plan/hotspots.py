@@ -26,7 +26,7 @@ _KINDS = {
 }
 
 
-def find_findings(program: Region, rows: Sequence[Row]) -> list[str]:
+def find_hotspots(program: Region, rows: Sequence[Row]) -> list[str]:
     """A sentence each; `rows` are those of `run_rows`, in the order of `program.walk()`."""
     launches = sum(r.total.launches for r in rows)
     small = sum(r.total.small for r in rows)

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from jaxppo.page.curves import action_name
-from jaxppo.page.document import MIN_TRADES, Card, Finding
+from jaxppo.page.document import MIN_TRADES, Card, Remark
 from jaxppo.page.plots import DRAWDOWN_LIMIT, drawdown
 from jaxppo.page.text import number, percent, plural
 from jaxppo.play.alarms import Alarm, Alarms
@@ -91,23 +91,23 @@ def cards(run: RunData) -> list[Card]:
     ]
 
 
-def verdict(run: RunData) -> Finding:
+def verdict(run: RunData) -> Remark:
     """One sentence on what the key figures add up to."""
     m = _Figures(pooled_metrics(run.shown))
     if run.shown is None:
-        return Finding("caution", "No validated policy yet", "The run directory holds no complete validation.")
+        return Remark("caution", "No validated policy yet", "The run directory holds no complete validation.")
     text = _in_money(run, m)
     if m["trades"] == 0:
-        return Finding("bad", "The policy closed no trade", text)
+        return Remark("bad", "The policy closed no trade", text)
     if not m["return"] > 0:
-        return Finding("bad", "Loses money on the validation bars", text)
+        return Remark("bad", "Loses money on the validation bars", text)
     if not m["return"] > m["buy_and_hold_return"]:
-        return Finding("caution", "Makes money, but less than buying and holding", text)
+        return Remark("caution", "Makes money, but less than buying and holding", text)
     if not m["sharpe"] > luck(run):
-        return Finding("caution", f"Beats buy-and-hold, but not the luck of the best of {looks(run)}", text)
+        return Remark("caution", f"Beats buy-and-hold, but not the luck of the best of {looks(run)}", text)
     if looks(run) <= 1:
-        return Finding("good", "Beats buy-and-hold at the only look taken", text)
-    return Finding("good", f"Beats buy-and-hold, and the luck expected of the best of {looks(run)}", text)
+        return Remark("good", "Beats buy-and-hold at the only look taken", text)
+    return Remark("good", f"Beats buy-and-hold, and the luck expected of the best of {looks(run)}", text)
 
 
 def caveat(run: RunData) -> str:
@@ -127,10 +127,10 @@ def caveat(run: RunData) -> str:
     )
 
 
-def warnings(run: RunData) -> list[Finding]:
+def warnings(run: RunData) -> list[Remark]:
     """What a trader should see before believing the headline, the gravest first."""
     found = [*_progress_warnings(run), *_trade_warnings(run), *_sample_warnings(run), *_training_warnings(run)]
-    return sorted(found, key=lambda finding: finding.tone != "bad")
+    return sorted(found, key=lambda remark: remark.tone != "bad")
 
 
 class _Figures(dict[str, float]):
@@ -161,17 +161,17 @@ def _in_money(run: RunData, m: _Figures) -> str:
     )
 
 
-def _progress_warnings(run: RunData) -> list[Finding]:
+def _progress_warnings(run: RunData) -> list[Remark]:
     found = []
     if lookup(run.manifest, "finished") is None:
         done = values(run.metrics, "update")
         last = f"its last validation was at update {number(done[-1], 0)}" if len(done) else "it has no validation yet"
         total = lookup(run.config, "budget", "n_updates", default="?")
-        found.append(Finding("caution", "The run has not finished", f"Of {total} updates planned, {last}."))
+        found.append(Remark("caution", "The run has not finished", f"Of {total} updates planned, {last}."))
     for which, evaluation in (("best", run.best), ("final", run.final)):
         if evaluation is None:
             found.append(
-                Finding(
+                Remark(
                     "caution",
                     f"No {which} policy",
                     f"The validation/{which}_* files are not all there; what needs them is left out of this page.",
@@ -180,7 +180,7 @@ def _progress_warnings(run: RunData) -> list[Finding]:
     return found
 
 
-def _trade_warnings(run: RunData) -> list[Finding]:
+def _trade_warnings(run: RunData) -> list[Remark]:
     if run.shown is None:
         return []
     m, found = _Figures(pooled_metrics(run.shown)), []
@@ -189,31 +189,31 @@ def _trade_warnings(run: RunData) -> list[Finding]:
         text = (
             f"Only {plural(count, 'trade')} closed; under {MIN_TRADES}, win rate and profit factor are mostly chance."
         )
-        found.append(Finding("bad", "Too few trades", text))
+        found.append(Remark("bad", "Too few trades", text))
     share, label = _commonest_action(run)
     if share > ONE_ACTION_SHARE:
         text = f"{percent(share, 0)} of all decisions were \u201c{label}\u201d; at 100 % a policy reacts to nothing."
-        found.append(Finding("bad", "Nearly always the same action", text))
+        found.append(Remark("bad", "Nearly always the same action", text))
     sides = run.shown.trades["side"].unique().to_list()
     if len(sides) == 1 and (sides[0] == "short" or _may_short(run)):
         text = f"Every trade was {sides[0]}; the result may be nothing but the direction of the market."
-        found.append(Finding("caution", "One side only", text))
+        found.append(Remark("caution", "One side only", text))
     if m["max_drawdown"] > DRAWDOWN_LIMIT:
         text = (
             f"Equity fell {percent(m['max_drawdown'])} from its highest point; more than {percent(DRAWDOWN_LIMIT, 0)}."
         )
-        found.append(Finding("bad", "Deep drawdown", text))
+        found.append(Remark("bad", "Deep drawdown", text))
     if math.isinf(m["profit_factor"]):
         text = "Not one trade lost money, so the profit factor is infinite: too small a sample, or too good to be true."
-        found.append(Finding("caution", "No losing trade", text))
+        found.append(Remark("caution", "No losing trade", text))
     ruined = run.shown.trades.filter(pl.col("reason") == "liquidation")["symbol"].unique().sort().to_list()
     if ruined:
-        found.append(Finding("bad", "Liquidated", f"The account was ruined on {', '.join(ruined)}."))
+        found.append(Remark("bad", "Liquidated", f"The account was ruined on {', '.join(ruined)}."))
     return found
 
 
-def _sample_warnings(run: RunData) -> list[Finding]:
-    found = [Finding("caution", "Data", text) for text in lookup(run.manifest, "data", "warnings", default=[])]
+def _sample_warnings(run: RunData) -> list[Remark]:
+    found = [Remark("caution", "Data", text) for text in lookup(run.manifest, "data", "warnings", default=[])]
     if run.shown is None:
         return found
     bars = of_symbol(run.shown.equity, POOLED).height or run.shown.equity.height
@@ -223,28 +223,28 @@ def _sample_warnings(run: RunData) -> list[Finding]:
             f"{plural(bars, 'bar')} ({number(365.25 * years(run), 0)} days), fewer than {MIN_BARS}; over so short a "
             f"time the standard error of the Sharpe ratio is about {error}."
         )
-        found.append(Finding("caution", "Short validation", text))
+        found.append(Remark("caution", "Short validation", text))
     best, final = (_Figures(pooled_metrics(e))["fitness"] for e in (run.best, run.final))
     if best > 0 and final < FINAL_FITNESS_SHARE * best:
         text = (
             f"Fitness {number(final)} at the end, {number(best)} at its best; training went on past what generalises."
         )
-        found.append(Finding("caution", "The final policy is well under the best", text))
+        found.append(Remark("caution", "The final policy is well under the best", text))
     return found
 
 
-def _training_warnings(run: RunData) -> list[Finding]:
+def _training_warnings(run: RunData) -> list[Remark]:
     found = []
     if run.metrics.height > 1 and best_row(run.metrics) == 0:
         text = (
             "No later validation was better than the one before the first update; nothing that generalises was learnt."
         )
-        found.append(Finding("bad", "The untrained policy is the best", text))
+        found.append(Remark("bad", "The untrained policy is the best", text))
     return found + _alarms(run)
 
 
-def _alarms(run: RunData) -> list[Finding]:
-    """One finding an alarm, with every stretch of updates over which it lasted."""
+def _alarms(run: RunData) -> list[Remark]:
+    """One remark an alarm, with every stretch of updates over which it lasted."""
     labels = lookup(run.manifest, "actions", "labels", default=[])
     by_name: dict[str, list[Alarm]] = {}
     for alarm in Alarms(labels, run.metrics.to_dicts() if "update" in run.metrics.columns else ()).found:
@@ -255,7 +255,7 @@ def _alarms(run: RunData) -> list[Finding]:
         spans = [f"from update {a.since} {f'to {a.until}' if a.until is not None else 'to the end'}" for a in alarms]
         worst = alarms[-1].text
         text = f"{worst[0].upper()}{worst[1:]}. Alarm {', '.join(spans)}."
-        found.append(Finding("bad" if lasts else "caution", alarms[-1].title, text))
+        found.append(Remark("bad" if lasts else "caution", alarms[-1].title, text))
     return found
 
 
