@@ -95,7 +95,7 @@ def luck_sharpe(done: Backtest, looks: int, bars_per_year: float) -> float:
 
 def _curve(done: Backtest, split: Split) -> pl.DataFrame:
     """`backtesting`'s equity curve of the pool, UTC; its first row is the start, at the first decision."""
-    joint, _, _ = joint_calendar(split)
+    joint = joint_calendar(split).time
     start = min(int(t[0]) for t in decision_times(split))
     time = np.concatenate([[start], joint]) * 1_000_000
     equity = np.concatenate([[1.0], done.score.curves.pooled.astype(np.float64)])
@@ -105,7 +105,7 @@ def _curve(done: Backtest, split: Split) -> pl.DataFrame:
 
 def _baseline_curves(done: Backtest, split: Split) -> pl.DataFrame:
     """Pooled equity of momentum, and of the random draws the mean and the 5th and 95th percentile at every bar."""
-    joint, _, _ = joint_calendar(split)
+    joint = joint_calendar(split).time
     random = np.asarray(done.baselines.random_equity, np.float64)
     low, high = np.percentile(random, (5, 95), axis=0)
     return pl.DataFrame(
@@ -164,7 +164,7 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> 
         write_frame(folder / f"{name}.csv", frame)
     write_frame(folder / "equity.parquet", equity)
     write_frame(folder / "trades.parquet", trades)
-    per_year = joint_calendar(split)[2]
+    per_year = joint_calendar(split).bars_per_year
     shares = zip(facts.labels, done.score.figures.action_share.tolist(), strict=True)
     report = {
         **dataclasses.asdict(facts),

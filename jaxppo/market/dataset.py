@@ -332,24 +332,26 @@ class EvaluationSet(NamedTuple):
 
 def evaluation_set(split: Split) -> EvaluationSet:
     """A split with its joint calendar, on the device."""
-    _, behind, per_year = joint_calendar(split)
-    valid = jnp.ones(behind.shape[1], bool)
-    return EvaluationSet(split.tape, Calendar(jnp.asarray(behind), valid, jnp.float32(per_year)))
+    joint = joint_calendar(split)
+    valid = jnp.ones(len(joint.time), bool)
+    return EvaluationSet(split.tape, Calendar(jnp.asarray(joint.behind), valid, jnp.float32(joint.bars_per_year)))
 
 
-def joint_calendar(split: Split) -> tuple[np.ndarray, np.ndarray, float]:
-    """The calendar that a split's symbols share, to pool their accounts in real time.
+class JointCalendar(NamedTuple):
+    """The calendar that a split's symbols share, to pool their accounts in real time; on the host."""
 
-    Returns:
-      time (U,) int64: starts of all bars that some symbol fills a decision on; index (S, U) int32: decisions each
-      symbol has behind it once the bars that start then have closed; and U over the years spanned, the pooled
-      annualisation.
-    """
+    time: np.ndarray  # (U,) int64: starts of all bars that some symbol fills a decision on, UTC seconds
+    behind: np.ndarray  # (S, U) int32: decisions a symbol has behind it once the bars that start then have closed
+    bars_per_year: float  # of the pool: U over the years spanned
+
+
+def joint_calendar(split: Split) -> JointCalendar:
+    """The calendar that a split's symbols share."""
     first = np.asarray(split.tape.first)
     fills = [t[f + 1 :] for t, f in zip(split.times, first, strict=True)]
     joint = np.unique(np.concatenate(fills))
-    index = np.stack([np.searchsorted(f, joint, side="right") for f in fills]).astype(np.int32)
+    behind = np.stack([np.searchsorted(f, joint, side="right") for f in fills]).astype(np.int32)
     span = float(joint[-1] - joint[0]) / SECONDS_PER_YEAR
     alone = len(fills) == 1 or span == 0  # one symbol keeps its own annualisation: the pool is its account
     per_year = float(split.tape.bars_per_year[0]) if alone else (len(joint) - 1) / span
-    return joint, index, per_year
+    return JointCalendar(joint, behind, per_year)

@@ -62,7 +62,7 @@ def _symbol_equity(score: Score, split: Split, column: int) -> pl.DataFrame:
 
 def equity_frame(score: Score, split: Split) -> pl.DataFrame:
     """Equity of every symbol's account and of the pool, one row a bar. `score` holds host arrays."""
-    joint, _, _ = joint_calendar(split)
+    joint = joint_calendar(split).time
     pooled = pl.DataFrame(
         {
             "symbol": [POOLED] * len(joint),

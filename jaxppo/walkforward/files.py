@@ -75,7 +75,7 @@ def at(tree: Any, index: Any) -> Any:
 
 def _tested(history: Split, number: int, plan: FoldPlan, output: FoldOutput) -> _Tested:
     split, rows = fold_split(history, plan.test_first, plan.test_length)
-    time, _, _ = joint_calendar(split)
+    time = joint_calendar(split).time
     test, n = output.test, len(time)
     record, action, valid, held = jax.tree.map(
         lambda x: x[:, rows], (test.record, test.action, test.valid, test.curves.symbol_hold)

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxppo.agent.policy import Params
 from jaxppo.config.schema import Config
-from jaxppo.market.dataset import Calendar, EvaluationSet, Split, joint_calendar
+from jaxppo.market.dataset import Calendar, EvaluationSet, JointCalendar, Split, joint_calendar
 from jaxppo.market.tape import Tape
 from jaxppo.play.deciders import play_policy
 from jaxppo.play.metrics import Metrics
@@ -134,19 +134,20 @@ def stack_folds(history: Split, plans: Sequence[FoldPlan], key: jax.Array) -> tu
 
 
 def _stack_ranges(history: Split, ranges: Sequence[tuple[np.ndarray, np.ndarray]]) -> FoldRange:
-    pools = [_pool(history, first, length) for first, length in ranges]
-    size = max(index.shape[1] for index, _ in pools)
-    behind = np.stack([np.pad(index, ((0, 0), (0, size - index.shape[1])), mode="edge") for index, _ in pools])
-    valid = np.stack([np.arange(size) < index.shape[1] for index, _ in pools])
+    calendars = [_calendar(history, first, length) for first, length in ranges]
+    times = [c.behind.shape[1] for c in calendars]
+    size = max(times)
+    behind = [np.pad(c.behind, ((0, 0), (0, size - n)), mode="edge") for c, n in zip(calendars, times, strict=True)]
+    valid = np.arange(size) < np.asarray(times)[:, None]
     first, length = (jnp.asarray(np.stack(x)) for x in zip(*ranges, strict=True))
-    per_year = jnp.asarray([year for _, year in pools], jnp.float32)
-    return FoldRange(first, length, Calendar(jnp.asarray(behind), jnp.asarray(valid), per_year))
+    per_year = jnp.asarray([c.bars_per_year for c in calendars], jnp.float32)
+    return FoldRange(first, length, Calendar(jnp.asarray(np.stack(behind)), jnp.asarray(valid), per_year))
 
 
-def _pool(history: Split, first: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, float]:
-    """Decisions behind each symbol (S, U) on the joint calendar of a range, and its bars a year."""
+def _calendar(history: Split, first: np.ndarray, length: np.ndarray) -> JointCalendar:
+    """The joint calendar of a range, with the rows of all symbols: those that do not decide there have none behind."""
     split, rows = fold_split(history, first, length)
-    joint, index, per_year = joint_calendar(split)
-    behind = np.zeros((len(first), len(joint)), np.int32)
-    behind[rows] = index
-    return behind, per_year
+    joint = joint_calendar(split)
+    behind = np.zeros((len(first), len(joint.time)), np.int32)
+    behind[rows] = joint.behind
+    return joint._replace(behind=behind)
