@@ -18,7 +18,8 @@ from helpers import TINY
 from jaxppo.backtest.__main__ import main
 from jaxppo.backtest.charts import PLOTS
 from jaxppo.backtest.facts import look_warnings
-from jaxppo.backtest.page import break_even, write_backtest_report
+from jaxppo.backtest.page import write_backtest_report
+from jaxppo.backtest.remarks import break_even
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.trading import env_spec
 from jaxppo.market.synthetic import synthetic_market

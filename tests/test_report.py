@@ -19,7 +19,8 @@ from matplotlib.image import imread
 from jaxppo.errors import RunDirectoryError
 from jaxppo.page.canvas import decimate
 from jaxppo.page.curves import action_colors
-from jaxppo.page.plots import PLOTS, drawdown
+from jaxppo.page.plots import PLOTS
+from jaxppo.page.selection import drawdown
 from jaxppo.page.text import number, percent
 from jaxppo.store.read import load_run
 from jaxppo.train.page import write_report
@@ -357,7 +358,7 @@ def test_number_format(text: str, wanted: str) -> None:
 
 
 def test_text_and_tables_of_a_page_need_no_matplotlib() -> None:
-    modules = ("text", "tables", "document", "gate", "terminal", "reference")
+    modules = ("text", "tables", "document", "gate", "terminal", "reference", "sections", "selection")
     lines = [f"import jaxppo.page.{name}" for name in modules]
     code = "; ".join(["import sys", *lines, "sys.exit('matplotlib' in sys.modules)"])
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

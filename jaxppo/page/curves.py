@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from jaxppo.page import canvas
 from jaxppo.page.style import BENCHMARK, CYCLE, GREY, POLICY, VERMILLION
+from jaxppo.page.text import action_name
 from jaxppo.play.metrics import BUY_AND_HOLD, METRICS, Column
 from jaxppo.store.columns import TRAINING
 from jaxppo.store.read import best_row, values
@@ -120,14 +121,6 @@ def components(metrics: pl.DataFrame) -> list[str]:
     return [
         c[len("reward_") : -len("_share")] for c in metrics.columns if c.startswith("reward_") and c.endswith("_share")
     ]
-
-
-def action_name(label: str) -> str:
-    """A label of an action table in words: buy_25 as "buy 25 %", target_-0.5 as "target -0.5"."""
-    verb, _, size = label.partition("_")
-    if not size:
-        return label
-    return f"{verb} {size} %" if verb in ("buy", "sell") else f"{verb} {size}"
 
 
 def action_colors(labels: list[str]) -> list[str]:

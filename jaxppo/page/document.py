@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jaxppo.page.style import CSS
 from jaxppo.page.tables import esc
@@ -14,8 +15,6 @@ from jaxppo.store.files import write_atomic
 # Nothing may be loaded from anywhere, whatever the data holds.
 CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 DOT = " \u00b7 "
-MIN_TRADES = 30
-"""Closed trades below which a page warns that win rate and profit factor are mostly chance."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +37,25 @@ class Remark:
     text: str
 
 
-def document(title: str, top: str, sections: Sequence[tuple[str, str, str]], footer: str) -> str:
+class Section(NamedTuple):
+    """One section of a page."""
+
+    anchor: str
+    heading: str  # plain text
+    body: str  # HTML
+
+
+def document(title: str, top: str, sections: Sequence[Section], footer: str) -> str:
     """The page as text.
 
     Args:
       title: plain text.
       top: HTML above the links to the sections.
-      sections: anchor, plain heading and HTML body of each.
+      sections: in their order.
       footer: plain text.
     """
-    body = "".join(_section(*section) for section in sections)
-    links = "".join(f'<a href="#{anchor}">{esc(heading)}</a>' for anchor, heading, _ in sections)
+    body = "".join(_section(section) for section in sections)
+    links = "".join(f'<a href="#{s.anchor}">{esc(s.heading)}</a>' for s in sections)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">'
@@ -59,8 +66,8 @@ def document(title: str, top: str, sections: Sequence[tuple[str, str, str]], foo
     )
 
 
-def _section(anchor: str, heading: str, body: str) -> str:
-    return f'<section id="{anchor}"><h2>{esc(heading)}</h2>{body}</section>'
+def _section(section: Section) -> str:
+    return f'<section id="{section.anchor}"><h2>{esc(section.heading)}</h2>{section.body}</section>'
 
 
 def cards(found: Sequence[Card]) -> str:
@@ -79,7 +86,7 @@ def remark_list(found: Sequence[Remark]) -> str:
     return f'<ul class="warnings">{items}</ul>'
 
 
-def figure(images: dict[str, bytes], name: str, alt: str, caption: str, missing: str) -> str:
+def figure(images: Mapping[str, bytes], name: str, alt: str, caption: str, missing: str) -> str:
     """A chart by its name among `images`, or a plain text that says why there is none."""
     if name not in images:
         return f'<p class="muted">{esc(missing)}</p>' if missing else ""

@@ -10,15 +10,20 @@ from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
 from jaxppo.page import canvas, curves
+from jaxppo.page.selection import (
+    DRAWDOWN_LIMIT,
+    MAX_SYMBOLS,
+    MAX_TRADES,
+    busiest_symbol,
+    drawdown,
+    ranked_symbols,
+)
 from jaxppo.page.style import BENCHMARK, FINAL, GREY, LOSS, ORANGE, POLICY, VERMILLION, WIN
 from jaxppo.page.text import percent
 from jaxppo.store.columns import POOLED
 from jaxppo.store.read import Evaluation, RunData, of_symbol, times, values
 
-MAX_SYMBOLS = 12  # panels of the small multiples
-MAX_TRADES = 40  # drawn on the price; more cannot be told apart
 PANEL_POINTS = 800  # of a line in a small multiple, a third of the page wide
-DRAWDOWN_LIMIT = 0.15
 
 PLOTS = ("equity", "drawdown", "validation", "symbols", "trades", "training", "rewards", "actions")
 """File names of the charts in `plots/`, without their ending."""
@@ -38,11 +43,6 @@ def make_plots(run: RunData) -> dict[str, bytes]:
         figures["symbols"] = symbol_curves(run.shown)
         figures["trades"] = trades_on_price(run.shown)
     return {name: canvas.png(figure) for name in PLOTS if (figure := figures.get(name)) is not None}
-
-
-def drawdown(equity: np.ndarray) -> np.ndarray:
-    """Fraction lost since the highest equity so far, (T,) in [0, 1], of an equity curve (T,) that starts at 1."""
-    return 1.0 - equity / np.fmax(np.fmax.accumulate(equity), 1.0)
 
 
 def equity_curve(run: RunData) -> Figure | None:
@@ -118,18 +118,6 @@ def symbol_curves(evaluation: Evaluation) -> Figure | None:
         canvas.title(ax, f"{_short(name)}  {percent(policy, sign=True)}", aside=f"hold {percent(hold, sign=True)}")
         canvas.date_axis(ax, ticks=5)
     return figure
-
-
-def ranked_symbols(evaluation: Evaluation) -> list[str]:
-    """Symbols by their last equity, highest first."""
-    last = evaluation.equity.filter(pl.col("symbol") != POOLED).group_by("symbol").agg(pl.col("equity").last())
-    return last.sort(["equity", "symbol"], descending=[True, False])["symbol"].to_list()
-
-
-def busiest_symbol(evaluation: Evaluation) -> str | None:
-    """The symbol with the most closed trades (the first by name of several), None without any trade."""
-    counts = evaluation.trades.group_by("symbol").len().sort(["len", "symbol"], descending=[True, False])
-    return counts["symbol"][0] if counts.height else None
 
 
 def trades_on_price(evaluation: Evaluation) -> Figure | None:

@@ -74,3 +74,11 @@ def plain_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(plain_value(v) for v in value) or "none"
     return str(value)
+
+
+def action_name(label: str) -> str:
+    """A label of an action table in words: buy_25 as "buy 25 %", target_-0.5 as "target -0.5"."""
+    verb, _, size = label.partition("_")
+    if not size:
+        return label
+    return f"{verb} {size} %" if verb in ("buy", "sell") else f"{verb} {size}"

@@ -102,7 +102,7 @@ class WalkforwardData(Provenance):
     folds: pl.DataFrame
     """One row a fold; all columns but its number and its dates are float64."""
     played: Evaluation
-    """Equity joined over the folds, all trades, and metrics by fold and symbol."""
+    """Equity joined over the folds, all trades, and the metrics of each symbol over all folds."""
 
     def joined(self, name: str, figure: str) -> float:
         """A joined figure of the policy or of a baseline."""
@@ -152,7 +152,9 @@ def load_walkforward(folder: Path, name: str) -> WalkforwardData:
         played=Evaluation(
             equity=_frame(folder / "equity.parquet", pl.read_parquet, ("time", "equity")),
             trades=_frame(folder / "trades.parquet", pl.read_parquet, TRADE_COLUMNS),
-            symbols=_numbers(folder / "symbols.csv", text=("fold", "symbol")),
+            symbols=_numbers(folder / "symbols.csv", text=("fold", "symbol"))
+            .filter(pl.col("fold") == "joined")
+            .drop("fold", "trained", strict=False),
         ),
     )
 

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import polars as pl
 
-from jaxppo.page.curves import action_name
-from jaxppo.page.document import MIN_TRADES, Card, Remark
-from jaxppo.page.plots import DRAWDOWN_LIMIT, drawdown
-from jaxppo.page.text import number, percent, plural
+from jaxppo.page.document import Card, Remark
+from jaxppo.page.sections import drawdown_card, profit_card, return_card, tone
+from jaxppo.page.selection import DRAWDOWN_LIMIT, MIN_TRADES, drawdown
+from jaxppo.page.text import action_name, number, percent, plural
 from jaxppo.play.alarms import Alarm, Alarms
 from jaxppo.play.significance import expected_max_sharpe
 from jaxppo.store.columns import POOLED
@@ -62,25 +62,18 @@ def cards(run: RunData) -> list[Card]:
     m = _Figures(pooled_metrics(run.shown))
     if run.shown is None:
         return []
-    fall, hold_fall = m["max_drawdown"], hold_drawdown(run)
-    best = best_row(run.metrics)
+    best, by_luck = best_row(run.metrics), luck(run)
     chosen = f"highest of {looks(run)} validations" if run.best is not None and best is not None else "final policy"
-    factor_tone = _tone(m["profit_factor"], 1.0) if math.isfinite(m["profit_factor"]) else "caution"
     return [
-        Card(
-            "Net return",
-            percent(m["return"], sign=True),
-            f"buy-and-hold {percent(m['buy_and_hold_return'], sign=True)}",
-            _tone(m["return"], max(m["buy_and_hold_return"], 0.0)),
-        ),
+        return_card(m["return"], m["buy_and_hold_return"]),
         Card(
             "Sharpe ratio",
             number(m["sharpe"]),
-            f"no skill, best of {looks(run)}: {number(luck(run))}",
-            _tone(m["sharpe"], luck(run)),
+            f"no skill, best of {looks(run)}: {number(by_luck)}",
+            tone(m["sharpe"] > by_luck, m["sharpe"], by_luck),
         ),
-        Card("Max drawdown", percent(fall), f"buy-and-hold {percent(hold_fall)}", _tone(-fall, -DRAWDOWN_LIMIT)),
-        Card("Profit factor", number(m["profit_factor"]), f"win rate {percent(m['win_rate'], 0)}", factor_tone),
+        drawdown_card(m["max_drawdown"], hold_drawdown(run), DRAWDOWN_LIMIT),
+        profit_card(m["profit_factor"], f"win rate {percent(m['win_rate'], 0)}"),
         Card(
             "Closed trades",
             number(m["trades"], 0),
@@ -130,7 +123,8 @@ def caveat(run: RunData) -> str:
 def warnings(run: RunData) -> list[Remark]:
     """What a trader should see before believing the headline, the gravest first."""
     found = [*_progress_warnings(run), *_trade_warnings(run), *_sample_warnings(run), *_training_warnings(run)]
-    return sorted(found, key=lambda remark: remark.tone != "bad")
+    none = "Enough trades and bars, no action that is nearly always taken, no deep drawdown."
+    return sorted(found, key=lambda remark: remark.tone != "bad") or [Remark("good", "None of the usual ones", none)]
 
 
 class _Figures(dict[str, float]):
@@ -138,12 +132,6 @@ class _Figures(dict[str, float]):
 
     def __missing__(self, name: str) -> float:
         return math.nan
-
-
-def _tone(value: float, limit: float) -> str:
-    if math.isnan(value) or math.isnan(limit):
-        return ""
-    return "good" if value > limit else "bad"
 
 
 def _in_money(run: RunData, m: _Figures) -> str:

@@ -1,0 +1,102 @@
+"""What the figures of a walk-forward say: key figures, a verdict, how it was come by, and warnings."""
+
+from __future__ import annotations
+
+from jaxppo.page.document import Card, Remark
+from jaxppo.page.sections import drawdown_card, profit_card, return_card, tone
+from jaxppo.page.selection import DRAWDOWN_LIMIT, MIN_TRADES
+from jaxppo.page.text import moment, number, percent, plural
+from jaxppo.store.read import WalkforwardData, values
+
+CONFIDENT = 0.95
+
+
+def cards(data: WalkforwardData) -> list[Card]:
+    """The six key figures."""
+    s = data.summary
+    result, hold = data.joined("policy", "return"), data.joined("buy_and_hold", "return")
+    sharpe, fall = data.joined("policy", "sharpe"), data.joined("policy", "max_drawdown")
+    low, high = s["intervals_90"]["sharpe"]
+    factor, gap = data.joined("policy", "profit_factor"), s["gaps"]["sharpe"]
+    deflated = s["deflated_sharpe"]
+    return [
+        return_card(result, hold),
+        Card("Sharpe ratio", number(sharpe), f"90 % interval {number(low)} to {number(high)}", tone(low > 0, low)),
+        drawdown_card(fall, data.joined("buy_and_hold", "max_drawdown"), DRAWDOWN_LIMIT),
+        profit_card(factor, plural(int(data.joined("policy", "trades")), "closed trade")),
+        Card(
+            "Folds with a gain",
+            percent(s["positive_folds"], 0),
+            f"above buy-and-hold {percent(s['folds_above_buy_and_hold'], 0)}",
+            tone(s["positive_folds"] > 0.5),
+        ),
+        Card(
+            "Sharpe, out less in",
+            number(gap["gap"]),
+            f"deflated Sharpe {number(deflated)} of {plural(s['trials'], 'trial')}",
+            tone(deflated > CONFIDENT, deflated),
+        ),
+    ]
+
+
+def verdict(data: WalkforwardData) -> Remark:
+    """One sentence on what the joined curve adds up to."""
+    s = data.summary
+    result, hold = data.joined("policy", "return"), data.joined("buy_and_hold", "return")
+    once = data.joined("buy_and_hold_once", "return")
+    trades = plural(int(data.joined("policy", "trades")), "closed trade")
+    text = (
+        f"From {moment(s['first_test'])} to {moment(s['last_test'])} the policies of {plural(s['folds'], 'fold')} made"
+        f" {percent(result, sign=True)} after costs with {trades};"
+        f" buy-and-hold made {percent(hold, sign=True)} with equal money in each symbol at the start of each fold, and"
+        f" {percent(once, sign=True)} bought once."
+    )
+    if data.joined("policy", "trades") == 0:
+        return Remark("bad", "No policy closed a trade", text)
+    if not result > 0:
+        return Remark("bad", "Loses money out of sample", text)
+    if not result > max(hold, once):
+        return Remark("caution", "Makes money out of sample, but less than buying and holding", text)
+    if not s["deflated_sharpe"] > CONFIDENT:
+        return Remark("caution", "Beats buy-and-hold out of sample, but luck could explain it", text)
+    return Remark("good", "Beats buy-and-hold out of sample, and luck hardly explains it", text)
+
+
+def method(data: WalkforwardData) -> str:
+    """How the figures came about, and what they count."""
+    trials = plural(data.summary["trials"], "trial")
+    return (
+        "Each fold is trained from scratch on bars before its test period and tested once, with its last policy:"
+        " nothing was chosen on the tested bars. Positions are closed at cost at the end of a fold, and equal money"
+        f" goes into every symbol at the start of the next. The deflated Sharpe ratio counts {trials} (--trials): count"
+        " every configuration that you have tried on these bars."
+    )
+
+
+def warnings(data: WalkforwardData) -> list[Remark]:
+    """What to mind."""
+    s, found = data.summary, []
+    gap, trades = s["gaps"]["sharpe"], data.joined("policy", "trades")
+    one, two = gap["in_sample"], gap["out_of_sample"]
+    if one > 0 and two < 0.5 * one:
+        text = (
+            f"Sharpe {number(one)} on the bars trained on and {number(two)} on those that came after, mean of the"
+            " folds: most of what was learnt does not carry over."
+        )
+        found.append(Remark("bad", "Overfit", text))
+    if trades < MIN_TRADES:
+        text = f"{plural(int(trades), 'closed trade')} out of sample; under {MIN_TRADES} say little."
+        found.append(Remark("caution", "Few trades", text))
+    low, high = s["intervals_90"]["sharpe"]
+    if low <= 0 <= high:
+        text = f"The 90 % interval of the Sharpe ratio, {number(low)} to {number(high)}, holds 0."
+        found.append(Remark("caution", "Not told apart from luck", text))
+    idle = [str(f) for f, n in zip(data.folds["fold"], values(data.folds, "out_trades"), strict=True) if n == 0]
+    if idle:
+        text = f"The policy of fold {', '.join(idle)} closed no trade out of sample."
+        found.append(Remark("caution", "Folds without a trade", text))
+    ruined = int(data.folds["ruined"].sum())
+    if ruined:
+        found.append(Remark("bad", "Ruined accounts", f"{plural(ruined, 'account')} lost nearly everything in a fold."))
+    found += [Remark("caution", "Symbols", f"{text[0].upper()}{text[1:]}.") for text in s["warnings"]]
+    return found or [Remark("good", "None of the usual ones", "Enough trades, and as good after training as on it.")]
