@@ -7,6 +7,7 @@ under a field is its help text. Derived sizes are properties; nothing is ever mu
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -303,6 +304,17 @@ def group_from_dict(group: str, raw: Any, where: str) -> Any:
             raise ConfigError(f"{where}: unknown field {group}.{key}; {nearest(str(key), FIELD_GROUP)}")
         values[key] = _coerce(value, hints[key], f"{where}: {group}.{key}")
     return cls(**values)
+
+
+def coerce_fields(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Flat fields as the types of the schema, lists as tuples; unknown ones raise `ConfigError` with the nearest."""
+    found = {}
+    for name, value in values.items():
+        if name not in FIELD_GROUP and name != "seed":
+            raise ConfigError(f"{where}: unknown field {name!r}; {nearest(name, [*FIELD_GROUP, 'seed'])}")
+        cls = GROUPS[FIELD_GROUP[name]] if name in FIELD_GROUP else Config
+        found[name] = _coerce(value, get_type_hints(cls)[name], f"{where}: {name}")
+    return found
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:

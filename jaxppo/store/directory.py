@@ -26,6 +26,7 @@ from jaxppo.market.bars import format_interval
 from jaxppo.market.dataset import Market
 from jaxppo.store.files import Growing, write_atomic
 from jaxppo.store.json import read_json, write_json
+from jaxppo.version import __version__
 
 try:
     import fcntl
@@ -159,7 +160,7 @@ def write_manifest(run_dir: Path, inputs: RunInputs, actions: ActionTable, extra
     earlier = earlier_manifest(run_dir) or {"created": datetime.now(UTC).isoformat()}
     versions = {name: metadata.version(name) for name in _LIBRARIES}
     manifest = {
-        "jaxppo": metadata.version("jaxppo"),
+        "jaxppo": __version__,
         "versions": versions,
         "python": platform.python_version(),
         "device": {"kind": device.kind, "platform": device.platform, "count": device.count},

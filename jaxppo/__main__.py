@@ -1,0 +1,48 @@
+"""`jaxppo COMMAND ...`, the same as `python -m jaxppo.COMMAND ...`."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Sequence
+
+from jaxppo.errors import nearest
+
+COMMANDS = {
+    "train": "train, validate, checkpoint and report a policy",
+    "backtest": "play a run's policy over bars, next to what it must beat",
+    "walkforward": "train and test on one period after another",
+    "replay": "given decisions through the account of the environment",
+    "check": "do data, features, reward or live use deceive themselves?",
+    "data": "data check PATH: can these bars be trusted?",
+    "plan": "does a run fit a GPU, and what bounds it?",
+}
+
+
+def _help() -> str:
+    lines = [f"  {name:<12} {text}" for name, text in COMMANDS.items()]
+    return "\n".join(["usage: jaxppo COMMAND ...", "", *lines, "", "jaxppo COMMAND --help shows a command's flags."])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and end the process with its status; returns only for --help, --version and mistakes."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if arguments else 2
+    command, *rest = arguments
+    if command == "--version":
+        from jaxppo.version import __version__
+
+        print(f"jaxppo {__version__}")
+        return 0
+    if command not in COMMANDS:
+        print(f"error: unknown command {command!r}; {nearest(command, COMMANDS)}", file=sys.stderr)
+        return 2
+    sys.argv = [f"jaxppo {command}", *rest]
+    runpy.run_module(f"jaxppo.{command}", run_name="__main__", alter_sys=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""What the public names do: a configuration, a market, an env or a program of it, and each command as a function.
+
+Everything here is a few lines on top of the rooms; names, defaults and errors are those of the command lines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, get_type_hints
+
+import jax
+import jax.numpy as jnp
+
+from jaxppo.agent.encoders import receptive_field
+from jaxppo.agent.policy import distribution
+from jaxppo.config.layers import resolve
+from jaxppo.config.schema import FIELD_GROUP, Config, coerce_fields
+from jaxppo.device import detect_device
+from jaxppo.env.account import AccountState, open_account
+from jaxppo.env.actions import action_mask
+from jaxppo.env.trading import EXPOSURE, Env, observe_account
+from jaxppo.env.trading import make_env as env_on_tape
+from jaxppo.errors import ConfigError, nearest
+from jaxppo.market.bars import Bars
+from jaxppo.market.dataset import Market, evaluation_set
+from jaxppo.market.dataset import build_market as lay_out
+from jaxppo.market.features import compute_features
+from jaxppo.play.passes import n_decisions
+from jaxppo.play.score import Figures
+from jaxppo.ppo.loss import Hyper
+from jaxppo.ppo.program import SegmentOutput, TapeSpec
+from jaxppo.ppo.program import make_train as program_of
+from jaxppo.ppo.update import TrainState, hyper_from
+from jaxppo.store.checkpoint import RestoredPolicy
+
+Options = TypeVar("Options")
+
+
+def make_config(preset: str = "quick_test", **fields: Any) -> Config:
+    """A checked configuration.
+
+    Args:
+      preset: budgets to start from; see `configs/`.
+      fields: any field of `jaxppo.config.schema` by its name, as the command line has it.
+
+    Raises:
+      ConfigError: an unknown name, or values that do not fit together.
+
+    Example:
+      >>> import jaxppo
+      >>> jaxppo.make_config("standard", learning_rate=1e-3).ppo.learning_rate
+      0.001
+    """
+    return resolve(preset, coerce_fields(fields, "make_config"), detect_device()).config
+
+
+def build_market(bars: Sequence[Bars], config: Config) -> Market:
+    """Features, splits by time and the Tapes of some bars, one entry a symbol.
+
+    Raises:
+      DataError: a symbol too short, or a feature that is not finite.
+
+    Example:
+      >>> import jaxppo
+      >>> market = jaxppo.build_market(jaxppo.synthetic_market(27), jaxppo.make_config())
+      >>> market.splits["train"].tape.features.shape  # symbols, bars, features
+      (8, 16780, 53)
+    """
+    return lay_out(bars, config, receptive_field(config.agent))
+
+
+def make_env(market: Market, config: Config, split: str = "train") -> Env:
+    """The environment alone: pure `reset(key)`, `step(state, action)` and `valid_actions(observation)`.
+
+    Example:
+      >>> import jax, jaxppo
+      >>> config = jaxppo.make_config()
+      >>> env = jaxppo.make_env(jaxppo.build_market(jaxppo.synthetic_market(27), config), config)
+      >>> states, observations = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 4))
+      >>> observations.account.shape
+      (4, 8)
+    """
+    return env_on_tape(market.splits[split].tape, config.env, config.reward)
+
+
+class Training(NamedTuple):
+    """Pure functions of one training run, bound to its market; `jit` and `vmap` them as you like."""
+
+    hyper: Hyper  # the configured hyperparameters, () float32 each
+    init: Callable[[jax.Array, Hyper], TrainState]  # of a key
+    segment: Callable[
+        [TrainState, Hyper, jax.Array], tuple[TrainState, SegmentOutput]
+    ]  # and a number of updates, int32
+    train: Callable[[jax.Array, Hyper], tuple[TrainState, Figures]]  # of a key: the whole run, all validations included
+
+
+def make_train(config: Config, market: Market) -> Training:
+    """The compiled program's functions for a configuration and a market.
+
+    Example:
+      >>> import jax, jaxppo
+      >>> config = jaxppo.make_config(n_envs=256, lanes=16, n_updates=1)
+      >>> training = jaxppo.make_train(config, jaxppo.build_market(jaxppo.synthetic_market(27), config))
+      >>> state = jax.eval_shape(training.init, jax.random.key(0), training.hyper)
+      >>> state.update.shape
+      ()
+    """
+    tape, data = market.splits["train"].tape, evaluation_set(market.splits["validation"])
+    program = program_of(config, TapeSpec(tape.n_features, n_decisions(data.tape)))
+
+    def init(key: jax.Array, hyper: Hyper) -> TrainState:
+        return program.init(key, hyper, tape)
+
+    def segment(state: TrainState, hyper: Hyper, n_updates: jax.Array) -> tuple[TrainState, SegmentOutput]:
+        return program.segment(state, hyper, tape, data, n_updates)
+
+    def train(key: jax.Array, hyper: Hyper) -> tuple[TrainState, Figures]:
+        return program.train(key, hyper, tape, data)
+
+    return Training(hyper_from(config), init, segment, train)
+
+
+class Decision(NamedTuple):
+    """What a policy does with the newest bar, at whose close it decides; the order is for the next open."""
+
+    action: str  # label of the most probable action
+    probabilities: Mapping[str, float]  # by label
+    value: float  # of the state, in discounted reward
+    time: int  # start of the bar, UTC seconds
+
+
+def decide(policy: RestoredPolicy, bars: Bars, account: AccountState | None = None) -> Decision:
+    """The decision of a restored policy at the last bar, by the training's own functions.
+
+    Args:
+      policy: from `restore_policy`.
+      bars: history of one symbol, at least as long as features and receptive field need.
+      account: of shape (), with money in units of its starting equity; by default flat.
+
+    Raises:
+      DataError: too few bars.
+    """
+    config, reach = policy.info.config, receptive_field(policy.info.config.agent)
+    table = compute_features(bars, config.features.features, config.features.scale_window)
+    window = jnp.asarray(table.values[None, -reach:])  # (1, R, F)
+    account = open_account(jnp.ones(())) if account is None else account
+    observation = observe_account(account, jnp.float32(bars.close[-1]), config.env)  # (A,)
+    market = policy.agent.encode(policy.params, window)[0, -1]  # (H,)
+    logits, value = policy.agent.decide(policy.params, market, observation[None])  # (1, K) and (1,)
+    allowed = jnp.asarray(bars.asset_class in config.env.allow_short)
+    chosen = distribution(logits[0], action_mask(policy.info.actions, observation[EXPOSURE], allowed))
+    labels = policy.info.actions.labels
+    shares = jnp.exp(chosen.log_probs).tolist()
+    return Decision(
+        labels[int(chosen.mode())], dict(zip(labels, shares, strict=True)), float(value[0]), int(bars.time[-1])
+    )
+
+
+def train(preset: str | None = None, **values: Any) -> Path:
+    """`python -m jaxppo.train`: train, validate, checkpoint and report; returns the run directory.
+
+    Args:
+      preset: budgets to start from, by default quick_test.
+      values: fields of the configuration and of `jaxppo.train.run.RunOptions`, such as `run_dir`.
+
+    Raises:
+      JaxppoError: what the command line would print as one sentence.
+
+    Example:
+      >>> import jaxppo
+      >>> run = jaxppo.train("quick_test", run_dir="runs/my-run")  # doctest: +SKIP
+    """
+    from jaxppo.train.run import RunOptions, train_run
+
+    options, fields = _split(RunOptions, values, "train")
+    return train_run(options, preset, fields)
+
+
+def walkforward(preset: str | None = None, **values: Any) -> Path:
+    """`python -m jaxppo.walkforward`; returns the folder. `values` as of `train`, with `WalkforwardOptions`."""
+    from jaxppo.walkforward.run import WalkforwardOptions, walkforward_run
+
+    options, fields = _split(WalkforwardOptions, values, "walkforward")
+    return walkforward_run(options, preset, fields)
+
+
+def backtest(run_dir: str | Path, **values: Any) -> Path:
+    """`python -m jaxppo.backtest RUN_DIR`; returns the folder. `values` are fields of `BacktestOptions`."""
+    from jaxppo.backtest.run import BacktestOptions, backtest_run
+
+    return backtest_run(_all(BacktestOptions, {"run_dir": run_dir, **values}, "backtest"))
+
+
+def replay(bars: str | Path, targets: str | Path, out: str | Path, **values: Any) -> Path:
+    """`python -m jaxppo.replay BARS TARGETS --out OUT`; returns the folder. `values` are fields of `ReplayOptions`."""
+    from jaxppo.replay.run import ReplayOptions, replay_run
+
+    return replay_run(_all(ReplayOptions, {"bars": bars, "targets": targets, "out": out, **values}, "replay"))
+
+
+def _split(cls: type[Options], values: Mapping[str, Any], where: str) -> tuple[Options, dict[str, Any]]:
+    """A command's own options, and the fields of the configuration."""
+    own = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    rest = {k: v for k, v in values.items() if k not in own}
+    unknown = [k for k in rest if k not in FIELD_GROUP and k != "seed"]
+    if unknown:
+        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; {nearest(unknown[0], [*own, *FIELD_GROUP])}")
+    return _all(cls, {k: v for k, v in values.items() if k in own}, where), coerce_fields(rest, where)
+
+
+def _all(cls: type[Options], values: Mapping[str, Any], where: str) -> Options:
+    """A dataclass of options; text is a path where the option is one."""
+    hints = get_type_hints(cls)
+    for name in values:
+        if name not in hints:
+            raise ConfigError(f"{where}: unknown option {name!r}; {nearest(name, hints)}")
+    return cls(**{k: Path(v) if isinstance(v, str) and "Path" in str(hints[k]) else v for k, v in values.items()})
