@@ -1,7 +1,7 @@
 """Packages that are commands and functions at once: `python -m jaxppo.train`, and `jaxppo.train(...)` from Python.
 
-Importing a sub-package sets its name on `jaxppo` to the module, whatever stood there, so the module itself is what can be
-called: `jaxppo.train` is one thing, whichever was imported first.
+Importing a sub-package sets its name on `jaxppo` to the module, whatever stood there, so the module itself is what can
+be called: `jaxppo.train` is one thing, whichever was imported first.
 """
 
 from __future__ import annotations
