@@ -1,6 +1,7 @@
 """Every reported figure against hand arithmetic, SciPy and plain NumPy in float64."""
 
 import io
+import pickle
 import re
 from pathlib import Path
 
@@ -388,3 +389,17 @@ def test_readme_has_the_tables_of_today():
     text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     assert columns_table() in text, "run: python -m jaxppo.page.reference README.md"
     assert with_columns(text) == text
+
+
+def test_metrics_are_a_pytree_by_the_names_of_the_table():
+    metrics = figures(CURVE)
+    assert list(metrics._asdict()) == list(METRICS)
+    doubled = jax.tree.map(lambda x: 2 * x, metrics)
+    assert doubled.net_return == 2 * metrics.net_return
+    assert doubled._replace(bars=7.0).bars == 7.0
+    paths = [str(path[0]) for path, _ in jax.tree_util.tree_leaves_with_path(metrics)]
+    assert paths == [f".{name}" for name in METRICS]
+    again = pickle.loads(pickle.dumps(metrics))
+    np.testing.assert_array_equal(jax.tree.leaves(again), jax.tree.leaves(metrics))
+    with pytest.raises(AttributeError, match="no metric 'sharp'"):
+        _ = metrics.sharp

@@ -20,9 +20,9 @@ from jaxppo.errors import RunDirectoryError
 from jaxppo.page.canvas import decimate
 from jaxppo.page.curves import action_colors
 from jaxppo.page.plots import PLOTS
-from jaxppo.page.selection import drawdown
 from jaxppo.page.text import number, percent
 from jaxppo.store.read import load_run
+from jaxppo.store.tables import drawdown
 from jaxppo.train.page import write_report
 from jaxppo.train.remarks import caveat, expected_best_sharpe, verdict, warnings
 from tests.reference.run_directory import LABELS, Fake, write_run

@@ -20,7 +20,7 @@ from jaxppo.play.significance import curve_moments, deflated_sharpe, expected_ma
 from jaxppo.store.files import write_frame
 from jaxppo.store.json import write_json
 from jaxppo.store.rows import symbol_rows
-from jaxppo.store.tables import equity_frame, trades_frame
+from jaxppo.store.tables import drawdown, equity_frame, trades_frame, utc_times
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,10 @@ def _curve(done: Backtest, split: Split) -> pl.DataFrame:
     """`backtesting`'s equity curve of the pool, UTC; its first row is the start, at the first decision."""
     joint = joint_calendar(split).time
     start = min(int(t[0]) for t in decision_times(split))
-    time = np.concatenate([[start], joint]) * 1_000_000
+    time = np.concatenate([[start], joint])
     equity = np.concatenate([[1.0], done.score.curves.pooled.astype(np.float64)])
-    fall = 1.0 - equity / np.maximum.accumulate(equity)
-    return pl.DataFrame({"Time": pl.Series(time).cast(pl.Datetime("us")), "Equity": equity, "DrawdownPct": fall})
+    naive = utc_times(time).dt.replace_time_zone(None)
+    return pl.DataFrame({"Time": naive, "Equity": equity, "DrawdownPct": drawdown(equity)})
 
 
 def _baseline_curves(done: Backtest, split: Split) -> pl.DataFrame:
@@ -110,7 +110,7 @@ def _baseline_curves(done: Backtest, split: Split) -> pl.DataFrame:
     low, high = np.percentile(random, (5, 95), axis=0)
     return pl.DataFrame(
         {
-            "time": pl.Series(joint * 1_000_000).cast(pl.Datetime("us", "UTC")),
+            "time": utc_times(joint),
             "momentum": np.asarray(done.baselines.momentum_equity, np.float64),
             "random_mean": random.mean(0),
             "random_p5": low,
@@ -170,7 +170,7 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> 
         **dataclasses.asdict(facts),
         "bars_per_year": per_year,
         "pooled": figures(done.score.figures.pooled),
-        "intervals_90": {k: [float(v.low), float(v.high)] for k, v in done.intervals._asdict().items()},
+        "intervals_90": done.intervals.ends(),
         **sharpe_probabilities(done, facts.looks),
         "luck_sharpe": luck_sharpe(done, facts.looks, per_year),
         "action_share": dict(shares),

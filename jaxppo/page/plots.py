@@ -15,13 +15,13 @@ from jaxppo.page.selection import (
     MAX_SYMBOLS,
     MAX_TRADES,
     busiest_symbol,
-    drawdown,
     ranked_symbols,
 )
 from jaxppo.page.style import BENCHMARK, FINAL, GREY, LOSS, ORANGE, POLICY, VERMILLION, WIN
 from jaxppo.page.text import percent
 from jaxppo.store.columns import POOLED
 from jaxppo.store.read import Evaluation, RunData, of_symbol, times, values
+from jaxppo.store.tables import drawdown
 
 PANEL_POINTS = 800  # of a line in a small multiple, a third of the page wide
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import polars as pl
 
 from jaxppo.store.columns import POOLED
@@ -13,11 +12,6 @@ MAX_TRADES = 40  # drawn on the price; more cannot be told apart
 MIN_TRADES = 30
 """Closed trades below which a page warns that win rate and profit factor are mostly chance."""
 DRAWDOWN_LIMIT = 0.15
-
-
-def drawdown(equity: np.ndarray) -> np.ndarray:
-    """Fraction lost since the highest equity so far, (T,) in [0, 1], of an equity curve (T,) that starts at 1."""
-    return 1.0 - equity / np.fmax(np.fmax.accumulate(equity), 1.0)
 
 
 def ranked_symbols(evaluation: Evaluation) -> list[str]:

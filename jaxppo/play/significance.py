@@ -34,6 +34,10 @@ class Intervals(NamedTuple):
     max_drawdown: Interval
     cagr: Interval
 
+    def ends(self) -> dict[str, list[float]]:
+        """Both ends of each by its name, as files have them; of host arrays ()."""
+        return {name: [float(of.low), float(of.high)] for name, of in self._asdict().items()}
+
 
 def probabilistic_sharpe(m: Moments, benchmark: jax.Array | float = 0.0) -> jax.Array:
     """P(true Sharpe > benchmark), Bailey and Lopez de Prado (2012), "The Sharpe Ratio Efficient Frontier", eq. 11.

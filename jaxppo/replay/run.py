@@ -249,7 +249,7 @@ def _summary(
             "short_share": float((held < 0).mean()),
             "flat_share": float((held == 0).mean()),
         },
-        "intervals_90": {k: [float(v.low), float(v.high)] for k, v in figures.intervals._asdict().items()},
+        "intervals_90": figures.intervals.ends(),
         **_beside(figures, variants),
         "open_position": _open_position(done, float(bars.close[-1])),
     }

@@ -35,8 +35,14 @@ _TRADE_SCHEMA = {
 }
 
 
-def _utc(seconds: np.ndarray) -> pl.Series:
+def utc_times(seconds: np.ndarray) -> pl.Series:
+    """UTC seconds (N,) as a column of times."""
     return pl.Series((seconds * 1_000_000).astype(np.int64)).cast(pl.Datetime("us", "UTC"))
+
+
+def drawdown(equity: np.ndarray) -> np.ndarray:
+    """Fraction lost since the highest equity so far, (T,) in [0, 1], of an equity curve (T,) that starts at 1."""
+    return 1.0 - equity / np.fmax(np.fmax.accumulate(equity), 1.0)
 
 
 def _symbol_equity(score: Score, split: Split, column: int) -> pl.DataFrame:
@@ -49,7 +55,7 @@ def _symbol_equity(score: Score, split: Split, column: int) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "symbol": [split.symbols[column]] * n,
-            "time": _utc(split.times[column][rows]),
+            "time": utc_times(split.times[column][rows]),
             "close": close,
             "equity": equity,
             "units": units,
@@ -66,7 +72,7 @@ def equity_frame(score: Score, split: Split) -> pl.DataFrame:
     pooled = pl.DataFrame(
         {
             "symbol": [POOLED] * len(joint),
-            "time": _utc(joint),
+            "time": utc_times(joint),
             "equity": score.curves.pooled.astype(np.float64),
             "benchmark": score.curves.hold.astype(np.float64),
         }

@@ -9,12 +9,13 @@ import polars as pl
 
 from jaxppo.page.document import Card, Remark
 from jaxppo.page.sections import drawdown_card, profit_card, return_card, tone
-from jaxppo.page.selection import DRAWDOWN_LIMIT, MIN_TRADES, drawdown
+from jaxppo.page.selection import DRAWDOWN_LIMIT, MIN_TRADES
 from jaxppo.page.text import action_name, number, percent, plural
 from jaxppo.play.alarms import Alarm, Alarms
 from jaxppo.play.significance import expected_max_sharpe
 from jaxppo.store.columns import POOLED
 from jaxppo.store.read import RunData, best_row, lookup, of_symbol, pooled_metrics, times, values
+from jaxppo.store.tables import drawdown
 
 MIN_BARS = 500
 ONE_ACTION_SHARE = 0.70

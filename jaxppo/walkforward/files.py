@@ -23,7 +23,7 @@ from jaxppo.store.columns import POOLED
 from jaxppo.store.directory import iso
 from jaxppo.store.files import write_frame
 from jaxppo.store.json import write_json
-from jaxppo.store.tables import equity_frame, trades_frame
+from jaxppo.store.tables import drawdown, equity_frame, trades_frame, utc_times
 from jaxppo.walkforward.dates import FoldPlan, fold_split
 from jaxppo.walkforward.figures import (
     Gap,
@@ -203,11 +203,11 @@ def _joined(history: Split, tested: Sequence[_Tested], outputs: FoldOutput) -> t
     frame = pl.DataFrame(
         {
             "fold": np.concatenate([np.full(len(t.time), t.number) for t in tested]),
-            "time": pl.Series((time * 1_000_000).astype(np.int64)).cast(pl.Datetime("us", "UTC")),
+            "time": utc_times(time),
             "equity": equity,
             "benchmark": curves[1],
             "benchmark_once": once,
-            "drawdown": 1.0 - equity / np.maximum(np.maximum.accumulate(equity), 1.0),
+            "drawdown": drawdown(equity),
         }
     )
     return frame, _metrics(curves, sums, [per_year] * len(curves)), per_year
@@ -258,7 +258,7 @@ def collect(
         "folds_above_buy_and_hold": float((returns > holds).mean()),
         "probabilistic_sharpe": float(probable),
         "deflated_sharpe": float(deflated),
-        "intervals_90": {k: [float(v.low), float(v.high)] for k, v in intervals._asdict().items()},
+        "intervals_90": intervals.ends(),
         "gaps": {METRICS[k].column: v._asdict() for k, v in gaps.items()},
     }
     accounts = [_numbered(equity_frame(t.score, t.split), t) for t in tested]

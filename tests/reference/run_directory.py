@@ -14,7 +14,7 @@ import polars as pl
 import yaml
 
 from jaxppo.config.schema import Config, to_dict
-from jaxppo.page.selection import drawdown
+from jaxppo.store.tables import drawdown
 
 LABELS = ("hold", "buy", "sell")
 COMPONENTS = ("direction", "pnl", "exploration")
