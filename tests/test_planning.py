@@ -92,7 +92,7 @@ StackFrames
 %outer_body (d: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
   %d = (s32[], f32[4,8]{1,0}) parameter(0)
   ROOT %while.1 = (s32[], f32[4,8]{1,0}) while(%d), condition=%inner_condition, body=%inner_body, \
-metadata={op_name="jit(f)/while" stack_frame_id=2}, backend_config={"known_trip_count":{"n":"5"}}
+metadata={op_name="jit(f)/while/body/rollout/while" stack_frame_id=2}, backend_config={"known_trip_count":{"n":"5"}}
 }
 
 ENTRY %main (x.1: f32[4,8], y: f32[100,4], z: f32[100,4]) -> (s32[], f32[4,8]) {

@@ -60,6 +60,7 @@ class Region:
     trips: int | None  # turns each time it is reached; None where only the host will know
     kernels: tuple[Kernel, ...]
     loops: tuple[Region, ...]
+    scopes: frozenset[str] = frozenset()  # `jax.named_scope`s that the loop was traced in, and JAX's own
 
     def walk(self) -> Iterator[Region]:
         """This region and all in it, outermost first."""
@@ -117,7 +118,8 @@ def _loop(module: Module, instruction: Instruction) -> Region:
     if instruction.trips is None:  # with a known count the condition is never evaluated
         condition, _ = _scheduled(module, module.computations[instruction.called["condition"][0]])
         kernels += condition
-    return Region(_label(module, instruction), instruction.trips, kernels, loops)
+    scopes = frozenset((instruction.attribute("op_name") or "").split("/"))
+    return Region(_label(module, instruction), instruction.trips, kernels, loops, scopes)
 
 
 def _functions(module: Module, instruction: Instruction) -> tuple[str, ...]:

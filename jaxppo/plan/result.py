@@ -16,8 +16,8 @@ from jaxppo.plan.roofline import Row, Work, kernel_seconds, kernel_work, run_row
 
 # Kernels to name, by their share of the roofline.
 HEAVIEST = 8
-# The rollout's loop over bars is traced in this file.
-ROLLOUT = "rollout.py"
+# The named scope in which the rollout's loop over bars is traced.
+ROLLOUT = "rollout"
 
 
 @dataclass(frozen=True)
@@ -177,9 +177,9 @@ def count_work(program: Region, n_steps: int, measure: Any) -> Counts:
     pairs = list(zip(program.walk(), once, strict=True))
     update = sum_work(row.total for region, row in pairs if id(region) in inside)
     validation = sum_work(row.total for region, row in pairs if id(region) not in inside)
-    bars = [r for r in program.walk() if id(r) in inside and r.trips == n_steps and r.label.startswith(ROLLOUT)]
+    bars = [r for r in program.walk() if id(r) in inside and r.trips == n_steps and ROLLOUT in r.scopes]
     return Counts(
-        env_step_kernels=len(bars[0].kernels) if bars else None,
+        env_step_kernels=max((len(r.kernels) for r in bars), default=None),  # drawing keys are small loops there too
         update_kernels=update.launches,
         validation_kernels=validation.launches,
         host_transfers=len(host_transfers(program)),
