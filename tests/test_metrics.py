@@ -17,6 +17,7 @@ from jaxppo.config.schema import Config
 from jaxppo.page.reference import columns_table, with_columns
 from jaxppo.page.tables import glossary, metric_tables
 from jaxppo.page.terminal import figure_table
+from jaxppo.play.curve import TradeSums, payoff
 from jaxppo.play.formulas import (
     consistency,
     kurtosis,
@@ -27,7 +28,7 @@ from jaxppo.play.formulas import (
     skewness,
     tail_losses,
 )
-from jaxppo.play.metrics import METRICS, Metric, Metrics, TradeSums, payoff, summarize
+from jaxppo.play.metrics import METRICS, Metric, Metrics, summarize
 from jaxppo.play.score import Figures
 from jaxppo.store.columns import metrics_columns
 from jaxppo.store.rows import symbol_rows, validation_row

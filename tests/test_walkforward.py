@@ -20,8 +20,9 @@ from jaxppo.market.bars import load_bars
 from jaxppo.market.dataset import evaluation_set
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.play.baselines import hold_sums
+from jaxppo.play.curve import TradeSums
 from jaxppo.play.deciders import given_actions
-from jaxppo.play.metrics import METRICS, Metrics, TradeSums
+from jaxppo.play.metrics import METRICS, Metrics
 from jaxppo.play.passes import play
 from jaxppo.play.score import score
 from jaxppo.ppo.update import hyper_from

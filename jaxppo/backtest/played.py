@@ -16,8 +16,9 @@ from jaxppo.env.account import StepRecord
 from jaxppo.env.trading import EnvSpec
 from jaxppo.market.dataset import EvaluationSet
 from jaxppo.play.baselines import hold_sums, shifts_between_trades, trend_sign
+from jaxppo.play.curve import TradeSums
 from jaxppo.play.deciders import argmax_policy, wishing
-from jaxppo.play.metrics import Metrics, TradeSums
+from jaxppo.play.metrics import Metrics
 from jaxppo.play.passes import as_lanes, decision_bars, play
 from jaxppo.play.score import Pooled, Score, pool_lanes, pooled_metrics, score
 from jaxppo.play.significance import Intervals, bootstrap

@@ -174,4 +174,4 @@ def footer(of: Provenance) -> str:
 
 def source(of: Provenance) -> str:
     """What the bars are called."""
-    return lookup(of.manifest, "data", "source", default="data")
+    return str(lookup(of.manifest, "data", "source", default="data"))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxppo.market.tape import Costs
-from jaxppo.play.metrics import TradeSums
+from jaxppo.play.curve import TradeSums
 
 
 def buy_and_hold(open_: jax.Array, close: jax.Array, valid: jax.Array, costs: Costs) -> jax.Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxppo.config.schema import EnvConfig
 from jaxppo.env.account import AccountState, Levels, StepRecord, close_out, open_account, settle
 from jaxppo.market.tape import Costs, MarketStep, Tape, consecutive_bars, take_steps
-from jaxppo.play.metrics import TradeSums
+from jaxppo.play.curve import TradeSums
 
 
 class Moment(NamedTuple):

@@ -13,8 +13,9 @@ from jaxppo.env.trading import EnvSpec
 from jaxppo.market.dataset import EvaluationSet
 from jaxppo.market.tape import Tape
 from jaxppo.play.baselines import buy_and_hold
+from jaxppo.play.curve import TradeSums
 from jaxppo.play.deciders import play_policy
-from jaxppo.play.metrics import Metrics, TradeSums, summarize
+from jaxppo.play.metrics import Metrics, summarize
 from jaxppo.play.passes import Pass, fills
 
 

@@ -12,6 +12,8 @@ from jaxppo.play.metrics import BUY_AND_HOLD, Column, validation_metrics
 
 POOLED = "POOLED"
 """Symbol under which files have the figures of all symbols together."""
+JOINED = "joined"
+"""What a walk-forward's files have in place of a fold's number where they join all folds."""
 X = "X"
 """In the name of a column that there is one of for each reward component, or each action."""
 

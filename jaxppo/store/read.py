@@ -14,7 +14,7 @@ import yaml
 from jaxppo.config.layers import parse_yaml
 from jaxppo.errors import RunDirectoryError
 from jaxppo.play.gate import Flag, Gate, Threshold
-from jaxppo.store.columns import POOLED
+from jaxppo.store.columns import JOINED, POOLED
 from jaxppo.store.directory import CONFIG, MANIFEST, METRICS_CSV
 from jaxppo.store.files import read_plain_text
 from jaxppo.store.gate import GATE
@@ -90,7 +90,8 @@ class BacktestData:
     @property
     def pooled(self) -> dict[str, float]:
         """The policy's metrics, all symbols together."""
-        return self.facts["pooled"]
+        pooled: dict[str, float] = self.facts["pooled"]
+        return pooled
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class WalkforwardData(Provenance):
 
     def joined(self, name: str, figure: str) -> float:
         """A joined figure of the policy or of a baseline."""
-        return self.summary["joined"][name][figure]
+        return float(self.summary["joined"][name][figure])
 
 
 def load_run(run_dir: Path) -> RunData:
@@ -153,7 +154,7 @@ def load_walkforward(folder: Path, name: str) -> WalkforwardData:
             equity=_frame(folder / "equity.parquet", pl.read_parquet, ("time", "equity")),
             trades=_frame(folder / "trades.parquet", pl.read_parquet, TRADE_COLUMNS),
             symbols=_numbers(folder / "symbols.csv", text=("fold", "symbol"))
-            .filter(pl.col("fold") == "joined")
+            .filter(pl.col("fold") == JOINED)
             .drop("fold", "trained", strict=False),
         ),
     )

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxppo.market.dataset import SECONDS_PER_YEAR
+from jaxppo.play.curve import TradeSums
 from jaxppo.play.formulas import moments
-from jaxppo.play.metrics import Metrics, TradeSums, summarize
+from jaxppo.play.metrics import Metrics, summarize
 from jaxppo.play.significance import Intervals, bootstrap, deflated_sharpe, probabilistic_sharpe
 
 _SUM_TYPES = (np.float32, np.float32, np.int32, np.int32, np.float32, np.float32)

@@ -16,10 +16,11 @@ from rich.console import Console
 from jaxppo.market.dataset import Split, evaluation_set, joint_calendar
 from jaxppo.page.terminal import cell, difference_cell, figure_table, percent, plain_table
 from jaxppo.play.baselines import buy_and_hold, hold_sums
-from jaxppo.play.metrics import METRICS, Metrics, TradeSums, figures
+from jaxppo.play.curve import TradeSums
+from jaxppo.play.metrics import METRICS, Metrics, figures
 from jaxppo.play.passes import decision_bars, fills, n_decisions
 from jaxppo.play.score import Curves, Score, pool_equity
-from jaxppo.store.columns import POOLED
+from jaxppo.store.columns import JOINED, POOLED
 from jaxppo.store.directory import iso
 from jaxppo.store.files import write_frame
 from jaxppo.store.json import write_json
@@ -35,8 +36,6 @@ from jaxppo.walkforward.figures import (
     metric_gaps,
 )
 from jaxppo.walkforward.program import FoldOutput
-
-JOINED = "joined"
 
 
 @dataclass(frozen=True)
