@@ -13,9 +13,9 @@ from jaxppo.config.schema import Config
 from jaxppo.errors import RunDirectoryError
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.dataset import Market, Split, decision_times, market_warnings, symbol_fees
+from jaxppo.play.gate import Record
 from jaxppo.store.checkpoint import CheckpointInfo, RestoredPolicy, Which
 from jaxppo.store.directory import MANIFEST, METRICS_CSV
-from jaxppo.store.gate import Record
 from jaxppo.store.json import read_json
 
 FOLDER = "backtest"

@@ -48,10 +48,11 @@ from jaxppo.market.calendar import format_interval
 from jaxppo.market.dataset import EvaluationSet, Market, Split, build_evaluation, decision_times, evaluation_set
 from jaxppo.market.source import load_market_bars
 from jaxppo.page.terminal import figure_table, gate_line, percent
+from jaxppo.play.gate import Record, judge_policy
 from jaxppo.play.passes import n_decisions
 from jaxppo.store.checkpoint import RestoredPolicy, Which, require_match, restore_policy
 from jaxppo.store.directory import iso, whole_folder
-from jaxppo.store.gate import Record, judge_policy, write_gate
+from jaxppo.store.gate import write_gate
 from jaxppo.store.rows import symbol_rows
 
 

@@ -14,8 +14,10 @@ import numpy as np
 
 from jaxppo.config.schema import GateConfig
 from jaxppo.env.actions import ActionTable
+from jaxppo.market.dataset import Split
 from jaxppo.play.metrics import METRICS, Column
 from jaxppo.play.score import Score
+from jaxppo.play.significance import curve_moments, deflated_sharpe
 
 Verdict = Literal["APPROVED", "REVIEW", "DROP"]
 
@@ -34,6 +36,15 @@ class Evidence(NamedTuple):
     order_share: float  # of bars on which an order was filled
     long_share: float  # of bars in the market, those of symbols that may be sold short
     final_fitness: float = math.nan  # of the last validation, where another one is judged
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run's validations say of a policy that was chosen from them."""
+
+    looks: int  # validations that it was chosen from, the untrained policy's included
+    peak_fitness: float  # of all validations
+    final_fitness: float  # of the last
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ def judged_column(metric: str) -> Column:
 def evidence(
     score: Score,
     actions: ActionTable,
-    deflated_sharpe: float,
+    deflated: float,
     peak_fitness: float,
     allow_short: np.ndarray | None = None,
 ) -> Evidence:
@@ -92,7 +103,7 @@ def evidence(
     Args:
       score: what the policy did, host arrays.
       actions: the action table.
-      deflated_sharpe: of the pooled curve.
+      deflated: deflated Sharpe ratio of the pooled curve.
       peak_fitness: highest fitness of all validations.
       allow_short: (S,) bool; all when missing.
     """
@@ -112,7 +123,7 @@ def evidence(
         consistency=float(pooled.consistency),
         max_drawdown=float(pooled.max_drawdown),
         trades=float(pooled.trades),
-        deflated_sharpe=float(deflated_sharpe),
+        deflated_sharpe=float(deflated),
         peak_fitness=float(peak_fitness),
         hold_share=hold,
         order_share=float((ok & (np.asarray(record.order_units) != 0)).sum() / bars),
@@ -164,3 +175,15 @@ def judge(e: Evidence, config: GateConfig) -> Gate:
     review = all(r.passed for r in reasons if r.level == "REVIEW")
     approved = all(r.passed for r in reasons) and not flags
     return Gate("APPROVED" if approved else "REVIEW" if review else "DROP", reasons, flags)
+
+
+def judge_policy(score: Score, split: Split, actions: ActionTable, config: GateConfig, record: Record) -> Gate:
+    """Judge what a policy did on a split, with the Sharpe ratio deflated by the looks. Host arrays.
+
+    The overfit flag compares the run's last validation with its best, wherever the policy is played: on other bars a
+    fitness under the best of many validations is what chance alone leads to.
+    """
+    deflated = float(deflated_sharpe(curve_moments(score.curves.pooled), float(record.looks)))
+    allow_short = np.asarray(split.tape.allow_short)
+    found = evidence(score, actions, deflated, record.peak_fitness, allow_short)
+    return judge(found._replace(final_fitness=record.final_fitness), config)

@@ -22,7 +22,7 @@ from jaxppo.market.dataset import EvaluationSet, Market, evaluation_set
 from jaxppo.market.tape import Tape
 from jaxppo.page.progress import Display
 from jaxppo.page.terminal import gate_line, validation_line
-from jaxppo.play.gate import Gate
+from jaxppo.play.gate import Gate, Record, judge_policy
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.score import Figures, Score
 from jaxppo.ppo.loss import Hyper
@@ -32,7 +32,7 @@ from jaxppo.store.alarms import AlarmLog
 from jaxppo.store.checkpoint import CheckpointInfo, CheckpointWriter
 from jaxppo.store.columns import metrics_columns, train_columns
 from jaxppo.store.directory import METRICS_CSV, MetricsCsv
-from jaxppo.store.gate import Record, judge_policy, write_gate
+from jaxppo.store.gate import write_gate
 from jaxppo.store.rows import train_means, validation_row
 from jaxppo.store.tables import write_validation
 from jaxppo.store.tensorboard import FOLDER as EVENTS
