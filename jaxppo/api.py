@@ -23,6 +23,7 @@ from jaxppo.env.actions import action_mask
 from jaxppo.env.trading import EXPOSURE, Env, observe_account
 from jaxppo.env.trading import make_env as env_on_tape
 from jaxppo.errors import ConfigError, nearest
+from jaxppo.market.asset_classes import may_short
 from jaxppo.market.bars import Bars
 from jaxppo.market.dataset import Market, evaluation_set
 from jaxppo.market.dataset import build_market as lay_out
@@ -149,7 +150,7 @@ def decide(policy: RestoredPolicy, bars: Bars, account: AccountState | None = No
     observation = observe_account(account, jnp.float32(bars.close[-1]), config.env)  # (A,)
     market = policy.agent.encode(policy.params, window)[0, -1]  # (H,)
     logits, value = policy.agent.decide(policy.params, market, observation[None])  # (1, K) and (1,)
-    allowed = jnp.asarray(bars.asset_class in config.env.allow_short)
+    allowed = jnp.asarray(may_short(bars.asset_class, config.env))
     chosen = distribution(logits[0], action_mask(policy.info.actions, observation[EXPOSURE], allowed))
     labels = policy.info.actions.labels
     shares = jnp.exp(chosen.log_probs).tolist()

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from jaxppo.errors import ConfigError, DataError
+from jaxppo.market.asset_classes import asset_class_of, guess_asset_class
 from jaxppo.market.calendar import (
     bars_per_year,
     check_timezone,
     format_interval,
-    guess_asset_class,
     local_fields,
-    market_timezone,
     parse_interval,
     utc_offset_seconds,
 )
@@ -65,7 +64,7 @@ def test_unknown_zones_and_classes_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"unknown time zone '\+02:00'"):
         check_timezone("+02:00")
     with pytest.raises(ConfigError, match=r"unknown asset class 'stock'; valid names are 'crypto', 'equity', 'fx'"):
-        market_timezone("stock")
+        asset_class_of("stock")
 
 
 def test_local_time_follows_daylight_saving() -> None:

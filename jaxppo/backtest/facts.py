@@ -11,8 +11,9 @@ import polars as pl
 
 from jaxppo.config.schema import Config
 from jaxppo.errors import RunDirectoryError
+from jaxppo.market.asset_classes import class_fees
 from jaxppo.market.calendar import format_interval
-from jaxppo.market.dataset import Market, Split, decision_times, market_warnings, symbol_fees
+from jaxppo.market.dataset import Market, Split, decision_times, market_warnings
 from jaxppo.play.gate import Record
 from jaxppo.store.checkpoint import CheckpointInfo, RestoredPolicy, Which
 from jaxppo.store.directory import MANIFEST, METRICS_CSV
@@ -114,7 +115,7 @@ def look_warnings(run_dir: Path, split: SplitName) -> list[str]:
 
 def terms(market: Market, config: Config) -> dict[str, Any]:
     """At what costs and under which rules the policy was played."""
-    env, fees = config.env, symbol_fees(config.env)
+    env, fees = config.env, class_fees(config.env)
     return {
         "fee": {name: fees[name] for name in sorted({b.asset_class for b in market.bars})},
         **{k: getattr(env, k) for k in ("spread", "slippage", "borrow", "stop_loss", "take_profit", "max_exposure")},

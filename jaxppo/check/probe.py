@@ -17,8 +17,9 @@ from jaxppo.config.layers import replace_fields
 from jaxppo.config.schema import Config
 from jaxppo.env.account import StepRecord
 from jaxppo.env.trading import EXPOSURE, EnvSpec
+from jaxppo.market.asset_classes import class_fees, may_short
 from jaxppo.market.bars import Bars
-from jaxppo.market.dataset import build_evaluation, symbol_fees
+from jaxppo.market.dataset import build_evaluation
 from jaxppo.market.features import FeatureTable
 from jaxppo.market.planted import ar1_market, dp_oracle, oracle_positions
 from jaxppo.market.synthetic import END
@@ -115,7 +116,7 @@ class Kind:
 
 def side_cost(config: Config, kind: Kind) -> float:
     """Cost of a side, as a fraction of the notional."""
-    return symbol_fees(config.env)[kind.asset_class] + config.env.spread / 2 + config.env.slippage
+    return class_fees(config.env)[kind.asset_class] + config.env.spread / 2 + config.env.slippage
 
 
 def planted_sizes(config: Config, kind: Kind) -> tuple[float, float]:
@@ -213,7 +214,7 @@ class Probe:
 
     def oracle(self, fresh: Drawn, edge: float, noise: float) -> np.ndarray:
         """(N, S) exposures of the best policy that sees the signal, over what the action table can reach."""
-        env, short = self.config.env, self.kind.asset_class in self.config.env.allow_short
+        env, short = self.config.env, may_short(self.kind.asset_class, self.config.env)
         table = self._build(fresh.tape)[0].actions
         positions = table_positions(table, env.max_exposure, short)
         reach = reachable(table, positions, env.max_exposure, short)

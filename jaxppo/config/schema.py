@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jaxppo.errors import ConfigError, nearest
 
-ASSET_CLASSES = ("equity", "crypto", "fx")
 REWARD_COMPONENTS = (
     "direction",
     "magnitude",
@@ -93,8 +92,8 @@ class EnvConfig:
     """Slippage as a fraction of the price, always against us."""
     borrow: float = 0.0
     """Yearly borrow cost on short notional, accrued per bar."""
-    allow_short: tuple[str, ...] = ("equity", "fx")
-    """Asset classes that may be sold short."""
+    allow_short: tuple[str, ...] | None = None
+    """Asset classes that may be sold short; by default those that say so themselves: equity and fx, not crypto."""
 
 
 @dataclass(frozen=True)

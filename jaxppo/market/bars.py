@@ -18,13 +18,11 @@ import numpy as np
 import polars as pl
 
 from jaxppo.errors import ConfigError, DataError, nearest
+from jaxppo.market.asset_classes import asset_class_of, guess_asset_class
 from jaxppo.market.calendar import (
     DAY,
-    check_asset_class,
     check_timezone,
     format_interval,
-    guess_asset_class,
-    market_timezone,
     parse_interval,
 )
 from jaxppo.market.files import Table, bar_files, check_symbol, open_table, read_table, reading, split_symbols
@@ -46,7 +44,7 @@ class Bars:
     """The bars of one symbol at one interval, oldest first, in unadjusted prices as the files have them."""
 
     symbol: str
-    asset_class: str  # "equity" | "crypto" | "fx"
+    asset_class: str  # a name in `ASSET_CLASSES`
     interval: int  # seconds
     timezone: str  # IANA zone of the market, for calendar features; UTC for bars that name days (all at 00:00 UTC)
     time: np.ndarray  # (T,) int64, UTC seconds at the start of each bar, strictly increasing
@@ -186,7 +184,7 @@ def _check_options(interval: str | None, timezone: str | None, asset_classes: Ma
     if timezone is not None:
         check_timezone(timezone)
     for asset_class in asset_classes.values():
-        check_asset_class(asset_class)
+        asset_class_of(asset_class)
     return None if interval is None else parse_interval(interval)
 
 
@@ -334,7 +332,7 @@ def _join(pieces: Sequence[_Piece], asset_classes: Mapping[str, str]) -> Bars:
         symbol=symbol,
         asset_class=asset_class,
         interval=interval,
-        timezone="UTC" if names_days else market_timezone(asset_class),
+        timezone="UTC" if names_days else asset_class_of(asset_class).timezone,
         time=time,
         source=", ".join(files) if len(files) <= 3 else f"{files[0]} to {files[-1]} ({len(files)} files)",
         **values,

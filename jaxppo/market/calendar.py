@@ -1,4 +1,4 @@
-"""Market time: bar intervals, asset classes, trading hours and annualisation.
+"""Market time: bar intervals, local time and annualisation.
 
 All times are UTC seconds (int64) at the start of a bar. Local time is computed with the IANA time-zone rules, so
 daylight-saving changes are honoured.
@@ -14,33 +14,10 @@ import zoneinfo
 import numpy as np
 import polars as pl
 
-from jaxppo.config.schema import ASSET_CLASSES
-from jaxppo.errors import ConfigError, DataError, nearest
+from jaxppo.errors import ConfigError, DataError
+from jaxppo.market.asset_classes import DAYS_PER_YEAR, asset_class_of
 
 MINUTE, HOUR, DAY, WEEK = 60, 3_600, 86_400, 604_800
-DAYS_PER_YEAR = 365.25
-
-TRADING_DAYS = {"equity": 252.0, "fx": 260.0, "crypto": DAYS_PER_YEAR}
-"""Trading days a year by asset class: US exchanges, five-day weeks, and every day."""
-
-MARKET_TIMEZONES = {"equity": "America/New_York", "fx": "America/New_York", "crypto": "UTC"}
-"""Time zone of the market's day by asset class; the FX day ends at 17:00 New York in summer and winter alike."""
-
-_CURRENCIES = (
-    "AED ARS AUD BHD BRL CAD CHF CLP CNH CNY COP CZK DKK EGP EUR GBP HKD HUF IDR ILS INR ISK JPY KES KRW KWD MXN MYR "
-    "NGN NOK NZD OMR PEN PHP PKR PLN QAR RON RUB SAR SEK SGD THB TRY TWD UAH USD VND ZAR XAG XAU XPD XPT"
-)
-CURRENCIES = frozenset(_CURRENCIES.split())
-"""ISO 4217 codes that are quoted as pairs, precious metals included."""
-
-STABLECOINS = frozenset(("USDT", "USDC", "BUSD", "FDUSD", "TUSD", "USDP"))
-_COINS = (
-    "BTC XBT ETH SOL XRP ADA DOGE LTC BNB LINK DOT AVAX MATIC POL TRX SHIB BCH XLM ATOM UNI ETC XMR NEAR APT ARB OP "
-    "FIL ICP HBAR VET ALGO AAVE MKR SAND MANA EOS XTZ DASH ZEC NEO SUI TON PEPE INJ STX GRT LDO CRV SNX COMP YFI SUSHI "
-    "FTM EGLD THETA AXS CHZ ENJ BAT ZRX KAVA RUNE IOTA QTUM WAVES ONT XEM BSV LUNA SEI TIA WIF BONK FLOKI JUP"
-)
-COINS = STABLECOINS | frozenset(_COINS.split())
-_QUOTE_COINS = frozenset(("BTC", "XBT", "ETH", "BNB"))
 
 _UNITS = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
@@ -91,49 +68,6 @@ def format_interval(seconds: int) -> str:
         if seconds >= size and seconds % size == 0:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
-
-
-def guess_asset_class(symbol: str) -> str:
-    """Asset class of `symbol` by its spelling: fx, crypto or else equity.
-
-    fx is two currency codes (EURUSD, EUR/USD, EURUSD=X, EURUSD.pro); crypto ends in a stablecoin (SOLUSDT) or is a
-    known coin against a currency or coin (BTCUSD, BTC-USD, ETH/BTC). A bare coin such as BTC is taken for an equity,
-    because exchange-traded funds trade under those tickers.
-    """
-    name = symbol.upper().split(":")[0]
-    if name.endswith("=X"):
-        return "fx"
-    plain = re.sub(r"[-_./ ]?PERP$|\.P$", "", name)
-    if plain != name and plain in COINS:
-        return "crypto"
-    pair = re.split(r"[-_/]", plain)
-    if len(pair) == 2 and pair[0] and pair[1]:
-        return _pair_class(pair[0], pair[1])
-    if len(pair) > 2:
-        return "equity"
-    letters = plain.split(".")[0]
-    splits = [_pair_class(letters[:cut], letters[cut:]) for cut in range(2, len(letters) - 2)]
-    return next((found for found in ("fx", "crypto") if found in splits), "equity")
-
-
-def _pair_class(base: str, quote: str) -> str:
-    if base in CURRENCIES and quote in CURRENCIES:
-        return "fx"
-    if quote in STABLECOINS or (base in COINS and quote in CURRENCIES | _QUOTE_COINS):
-        return "crypto"
-    return "equity"
-
-
-def market_timezone(asset_class: str) -> str:
-    """IANA time zone of the market's day, for calendar features; `ConfigError` for an unknown asset class."""
-    check_asset_class(asset_class)
-    return MARKET_TIMEZONES[asset_class]
-
-
-def check_asset_class(asset_class: str) -> None:
-    """Raise `ConfigError` unless `asset_class` is equity, crypto or fx."""
-    if asset_class not in ASSET_CLASSES:
-        raise ConfigError(f"unknown asset class {asset_class!r}; {nearest(asset_class, ASSET_CLASSES)}")
 
 
 def check_timezone(timezone: str) -> None:
@@ -208,11 +142,11 @@ def bars_per_year(time: np.ndarray, interval: int, asset_class: str, timezone: s
         interval: seconds.
         timezone: IANA zone whose midnight ends a trading day.
     """
-    check_asset_class(asset_class)
+    days = asset_class_of(asset_class).trading_days
     if len(time) == 0:
         raise DataError("bars per year cannot be told without bars")
     if interval >= DAY:
-        return min(TRADING_DAYS[asset_class], DAYS_PER_YEAR * DAY / interval)
+        return min(days, DAYS_PER_YEAR * DAY / interval)
     local_day = (np.asarray(time, np.int64) + utc_offset_seconds(time, timezone)) // DAY
     _, bars = np.unique(local_day, return_counts=True)
-    return TRADING_DAYS[asset_class] * float(np.median(bars))
+    return days * float(np.median(bars))

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxppo.config.schema import ASSET_CLASSES, Config, DataConfig, EnvConfig
-from jaxppo.errors import ConfigError, DataError, nearest
+from jaxppo.config.schema import Config, DataConfig
+from jaxppo.errors import DataError
+from jaxppo.market.asset_classes import class_fees, may_short
 from jaxppo.market.bars import Bars, data_hash
 from jaxppo.market.calendar import bars_per_year
 from jaxppo.market.doubts import in_brief, inspect_all
@@ -21,7 +22,6 @@ from jaxppo.market.quality import format_time
 from jaxppo.market.splits import SPLITS, SplitRange, cutoff_times, split_ranges, whole_range
 from jaxppo.market.tape import REWARD_HORIZON, Costs, Tape, forward_returns, trailing_volatility
 
-DEFAULT_FEES = {"equity": 0.001, "crypto": 0.0025, "fx": 0.0001}
 # Decisions below which a symbol's split says nothing worth a row in a table.
 MIN_DECISIONS = 30
 SECONDS_PER_YEAR = 365.25 * 86400
@@ -70,25 +70,6 @@ class _Symbol:
     time: np.ndarray  # (T,) int64
     prices: dict[str, np.ndarray]  # open, high, low, close: (T,) float64
     volatility: np.ndarray  # (T,)
-
-
-def symbol_fees(env: EnvConfig) -> dict[str, float]:
-    """Fee per side by asset class: the defaults, overridden by `env.fee`."""
-    for name, fee in env.fee.items():
-        if name not in ASSET_CLASSES:
-            raise ConfigError(f"fee: unknown asset class {name!r}; {nearest(name, ASSET_CLASSES)}")
-        if not 0 <= fee < 0.5:
-            raise ConfigError(f"fee: {name} has {fee}; a fee is a fraction of the notional from 0 to 0.5")
-    highest = max({**DEFAULT_FEES, **env.fee}.values()) + env.spread / 2 + env.slippage
-    if env.max_exposure * highest >= 1:
-        raise ConfigError(
-            f"max_exposure {env.max_exposure:g} at costs of {highest:g} a side would cost all equity to enter;"
-            f" lower it below {1 / highest:.3g}, or lower fee, spread or slippage"
-        )
-    for name in env.allow_short:
-        if name not in ASSET_CLASSES:
-            raise ConfigError(f"allow_short: unknown asset class {name!r}; {nearest(name, ASSET_CLASSES)}")
-    return {**DEFAULT_FEES, **env.fee}
 
 
 def build_market(
@@ -281,7 +262,7 @@ def _pad(rows: Sequence[np.ndarray], length: int, dtype: type = np.float32) -> n
 
 def _split(have: Sequence[tuple[_Symbol, SplitRange]], config: Config) -> Split:
     length = max(r.end - r.begin for _, r in have)
-    fees = symbol_fees(config.env)
+    fees = class_fees(config.env)
     env = config.env
 
     def rows(take: str) -> np.ndarray:
@@ -305,7 +286,7 @@ def _split(have: Sequence[tuple[_Symbol, SplitRange]], config: Config) -> Split:
             impact=jnp.full(len(have), impact, jnp.float32),
             borrow=jnp.asarray([env.borrow / y for y in years], jnp.float32),
         ),
-        allow_short=jnp.asarray([s.bars.asset_class in env.allow_short for s, _ in have]),
+        allow_short=jnp.asarray([may_short(s.bars.asset_class, env) for s, _ in have]),
         bars_per_year=jnp.asarray(years, jnp.float32),
     )
     return Split(

@@ -14,8 +14,9 @@ from typing import Literal
 import numpy as np
 
 from jaxppo.market.alignment import lagging_symbols
+from jaxppo.market.asset_classes import asset_class_of
 from jaxppo.market.bars import Bars
-from jaxppo.market.calendar import HOUR, TRADING_DAYS, bars_per_year
+from jaxppo.market.calendar import HOUR, bars_per_year
 from jaxppo.market.outliers import outlying_returns, outlying_wicks, runs_of_equal_bars, split_like
 from jaxppo.market.quality import format_bar, format_time
 from jaxppo.market.sessions import missing_bars
@@ -102,7 +103,10 @@ def find_gaps(bars: Bars) -> list[Finding]:
     if not len(missing.bars):
         return []
     total, longest = int(missing.bars.sum()), int(np.argmax(missing.bars))
-    per_day = bars_per_year(bars.time, bars.interval, bars.asset_class, bars.timezone) / TRADING_DAYS[bars.asset_class]
+    per_day = (
+        bars_per_year(bars.time, bars.interval, bars.asset_class, bars.timezone)
+        / asset_class_of(bars.asset_class).trading_days
+    )
     length = int(missing.bars[longest])
     share = MISSING_SHARE[bars.interval >= HOUR]
     doubtful = total > share * missing.expected or length > LONG_GAP_DAYS * max(per_day, 1)
@@ -135,7 +139,7 @@ def find_zero_volume(bars: Bars) -> list[Finding]:
         return []
     if count == len(zero):
         text, remedy = "no bar has any volume", "the volume features are constant; leave them out, or bring volume"
-        return [_finding("zero volume", bars.asset_class != "fx", bars, count, 0, text, remedy)]
+        return [_finding("zero volume", asset_class_of(bars.asset_class).has_volume, bars, count, 0, text, remedy)]
     first = int(np.argmax(zero))
     text = f"{_n(count, 'bar')} ({count / len(zero):.2%}) without volume, first {format_bar(bars.time, first)}"
     remedy = "where nothing was traded the price is a filler: leave such bars out, or trade a more liquid symbol"

@@ -14,7 +14,8 @@ import numpy as np
 import polars as pl
 
 from jaxppo.errors import DataError
-from jaxppo.market.calendar import COINS, CURRENCIES, DAY, format_interval, match_interval
+from jaxppo.market.asset_classes import COINS, CURRENCIES
+from jaxppo.market.calendar import DAY, format_interval, match_interval
 from jaxppo.market.quality import Origin, check_numbers, refuse, refuse_columns
 
 _INDEX = ("index", "__index_level_0__")

@@ -1,7 +1,7 @@
 """When bars are to be expected: trading days, the hours of a session, and what is missing of both.
 
-Crypto trades always, FX from Sunday to Friday 17:00 New York, US equities on the days of the New York Stock Exchange in
-the hours that the bars themselves keep to.
+Which hours a class keeps is a field of its record: always as crypto, the week from Sunday to Friday 17:00 New York as
+FX, or the days of the New York Stock Exchange in the hours that the bars themselves keep to.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from jaxppo.market.calendar import DAY, HOUR, MARKET_TIMEZONES, utc_offset_seconds
+from jaxppo.market.asset_classes import Hours, asset_class_of
+from jaxppo.market.calendar import DAY, HOUR, utc_offset_seconds
 
 _EPOCH = date(1970, 1, 1)
 _MONDAY, _THURSDAY, _SATURDAY = 0, 3, 5
@@ -55,11 +56,12 @@ def weekday(days: np.ndarray) -> np.ndarray:
 def local_days(time: np.ndarray, asset_class: str, timezone: str) -> tuple[np.ndarray, np.ndarray]:
     """Trading day (T,) int64 since 1970 and second of it (T,) int64 of UTC seconds `time` (T,).
 
-    Days begin at midnight in `timezone`, those of FX at 17:00 New York, and are named after the day they end on. Bars
-    that name days, whose zone is UTC, keep theirs.
+    Days begin at midnight in `timezone`, those of FX's week at 17:00 New York, and are named after the day they end on.
+    Bars that name days, whose zone is UTC, keep theirs.
     """
     local = time + utc_offset_seconds(time, timezone)
-    if asset_class == "fx" and timezone == MARKET_TIMEZONES["fx"]:
+    record = asset_class_of(asset_class)
+    if record.hours == "week" and timezone == record.timezone:
         local = local + FX_DAY_SHIFT
     return local // DAY, local % DAY
 
@@ -75,16 +77,16 @@ def missing_bars(time: np.ndarray, interval: int, asset_class: str, timezone: st
     Bars of two days or more, of intervals that do not divide a day, and those of a market with another zone than its
     class has (the embedded one trades round the clock) are counted by their distance alone.
     """
-    if interval < DAY and timezone != MARKET_TIMEZONES[asset_class]:
-        asset_class = "crypto"
-    if interval > DAY or DAY % interval or asset_class == "crypto":
+    record = asset_class_of(asset_class)
+    hours = "always" if interval < DAY and timezone != record.timezone else record.hours
+    if interval > DAY or DAY % interval or hours == "always":
         steps = np.diff(time)
         bars = np.maximum(np.round(steps / interval).astype(np.int64) - 1, 0)
-        if asset_class == "equity" and interval < DAY:  # nights and weekends, of unknown length
+        if hours == "exchange" and interval < DAY:  # nights and weekends, of unknown length
             bars[:] = 0
         expected = len(time) + int(bars.sum())
     elif HOUR < interval < DAY:  # such bars may begin at the hours of UTC, whose place in the session has seasons
-        count = _by_open_time if asset_class == "fx" else _by_day
+        count = _by_open_time if hours == "week" else _by_day
         bars = count(time, interval, asset_class, timezone)
         expected = len(time) + int(bars.sum())
     else:
@@ -99,7 +101,9 @@ def _by_session(time: np.ndarray, interval: int, asset_class: str, timezone: str
     slot = second // interval
     first = int(day[0])
     days = np.arange(first, int(day[-1]) + 1)
-    begin, end = _windows(days, day, interval, asset_class)  # seconds of the day, end == begin where it is closed
+    begin, end = _windows(
+        days, day, interval, asset_class_of(asset_class).hours
+    )  # seconds of the day, end == begin where it is closed
     full = (end - begin) == (end - begin).max()
     usual = _usual_slots(day, slot, DAY // interval, full[day - first])
     before = np.concatenate(([0], np.cumsum(usual)))  # (slots + 1,) usual slots before each slot
@@ -122,7 +126,7 @@ def _by_open_time(time: np.ndarray, interval: int, asset_class: str, timezone: s
 
     first = int(local_days(time[:1], asset_class, timezone)[0][0])
     days = np.arange(first, first + int(time[-1] - time[0]) // DAY + 4)
-    begin, end = _windows(days, days, interval, asset_class)
+    begin, end = _windows(days, days, interval, asset_class_of(asset_class).hours)
     shut = begin == end
     before = np.concatenate(([0], np.cumsum(shut)))
     open_time = time[1:] - ends - (closed_until(time[1:]) - closed_until(ends))
@@ -136,7 +140,7 @@ def _by_day(time: np.ndarray, interval: int, asset_class: str, timezone: str) ->
     traded, counts = day[last], np.diff(np.concatenate(([-1], last)))
     usual = int(np.median(counts))
     days = np.arange(traded[0], traded[-1] + 1)
-    begin, end = _windows(days, traded, interval, asset_class)
+    begin, end = _windows(days, traded, interval, asset_class_of(asset_class).hours)
     whole = (end - begin) == DAY
     lacking = np.zeros(len(days), np.int64)
     lacking[whole] = usual
@@ -158,11 +162,11 @@ def _usual_slots(day: np.ndarray, slot: np.ndarray, n_slots: int, whole: np.ndar
     return counts >= _USUAL * later.sum()
 
 
-def _windows(days: np.ndarray, traded: np.ndarray, interval: int, asset_class: str) -> tuple[np.ndarray, np.ndarray]:
+def _windows(days: np.ndarray, traded: np.ndarray, interval: int, hours: Hours) -> tuple[np.ndarray, np.ndarray]:
     """Seconds of the day (D,) from which and until which each of `days` is open, given the days of the bars."""
     begin = np.zeros(len(days), np.int64)
     end = np.where(weekday(days) < _SATURDAY, DAY, 0)
-    if asset_class == "fx":
+    if hours == "week":
         closed = _fx_holidays(int(days[0]), int(days[-1]))
         if interval <= HOUR:
             begin[weekday(days) == _MONDAY] = _WEEKEND_EDGE

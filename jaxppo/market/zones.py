@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxppo.market.asset_classes import asset_class_of
 from jaxppo.market.bars import Bars
-from jaxppo.market.calendar import DAY, HOUR, MARKET_TIMEZONES, local_fields, utc_offset_seconds
+from jaxppo.market.calendar import DAY, HOUR, local_fields, utc_offset_seconds
 from jaxppo.market.quality import format_bar, format_time
 from jaxppo.market.sessions import FX_DAY_SHIFT, local_days, missing_bars, weekday
 
@@ -16,7 +17,7 @@ _CLOSED_SHARE = 0.01
 _NIGHT = (4 * HOUR, 20 * HOUR)  # New York: extended trading of US equities
 _OPEN = (9 * HOUR, 9 * HOUR + HOUR // 2)  # the first bar of a regular session, its hour or its time
 _REGULAR_SESSION = 8 * HOUR  # a longer day holds extended hours, whose first bar comes when someone trades
-_BLOCK = {"equity": 20, "fx": 8}  # sessions (days, weeks) over which an opening time must last to count as moved
+_BLOCK = {"exchange": 20, "week": 8}  # sessions (days, weeks) over which an opening time must last to count as moved
 _AGREE = 0.6
 ZONE_ADVICE = "say which zone the file's times are in (--timezone for times without one), or write them in UTC"
 
@@ -32,13 +33,19 @@ class ZoneProblem(NamedTuple):
 
 def zone_problems(bars: Bars) -> list[ZoneProblem]:
     """All signs in the bars of one symbol."""
-    if bars.asset_class == "crypto":
+    record = asset_class_of(bars.asset_class)
+    if record.hours == "always":
         return _lost_hours(bars)
-    if bars.interval < DAY and bars.timezone != MARKET_TIMEZONES[bars.asset_class]:
+    if bars.interval < DAY and bars.timezone != record.timezone:
         return []  # a market of its own, such as the embedded one
     closed = _closed_hours(bars)
     # Longer bars may begin at hours of UTC, whose place in New York's day has seasons of its own.
     return closed or (_openings(bars) if bars.interval <= HOUR else [])
+
+
+def _is_weekly(bars: Bars) -> bool:
+    """Whether a session is FX's week, not a day."""
+    return asset_class_of(bars.asset_class).hours == "week"
 
 
 def _closed_hours(bars: Bars) -> list[ZoneProblem]:
@@ -47,7 +54,7 @@ def _closed_hours(bars: Bars) -> list[ZoneProblem]:
     last_day, last_second = local_days(bars.time + min(bars.interval, DAY) - 1, bars.asset_class, bars.timezone)
     closed = (weekday(day) >= 5) & (weekday(last_day) >= 5)
     when = "Saturdays and Sundays"
-    if bars.asset_class == "fx":
+    if _is_weekly(bars):
         when = "the weekend (Friday 17:00 to Sunday 17:00 New York)"
         if bars.interval >= DAY:  # some brokers date the few hours of Sunday as a day of its own
             closed, when = weekday(day) == 5, "Saturdays"
@@ -67,12 +74,12 @@ def _closed_hours(bars: Bars) -> list[ZoneProblem]:
 
 def _openings(bars: Bars) -> list[ZoneProblem]:
     """Sessions that open at another hour of New York in summer than in winter, from some day on, or always."""
-    fx = bars.asset_class == "fx"
+    fx = _is_weekly(bars)
     step = np.diff(bars.time)
     first = np.concatenate(([0], np.flatnonzero(step > (DAY if fx else 4 * HOUR)) + 1))
     day, second = local_days(bars.time, bars.asset_class, bars.timezone)
     opening = second[first] + (weekday(day[first]) * DAY if fx else 0)
-    summer = utc_offset_seconds(bars.time[first], MARKET_TIMEZONES[bars.asset_class]) == -4 * HOUR
+    summer = utc_offset_seconds(bars.time[first], asset_class_of(bars.asset_class).timezone) == -4 * HOUR
     in_summer, in_winter = (_mode(opening[s]) for s in (summer, ~summer))
     if in_summer is not None and in_winter is not None and abs(in_summer - in_winter) == HOUR:
         moved = opening == in_summer
@@ -87,7 +94,7 @@ def _openings(bars: Bars) -> list[ZoneProblem]:
 
 def _moved(bars: Bars, first: np.ndarray, opening: np.ndarray) -> list[ZoneProblem]:
     """Stretches of sessions whose usual opening is not that of most stretches."""
-    fx, size = bars.asset_class == "fx", _BLOCK[bars.asset_class]
+    fx, size = _is_weekly(bars), _BLOCK[asset_class_of(bars.asset_class).hours]
     blocks = [slice(i, i + size) for i in range(0, len(first) - size + 1, size)]
     modes = [(block, mode) for block in blocks if (mode := _mode(opening[block])) is not None]
     if len(modes) < _AGREE * len(blocks) or not modes:
@@ -112,7 +119,7 @@ def _elsewhere(bars: Bars, first: np.ndarray, opening: np.ndarray, second: np.nd
     usual = _mode(opening)
     if usual is None:
         return []
-    fx = bars.asset_class == "fx"
+    fx = _is_weekly(bars)
     if fx:
         right = usual <= HOUR or usual >= 7 * DAY - HOUR
         expected = "Sunday 17:00"

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import polars as pl
 
+from jaxppo.config.schema import EnvConfig
+from jaxppo.market.asset_classes import ASSET_CLASSES, may_short
 from jaxppo.page.document import Card, Remark
 from jaxppo.page.sections import drawdown_card, profit_card, return_card, tone
 from jaxppo.page.selection import DRAWDOWN_LIMIT, MIN_TRADES
@@ -262,6 +264,6 @@ def _commonest_action(run: RunData) -> tuple[float, str]:
 
 def _may_short(run: RunData) -> bool:
     """Whether any symbol of the run may be sold short."""
-    allowed = lookup(run.config, "env", "allow_short", default=[])
-    symbols = lookup(run.manifest, "data", "symbols", default=[])
-    return any(lookup(symbol, "asset_class") in allowed for symbol in symbols)
+    env = EnvConfig(allow_short=lookup(run.config, "env", "allow_short"))
+    classes = {lookup(symbol, "asset_class") for symbol in lookup(run.manifest, "data", "symbols", default=[])}
+    return any(may_short(name, env) for name in classes if name in ASSET_CLASSES)
