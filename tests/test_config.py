@@ -24,6 +24,7 @@ from jaxppo.config.layers import (
 )
 from jaxppo.config.schema import FIELD_GROUP, GROUPS, Config, from_dict, to_dict
 from jaxppo.errors import ConfigError
+from jaxppo.ppo.checks import check_program
 
 GIB = 2**30
 CPU = DeviceInfo("cpu", "cpu", 2, None)
@@ -204,8 +205,11 @@ def test_an_interval_beyond_the_run_is_the_run():
         (lambda: resolve("quick_test", {"reward": "v246"}), ["reward", "'v246'", "'v245'"]),
         (lambda: from_dict({"bugdet": {}}, "run.yaml"), ["run.yaml", "'bugdet'", "'budget'"]),
         (lambda: from_dict({"ppo": {"gama": 0.9}}, "run.yaml"), ["run.yaml", "ppo.gama", "'gamma'"]),
-        (lambda: from_dict({"agent": {"encoder": "tnc"}}), ["agent.encoder", "'tnc'", "'tcn'"]),
-        (lambda: from_dict({"env": {"actions": "hold_buy"}}), ["env.actions", "'hold_buy'", "'hold_buy_sell'"]),
+        (lambda: check_program(from_dict({"agent": {"encoder": "tnc"}})), ["encoder", "'tnc'", "'tcn'"]),
+        (
+            lambda: check_program(from_dict({"env": {"actions": "hold_buy"}})),
+            ["actions", "'hold_buy'", "'hold_buy_sell'"],
+        ),
     ],
     ids=["preset", "field", "reward", "group", "field of a group", "encoder", "actions"],
 )

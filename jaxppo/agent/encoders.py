@@ -5,12 +5,17 @@ An encoder with receptive field R maps (B, R - 1 + n, F) features to (B, n, D): 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from jaxppo.config.schema import AgentConfig
 from jaxppo.errors import ConfigError
+from jaxppo.registry import Registry
 
 Dtype = jnp.dtype
 
@@ -41,8 +46,6 @@ class TCN(nnx.Module):
     """
 
     def __init__(self, n_features: int, channels: int, window: int, dtype: Dtype, rngs: nnx.Rngs):
-        if window < 2 or window & (window - 1):
-            raise ConfigError(f"window: the tcn encoder needs a power of two of at least 2 bars, got {window}")
         self.receptive_field = window
         self.width = channels
         self.dilations = tuple(1 << i for i in range(window.bit_length() - 1))
@@ -62,8 +65,6 @@ class WindowMLP(nnx.Module):
     """One hidden layer over the flattened window, computed as a convolution: the window is never stored."""
 
     def __init__(self, n_features: int, channels: int, window: int, dtype: Dtype, rngs: nnx.Rngs):
-        if window < 1:
-            raise ConfigError(f"window: the window_mlp encoder needs at least 1 bar, got {window}")
         self.receptive_field = window
         self.width = channels
         self.dtype = dtype
@@ -98,19 +99,78 @@ class CurrentBar(nnx.Module):
         return x.astype(self.dtype)
 
 
-Encoder = TCN | WindowMLP | CurrentBar
+class Encoder(Protocol):
+    """A causal map from bars to vectors: (B, receptive_field - 1 + n, F) features to (B, n, width)."""
+
+    receptive_field: int
+    width: int
+
+    def __call__(self, x: jax.Array) -> jax.Array: ...
+
+
+@dataclass(frozen=True)
+class EncoderKind:
+    """An encoder that a configuration may name: an entry of `ENCODERS`.
+
+    Its parameters are float32 and its matmuls in the configured `compute_dtype`; output i sees bars i..i + R - 1 alone.
+    """
+
+    name: str
+    help: str
+    make: Callable[[AgentConfig, int, nnx.Rngs], Encoder]  # of a configuration, the number of features F, and seeds
+    receptive_field: Callable[[AgentConfig], int]  # R, bars that one decision sees
+    check: Callable[[AgentConfig], None] = lambda config: None  # `ConfigError` for sizes that do not fit
+
+
+def _dtype(config: AgentConfig) -> Dtype:
+    return jnp.dtype(config.compute_dtype)
+
+
+def _check_tcn(config: AgentConfig) -> None:
+    window = config.window
+    if window < 2 or window & (window - 1):
+        raise ConfigError(f"window: the tcn encoder needs a power of two of at least 2 bars, got {window}")
+
+
+def _check_window_mlp(config: AgentConfig) -> None:
+    if config.window < 1:
+        raise ConfigError(f"window: the window_mlp encoder needs at least 1 bar, got {config.window}")
+
+
+ENCODERS = Registry(
+    "choice",
+    [
+        EncoderKind(
+            "tcn",
+            "dilated causal convolutions",
+            lambda c, n, rngs: TCN(n, c.channels, c.window, _dtype(c), rngs),
+            lambda c: c.window,
+            _check_tcn,
+        ),
+        EncoderKind(
+            "window_mlp",
+            "a flattened window",
+            lambda c, n, rngs: WindowMLP(n, c.channels, c.window, _dtype(c), rngs),
+            lambda c: c.window,
+            _check_window_mlp,
+        ),
+        EncoderKind("none", "the current bar only", lambda c, n, rngs: CurrentBar(n, _dtype(c)), lambda c: 1),
+    ],
+)
+
+
+def check_encoder(config: AgentConfig) -> EncoderKind:
+    """The encoder that `config` names; `ConfigError` for an unknown name, or sizes that it cannot have."""
+    kind = ENCODERS.find(config.encoder, "encoder")
+    kind.check(config)
+    return kind
 
 
 def make_encoder(config: AgentConfig, n_features: int, rngs: nnx.Rngs) -> Encoder:
-    """The encoder that `config` names."""
-    dtype = jnp.dtype(config.compute_dtype)
-    if config.encoder == "tcn":
-        return TCN(n_features, config.channels, config.window, dtype, rngs)
-    if config.encoder == "window_mlp":
-        return WindowMLP(n_features, config.channels, config.window, dtype, rngs)
-    return CurrentBar(n_features, dtype)
+    """The encoder that `config` names, for F = `n_features`."""
+    return check_encoder(config).make(config, n_features, rngs)
 
 
 def receptive_field(config: AgentConfig) -> int:
     """Bars that one decision sees, without building the encoder."""
-    return 1 if config.encoder == "none" else config.window
+    return ENCODERS.find(config.encoder, "encoder").receptive_field(config)

@@ -30,6 +30,7 @@ from jaxppo.market.bars import Bars
 from jaxppo.market.dataset import build_evaluation, build_market
 from jaxppo.market.features import FeatureTable, compute_features
 from jaxppo.market.source import load_market_bars
+from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.program import agent_spec, train_spec
 from jaxppo.store.checkpoint import require_match, restore_policy
 from jaxppo.store.directory import require_new_file
@@ -170,7 +171,7 @@ def check_run(options: CheckOptions, preset: str | None, given: Mapping[str, Any
     """
     enable_compilation_cache()
     config = resolve_check(options, preset, given)
-    train_spec(config, 1)  # actions, reward and network are checked before anything is read
+    check_program(config)  # before anything is read
     bars, source = load_market_bars(config.data)
     console = Console()
     console.print(

@@ -66,8 +66,8 @@ class FeatureConfig:
 class EnvConfig:
     """The account: actions, costs, stops and episode ends."""
 
-    actions: Literal["hold_buy_sell", "sized", "sized_close", "targets"] = "hold_buy_sell"
-    """Action table."""
+    actions: str = "hold_buy_sell"
+    """Action table: hold_buy_sell, sized, sized_close or targets, or a plugin's."""
     targets: tuple[float, ...] = (-1.0, 0.0, 1.0)
     """Target exposures of the `targets` action table."""
     max_exposure: float = 1.0
@@ -112,8 +112,9 @@ class RewardConfig:
 class AgentConfig:
     """The market encoder and the actor-critic trunk."""
 
-    encoder: Literal["tcn", "window_mlp", "none"] = "tcn"
-    """Market encoder: dilated causal convolutions, a flattened window, or the current bar only."""
+    encoder: str = "tcn"
+    """Market encoder: tcn (dilated causal convolutions), window_mlp (a flattened window), none (the current bar only),
+    or a plugin's."""
     window: int = 64
     """Receptive field in bars of the tcn (a power of two) and the window_mlp encoders."""
     channels: int = 32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 
 from jaxppo.config.schema import EnvConfig
 from jaxppo.errors import ConfigError
+from jaxppo.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -49,18 +51,13 @@ def _sized(close: bool) -> ActionTable:
     )
 
 
-def action_table(env: EnvConfig) -> ActionTable:
-    """The action table that `env` names; `ConfigError` for target exposures that cannot be traded."""
-    if env.actions == "hold_buy_sell":
-        return ActionTable(
-            "hold_buy_sell",
-            ("hold", "buy", "sell"),
-            (True, False, False),
-            (0.0,) * 3,
-            (0.0, env.max_exposure, -env.max_exposure),
-        )
-    if env.actions in ("sized", "sized_close"):
-        return _sized(env.actions == "sized_close")
+def _hold_buy_sell(env: EnvConfig) -> ActionTable:
+    most = env.max_exposure
+    keep = (True, False, False)
+    return ActionTable("hold_buy_sell", ("hold", "buy", "sell"), keep, (0.0,) * 3, (0.0, most, -most))
+
+
+def _targets(env: EnvConfig) -> ActionTable:
     if len(env.targets) < 2 or len(set(env.targets)) < len(env.targets):
         raise ConfigError(f"targets: need at least two different target exposures, got {list(env.targets)}")
     beyond = [t for t in env.targets if not np.isfinite(t) or abs(t) > env.max_exposure]
@@ -75,6 +72,31 @@ def action_table(env: EnvConfig) -> ActionTable:
     n = len(env.targets)
     labels = tuple(f"target_{t:+g}" for t in env.targets)
     return ActionTable("targets", labels, (False,) * n, (0.0,) * n, tuple(float(t) for t in env.targets))
+
+
+@dataclass(frozen=True)
+class ActionKind:
+    """An action table that a configuration may name: an entry of `ACTION_TABLES`."""
+
+    name: str
+    help: str
+    make: Callable[[EnvConfig], ActionTable]  # `ConfigError` for exposures that cannot be traded
+
+
+ACTION_TABLES = Registry(
+    "choice",
+    [
+        ActionKind("hold_buy_sell", "keep, or all long, or all short", _hold_buy_sell),
+        ActionKind("sized", "keep, or buy or sell 25, 50 or 75 % of equity", lambda env: _sized(False)),
+        ActionKind("sized_close", "the same, and close", lambda env: _sized(True)),
+        ActionKind("targets", "the exposures of `targets`", _targets),
+    ],
+)
+
+
+def action_table(env: EnvConfig) -> ActionTable:
+    """The action table that `env` names; `ConfigError` for an unknown one, or exposures that cannot be traded."""
+    return ACTION_TABLES.find(env.actions, "actions").make(env)
 
 
 def target_exposure(

@@ -16,9 +16,10 @@ import numpy as np
 import polars as pl
 import talib
 
-from jaxppo.errors import ConfigError, DataError, nearest
+from jaxppo.errors import ConfigError, DataError
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import DAY, local_fields
+from jaxppo.registry import Registry
 
 FEATURE_VERSION = 1
 """Raised whenever a feature is computed differently under the same name; it is part of `feature_hash`."""
@@ -54,16 +55,21 @@ class Inputs:
 
 @dataclass(frozen=True)
 class FeatureGroup:
-    """Named features that are computed together.
+    """Named features that are computed together: an entry of `FEATURE_GROUPS`.
 
-    `compute` returns one (T,) float64 array a name. `lookback` is the number of bars before its slowest feature is
-    valid, `scaled_lookback` the same before its slowest unscaled series enters a z-score (0: the group has none).
+    Example:
+      >>> def spread(m):
+      ...     return [np.log(m.high / m.low)]
+      >>> FeatureGroup("spread", "log range of the bar", ("log_range",), spread, lookback=1).min_bars(256)
+      1
     """
 
-    names: tuple[str, ...]
-    compute: Callable[[Inputs], Sequence[np.ndarray]]
-    lookback: int
-    scaled_lookback: int = 0
+    name: str
+    help: str
+    names: tuple[str, ...]  # of its features
+    compute: Callable[[Inputs], Sequence[np.ndarray]]  # one (T,) float64 array a name
+    lookback: int  # bars before its slowest feature is valid
+    scaled_lookback: int = 0  # the same before its slowest unscaled series enters a z-score; 0: the group has none
 
     def min_bars(self, scale_window: int) -> int:
         """Bars needed for one valid row."""
@@ -260,55 +266,73 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-FEATURE_GROUPS: dict[str, FeatureGroup] = {
-    "base": FeatureGroup(
-        _words("price_z return log_return volatility_10 momentum_10 rsi_14 volume"),
-        _base,
-        lookback=15 + SETTLE_BARS,
-        scaled_lookback=50,
-    ),
-    # A history that starts within a day changes the last two until that day ends.
-    "intraday": FeatureGroup(
-        _words("minute_sin minute_cos day_range_position day_return"), _intraday, lookback=1, scaled_lookback=1
-    ),
-    "calendar": FeatureGroup(
-        _words("weekday_sin weekday_cos month_sin month_cos month_day_sin month_day_cos gap_before"),
-        _calendar,
-        lookback=2,
-    ),
-    "regime": FeatureGroup(
-        tuple(f"{of}_{state}" for of in _words("volatility trend momentum macro") for state in _words("low mid high")),
-        _regime,
-        lookback=201,
-        scaled_lookback=21,
-    ),
-    "technical": FeatureGroup(
-        _words(
-            "macd macd_signal macd_hist adx_14 di_14 stoch_k stoch_d atr_14 bollinger_position bollinger_width"
-            " cci_20 williams_r_14 roc_12 rsi_28"
+FEATURE_GROUPS = Registry(
+    "feature group",
+    [
+        FeatureGroup(
+            "base",
+            "price, returns, volatility, momentum, RSI, volume",
+            _words("price_z return log_return volatility_10 momentum_10 rsi_14 volume"),
+            _base,
+            lookback=15 + SETTLE_BARS,
+            scaled_lookback=50,
         ),
-        _technical,
-        lookback=29 + SETTLE_BARS,
-        scaled_lookback=34 + SETTLE_BARS,
-    ),
-    "multi_window": FeatureGroup(
-        tuple(f"{what}_{n}" for n in (20, 50, 100) for what in _words("return volatility position")),
-        _multi_window,
-        lookback=100,
-        scaled_lookback=101,
-    ),
-}
-"""The registry: 53 features in six groups. Sizes of the predecessor; what each regime is made of is ours."""
+        # A history that starts within a day changes the last two until that day ends.
+        FeatureGroup(
+            "intraday",
+            "time of the day, place in the day's range, return of the day",
+            _words("minute_sin minute_cos day_range_position day_return"),
+            _intraday,
+            lookback=1,
+            scaled_lookback=1,
+        ),
+        FeatureGroup(
+            "calendar",
+            "weekday, month, day of the month, gap before the bar",
+            _words("weekday_sin weekday_cos month_sin month_cos month_day_sin month_day_cos gap_before"),
+            _calendar,
+            lookback=2,
+        ),
+        FeatureGroup(
+            "regime",
+            "low, middle or high volatility, trend, momentum and macro trend",
+            tuple(
+                f"{of}_{state}" for of in _words("volatility trend momentum macro") for state in _words("low mid high")
+            ),
+            _regime,
+            lookback=201,
+            scaled_lookback=21,
+        ),
+        FeatureGroup(
+            "technical",
+            "MACD, ADX, stochastics, ATR, Bollinger bands, CCI, Williams %R, ROC, RSI",
+            _words(
+                "macd macd_signal macd_hist adx_14 di_14 stoch_k stoch_d atr_14 bollinger_position bollinger_width"
+                " cci_20 williams_r_14 roc_12 rsi_28"
+            ),
+            _technical,
+            lookback=29 + SETTLE_BARS,
+            scaled_lookback=34 + SETTLE_BARS,
+        ),
+        FeatureGroup(
+            "multi_window",
+            "return, volatility and place in the range of 20, 50 and 100 bars",
+            tuple(f"{what}_{n}" for n in (20, 50, 100) for what in _words("return volatility position")),
+            _multi_window,
+            lookback=100,
+            scaled_lookback=101,
+        ),
+    ],
+)
+"""53 features in six groups. Sizes of the predecessor; what each regime is made of is ours."""
 
 
 def _groups(groups: Sequence[str]) -> list[FeatureGroup]:
     """The groups of these names. Unknown or repeated names, or none, raise `ConfigError`."""
-    for name in groups:
-        if name not in FEATURE_GROUPS:
-            raise ConfigError(f"features: unknown feature group {name!r}; {nearest(name, FEATURE_GROUPS)}")
+    found = [FEATURE_GROUPS.find(name, "features") for name in groups]
     if not groups or len(set(groups)) < len(groups):
         raise ConfigError(f"features must name at least one feature group, each once, got {list(groups)}")
-    return [FEATURE_GROUPS[name] for name in groups]
+    return found
 
 
 def feature_names(groups: Sequence[str]) -> tuple[str, ...]:

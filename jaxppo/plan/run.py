@@ -32,7 +32,8 @@ from jaxppo.plan.options import LOCAL, PlanOptions
 from jaxppo.plan.result import Fit, GpuPlan, LocalPlan, Point, Timing, gpu_plan, local_plan
 from jaxppo.plan.shapes import MarketShapes, abstract, shapes_of_market, shapes_of_sizes, tree_bytes
 from jaxppo.plan.text import gpu_lines, local_lines
-from jaxppo.ppo.program import Program, TapeSpec, make_train, train_spec
+from jaxppo.ppo.checks import check_program
+from jaxppo.ppo.program import Program, TapeSpec, make_train
 from jaxppo.ppo.update import hyper_from
 from jaxppo.store.json import write_json
 
@@ -83,7 +84,7 @@ def plan_absent(options: PlanOptions, preset: str | None, given: Mapping[str, An
     gpu = find_gpu(options.gpu)
     limit = int(gpu.memory_bytes * MEMORY_SHARE)
     config = resolve(preset or "quick_test", given, DeviceInfo("gpu", gpu.title, 1, limit)).config
-    train_spec(config, 1)  # actions, reward and network are checked before anything is read
+    check_program(config)  # before anything is read
     shapes = _absent_shapes(options, config)
     say(f"market: {shapes.words[0]}")
     say(f"on the device: {shapes.words[1]}")
@@ -207,7 +208,7 @@ def plan_local(options: PlanOptions, preset: str | None, given: Mapping[str, Any
     enable_compilation_cache()
     device = detect_device()
     config = resolve(preset or "quick_test", given, device).config
-    train_spec(config, 1)
+    check_program(config)
     market, source = _local_market(options, config)
     data = evaluation_set(market.splits["validation"])
     shapes = shapes_of_market(market, data, source)

@@ -20,7 +20,7 @@ from jaxppo.errors import CheckpointError, ConfigError, Interrupted, RunDirector
 from jaxppo.market.dataset import Market, build_market, market_warnings
 from jaxppo.market.source import SYNTHETIC, load_market_bars
 from jaxppo.page.progress import Display
-from jaxppo.ppo.program import train_spec
+from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.update import TrainState
 from jaxppo.store.checkpoint import has_checkpoints, require_match, restore_run
 from jaxppo.store.directory import (
@@ -146,7 +146,7 @@ def train_run(options: RunOptions, preset: str | None, given: Mapping[str, Any],
     display.say(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}")
     for line in describe(resolved):
         display.say(line)
-    train_spec(config, 1)  # actions, reward and network are checked before anything is read or written
+    check_program(config)  # before anything is read
     bars, source = load_market_bars(config.data)
     if source == SYNTHETIC:
         display.say("no --data given: training on the embedded synthetic market, which is made up")

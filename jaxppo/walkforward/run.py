@@ -25,8 +25,8 @@ from jaxppo.market.dataset import Market, Split, build_evaluation, market_warnin
 from jaxppo.market.source import SYNTHETIC, load_market_bars
 from jaxppo.market.tape import REWARD_HORIZON, Tape
 from jaxppo.page.progress import Display
+from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.loss import Hyper
-from jaxppo.ppo.program import train_spec
 from jaxppo.ppo.update import TrainState, hyper_from
 from jaxppo.store.checkpoint import CheckpointInfo, CheckpointWriter
 from jaxppo.store.directory import RunInputs, iso, whole_folder, write_config, write_manifest
@@ -244,7 +244,7 @@ def walkforward_run(options: WalkforwardOptions, preset: str | None, given: Mapp
     device = detect_device()
     resolved = resolve(preset or "quick_test", given, device)
     config = resolved.config
-    train_spec(config, 1)  # actions, reward and network are checked before anything is read or written
+    check_program(config)  # before anything is read
     bars, source = load_market_bars(config.data)
     setup = prepare(options, config, bars)
     console = Console(soft_wrap=True, highlight=False, markup=False)

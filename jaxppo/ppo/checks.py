@@ -1,0 +1,24 @@
+"""Whether a configuration can be run: everything that is wrong with it, found before anything is read or built."""
+
+from __future__ import annotations
+
+from jaxppo.agent.encoders import check_encoder
+from jaxppo.config.checks import check_config
+from jaxppo.config.schema import Config
+from jaxppo.env.trading import env_spec
+from jaxppo.market.asset_classes import class_fees
+from jaxppo.market.features import min_bars
+
+
+def check_program(config: Config) -> Config:
+    """`check_config`, and what the named encoder, action table, reward and asset classes ask of it; builds nothing.
+
+    Raises:
+      ConfigError: an unknown name, or numbers that do not fit together.
+    """
+    check_config(config)
+    check_encoder(config.agent)
+    env_spec(config.env, config.reward)
+    min_bars(config.features.features, config.features.scale_window)
+    class_fees(config.env)
+    return config
