@@ -21,7 +21,8 @@ from helpers import tiny_config, tiny_market
 from jaxppo.config.schema import EnvConfig
 from jaxppo.env.actions import action_table
 from jaxppo.errors import CheckpointError, CheckpointWarning
-from jaxppo.play.passes import n_decisions, validate
+from jaxppo.play.passes import n_decisions
+from jaxppo.play.score import validate
 from jaxppo.store import checkpoint as checkpoint_module
 from jaxppo.store.checkpoint import (
     CheckpointInfo,
@@ -146,7 +147,7 @@ def test_only_the_policy_from_one_checkpoint(saved):
 def test_a_restored_policy_validates_as_it_did_in_the_run(saved, compiled):
     run, known = saved
     policy = restore_policy(run, "best")
-    then, _ = known[1][1]
+    then = known[1][1].figures
     env, context = compiled.program.spec.env, compiled.program.spec.receptive_field
     n_bars = n_decisions(compiled.data.tape)
     check = jax.jit(lambda params: validate(policy.agent, env, params, compiled.data, n_bars, context).figures)

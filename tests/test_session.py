@@ -34,7 +34,8 @@ from jaxppo.env.trading import env_spec
 from jaxppo.market.bars import data_hash, load_bars
 from jaxppo.market.dataset import build_market, evaluation_set
 from jaxppo.market.synthetic import synthetic_market
-from jaxppo.play.passes import n_decisions, validate
+from jaxppo.play.passes import n_decisions
+from jaxppo.play.score import validate
 from jaxppo.store.checkpoint import CheckpointWriter, restore_policy, restore_train_state
 from jaxppo.store.columns import metrics_columns
 from jaxppo.store.rows import validation_row
@@ -302,7 +303,7 @@ def test_the_best_policy_validates_outside_the_run_as_it_did_in_it(run, bars):
     policy = restore_policy(run.path, "best", market)
     data = evaluation_set(market.splits["validation"])
     env, n_bars = env_spec(config.env, config.reward), n_decisions(data.tape)
-    play = jax.jit(lambda p: validate(policy.agent, env, p, data, n_bars, receptive_field(config.agent))[0])
+    play = jax.jit(lambda p: validate(policy.agent, env, p, data, n_bars, receptive_field(config.agent)).figures)
     row = validation_row(jax.device_get(play(policy.params)), policy.info.actions.labels)
     written = next(r for r in run.rows if int(r["update"]) == policy.info.update)
     for name, value in row.items():
@@ -345,7 +346,7 @@ def test_progress_is_plain_lines(run):
 
 def test_the_embedded_market_is_called_made_up(bars, tmp_path):
     with no_report() as patch:
-        patch.setattr("jaxppo.train.run.synthetic_market", lambda seed: synthetic_market(0, 2, 900))
+        patch.setattr("jaxppo.market.source.synthetic_market", lambda seed: synthetic_market(0, 2, 900))
         run = call(tmp_path / "run", *flags(seed=6))
     assert run.code == 0
     assert "no --data given: training on the embedded synthetic market, which is made up" in run.out

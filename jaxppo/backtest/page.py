@@ -9,6 +9,7 @@ from jaxppo.backtest.charts import make_plots
 from jaxppo.page import document, sections, tables
 from jaxppo.page.document import Section
 from jaxppo.page.text import moment, number, plural
+from jaxppo.store.files import write_page
 from jaxppo.store.read import BacktestData, load_backtest
 
 NAMES = {
@@ -26,7 +27,7 @@ def write_backtest_report(folder: Path) -> Path:
     """Write FOLDER/plots/*.png and FOLDER/report.html from the other files there, and return the page's path."""
     data = load_backtest(folder)
     images = make_plots(data.played, data.curves, data.draws, data.costs)
-    return document.write_page(folder, images, render(data, images))
+    return write_page(folder, images, render(data, images))
 
 
 def render(data: BacktestData, images: dict[str, bytes]) -> str:

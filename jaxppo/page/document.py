@@ -5,12 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from jaxppo.page.style import CSS
 from jaxppo.page.tables import esc
-from jaxppo.store.files import write_atomic
 
 # Nothing may be loaded from anywhere, whatever the data holds.
 CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -93,13 +91,3 @@ def figure(images: Mapping[str, bytes], name: str, alt: str, caption: str, missi
     data = base64.b64encode(images[name]).decode("ascii")
     picture = f'<img alt="{esc(alt)}" src="data:image/png;base64,{data}">'
     return f"<figure>{picture}<figcaption>{esc(caption)}</figcaption></figure>"
-
-
-def write_page(folder: Path, images: Mapping[str, bytes], html: str) -> Path:
-    """Write `folder`/plots/NAME.png of every image and `folder`/report.html, each whole; returns the page's path."""
-    (folder / "plots").mkdir(exist_ok=True)
-    for name, image in images.items():
-        write_atomic(folder / "plots" / f"{name}.png", image)
-    target = folder / "report.html"
-    write_atomic(target, html)
-    return target

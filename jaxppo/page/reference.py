@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jaxppo.play.metrics import METRICS
 from jaxppo.store.columns import ACTION, COMPONENT, PROGRESS, TIMING, TRAINING, VALIDATION_ACTION, validation_columns
+from jaxppo.store.files import write_atomic
 
 BEGIN, END = "<!-- columns: written by jaxppo.page.reference -->\n", "<!-- end of columns -->\n"
 
@@ -34,4 +35,4 @@ def with_columns(text: str) -> str:
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    path.write_text(with_columns(path.read_text(encoding="utf-8")), encoding="utf-8")
+    write_atomic(path, with_columns(path.read_text(encoding="utf-8")))

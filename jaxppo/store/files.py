@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,16 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     # repr keeps every digit; that of a NumPy float names its type
     writer.writerows([repr(float(v)) if isinstance(v, float) else v for v in row] for row in rows)
     write_atomic(path, text.getvalue())
+
+
+def write_page(folder: Path, images: Mapping[str, bytes], html: str) -> Path:
+    """Write `folder`/plots/NAME.png of every image and `folder`/report.html, each whole; returns the page's path."""
+    (folder / "plots").mkdir(exist_ok=True)
+    for name, image in images.items():
+        write_atomic(folder / "plots" / f"{name}.png", image)
+    target = folder / "report.html"
+    write_atomic(target, html)
+    return target
 
 
 class Growing:

@@ -7,6 +7,7 @@ from pathlib import Path
 from jaxppo.page import document, plots, sections, tables
 from jaxppo.page.document import Section
 from jaxppo.page.text import MISSING, moment, number, plain_value, plural
+from jaxppo.store.files import write_page
 from jaxppo.store.read import RunData, best_row, load_run, lookup, values
 from jaxppo.train import remarks
 
@@ -22,7 +23,7 @@ def write_report(run_dir: Path) -> Path:
     images = plots.make_plots(run)
     for name in set(plots.PLOTS) - set(images):
         (run_dir / "plots" / f"{name}.png").unlink(missing_ok=True)  # left by an earlier report of other data
-    return document.write_page(run_dir, images, render(run, images))
+    return write_page(run_dir, images, render(run, images))
 
 
 def render(run: RunData, images: dict[str, bytes]) -> str:

@@ -9,6 +9,7 @@ from jaxppo.page.document import Section
 from jaxppo.page.tables import esc
 from jaxppo.page.text import FORMS, MISSING, moment, number, percent, plural
 from jaxppo.play.metrics import METRICS
+from jaxppo.store.files import write_page
 from jaxppo.store.read import WalkforwardData, load_walkforward, lookup
 from jaxppo.walkforward import remarks
 from jaxppo.walkforward.charts import make_figures
@@ -25,7 +26,7 @@ def write_report(folder: Path, name: str) -> Path:
     """Write plots/*.png and report.html in `folder`, whose page is called `name`; returns the page's path."""
     data = load_walkforward(folder, name)
     images = {key: canvas.png(figure) for key, figure in make_figures(data).items()}
-    return document.write_page(folder, images, render(data, images))
+    return write_page(folder, images, render(data, images))
 
 
 def render(data: WalkforwardData, images: dict[str, bytes]) -> str:
