@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import pickle
 import shutil
@@ -33,6 +34,7 @@ from jaxppo.store.checkpoint import (
     restore_train_state,
 )
 from jaxppo.store.checksums import damage, seal
+from jaxppo.store.json import read_json, write_json
 from jaxppo.store.rows import validation_row
 from jaxppo.train.loop import Compiled, compile_run, first_state
 
@@ -485,11 +487,17 @@ def test_nothing_is_pickled(saved, monkeypatch):
 
 
 @pytest.mark.parametrize("actions", ["hold_buy_sell", "sized", "sized_close", "targets"])
-def test_info_survives_json(actions):
+def test_info_survives_json(actions, tmp_path):
     config = tiny_config(actions=actions, fee={"fx": 2e-4}, symbols=("A", "B"), reward="v33", env_steps=0, data="x.csv")
     info = info_of(3, -0.1, config=config, actions=action_table(config.env), best_fitness=-np.inf)
-    again = CheckpointInfo.from_json(json.loads(json.dumps(info.to_json())), "here")
-    assert again == info
+    write_json(tmp_path / "info.json", info.to_json())
+    assert CheckpointInfo.from_json(read_json(tmp_path / "info.json"), "here") == info
+
+
+def test_a_fitness_that_is_not_a_number_stays_one(tmp_path):
+    write_json(tmp_path / "info.json", info_of(3, math.nan).to_json())
+    again = CheckpointInfo.from_json(read_json(tmp_path / "info.json"), "here")
+    assert math.isnan(again.fitness)
 
 
 def test_info_that_is_none_is_refused():

@@ -109,7 +109,7 @@ def test_yaml_is_loaded_by_one_function_with_the_plain_loader() -> None:
         and n.func.value.id == "yaml"
         and "load" in n.func.attr
     ]
-    assert calls == [("presets.py", "load", ["text", "_PlainLoader"])]
+    assert calls == [("layers.py", "load", ["text", "_PlainLoader"])]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_the_environment_is_read_for_a_few_names_only() -> None:
         for p, n in parsed()
         if isinstance(n, ast.Attribute) and n.attr in ("environ", "getenv")
     }
-    assert readers == {"run/device.py", "planning/packages.py"}
+    assert readers == {"device.py", "plan/packages.py"}
 
 
 # Configurations
