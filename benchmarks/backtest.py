@@ -21,7 +21,7 @@ from jaxppo.backtest.played import Settings, backtest
 from jaxppo.config.schema import Config
 from jaxppo.market.dataset import Calendar, EvaluationSet
 from jaxppo.market.tape import zero_tape
-from jaxppo.ppo.program import agent_spec, train_spec
+from jaxppo.ppo.program import train_spec
 
 
 def noise(n_symbols: int, n_bars: int, n_features: int, first: int) -> EvaluationSet:
@@ -54,8 +54,7 @@ def main() -> None:
     args = parser.parse_args()
     config = Config()
     spec, field = train_spec(config, args.features), receptive_field(config.agent)
-    sizes = agent_spec(config, args.features, spec.env.actions.n_actions)
-    params = jax.jit(lambda: init_params(sizes, jax.random.key(0)))()
+    params = jax.jit(lambda: init_params(spec.agent.spec, jax.random.key(0)))()
     data = noise(args.symbols, args.bars, args.features, field - 1)
     settings = Settings(args.bars - field, field, args.draws)
     run = jax.jit(functools.partial(backtest, spec.agent, spec.env, settings=settings))

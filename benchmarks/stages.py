@@ -32,7 +32,8 @@ from jaxppo.config.layers import resolve
 from jaxppo.market.dataset import build_market
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.ppo.program import TapeSpec, make_train
-from jaxppo.ppo.update import hyper_from, update
+from jaxppo.ppo.state import hyper_from
+from jaxppo.ppo.update import update
 
 PEAK_SIZES = (1024, 2048, 4096)
 STAGES = {

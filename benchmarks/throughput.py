@@ -27,13 +27,13 @@ from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.layers import resolve
 from jaxppo.config.schema import Config
 from jaxppo.device import detect_device
-from jaxppo.env.trading import step_account
 from jaxppo.market.dataset import build_market
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.tape import Tape, take_steps
 from jaxppo.ppo.program import TapeSpec, make_train
-from jaxppo.ppo.rollout import advance_paths, collect
-from jaxppo.ppo.update import TrainSpec, TrainState, hyper_from, update
+from jaxppo.ppo.rollout import RolloutStart, advance_paths, collect, path_terms
+from jaxppo.ppo.state import TrainSpec, TrainState, hyper_from
+from jaxppo.ppo.update import update
 
 STAGES = ("env", "policy", "update")
 NAMES = {"env": "env only", "policy": "+ policy", "update": "+ update"}
@@ -46,22 +46,21 @@ def sized(preset: str, n_envs: int) -> Config:
 
 def env_only(spec: TrainSpec, tape: Tape) -> Callable[[TrainState], TrainState]:
     """A rollout's account steps, with random actions in place of a policy."""
-    n_steps, n_actions = spec.config.budget.n_steps, spec.env.actions.n_actions
+    n_steps, n_actions = spec.config.budget.n_steps, len(spec.env.action_labels)
 
     def run(state: TrainState) -> TrainState:
         paths = state.paths
-        costs = jax.tree.map(lambda c: jnp.expand_dims(c[paths.symbol], -1), tape.costs)
-        allow = jnp.expand_dims(tape.allow_short[paths.symbol], -1)
+        terms, shape = path_terms(tape, paths), (paths.t.shape[0], spec.config.budget.lanes)
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.update)
 
-        def step(accounts, i):
+        def step(lanes, i):
             market = jax.tree.map(lambda x: jnp.expand_dims(x, -1), take_steps(tape, paths.symbol, paths.t + i))
-            action = jax.random.randint(jax.random.fold_in(key, i), accounts.equity.shape, 0, n_actions)
-            accounts, result = step_account(accounts, action, market, costs, allow, spec.env)
-            return accounts, result.reward.mean()
+            action = jax.random.randint(jax.random.fold_in(key, i), shape, 0, n_actions)
+            lanes, result = spec.env.step(lanes, action, market, terms, jnp.zeros(()))
+            return lanes, result.reward.mean()
 
-        accounts, _ = jax.lax.scan(step, state.accounts, jnp.arange(n_steps, dtype=jnp.int32))
-        return _move(spec, tape, state._replace(accounts=accounts))
+        lanes, _ = jax.lax.scan(step, state.lanes, jnp.arange(n_steps, dtype=jnp.int32))
+        return _move(spec, tape, state._replace(lanes=lanes))
 
     return run
 
@@ -71,21 +70,12 @@ def with_policy(spec: TrainSpec, tape: Tape) -> Callable[[TrainState], TrainStat
 
     def run(state: TrainState) -> TrainState:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.update)
-        accounts, rollout, _ = collect(
-            spec.agent,
-            spec.env,
-            state.params,
-            tape,
-            state.paths,
-            state.accounts,
-            key,
-            spec.config.budget.n_steps,
-            spec.receptive_field,
-        )
+        start = RolloutStart(state.paths, state.lanes, key)
+        lanes, rollout, _ = collect(spec, state.params, tape, start, jnp.float32(spec.config.ppo.gamma))
         # The key depends on the rollout, so that none of it can be left out.
         used = jax.tree.reduce(lambda a, x: a + jnp.sum(x).astype(jnp.float32), rollout, jnp.float32(0))
         opaque = (used * 0).astype(jnp.uint32)
-        return _move(spec, tape, state._replace(accounts=accounts, key=state.key + opaque))
+        return _move(spec, tape, state._replace(lanes=lanes, key=state.key + opaque))
 
     return run
 

@@ -16,7 +16,7 @@ from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.schema import Config
 from jaxppo.market.dataset import build_evaluation
 from jaxppo.market.synthetic import synthetic_market
-from jaxppo.ppo.update import hyper_from
+from jaxppo.ppo.state import hyper_from
 from jaxppo.walkforward.dates import plan_folds
 from jaxppo.walkforward.program import make_folds, side_by_side, stack_folds
 

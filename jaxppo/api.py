@@ -20,7 +20,7 @@ from jaxppo.config.schema import FIELD_GROUP, Config, coerce_fields
 from jaxppo.device import detect_device
 from jaxppo.env.account import AccountState, open_account
 from jaxppo.env.actions import action_mask
-from jaxppo.env.trading import EXPOSURE, Env, observe_account
+from jaxppo.env.trading import EXPOSURE, BoundEnv, observe_account
 from jaxppo.env.trading import make_env as env_on_tape
 from jaxppo.errors import ConfigError, nearest
 from jaxppo.market.asset_classes import may_short
@@ -30,10 +30,9 @@ from jaxppo.market.dataset import build_market as lay_out
 from jaxppo.market.features import compute_features
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.score import Figures
-from jaxppo.ppo.loss import Hyper
 from jaxppo.ppo.program import SegmentOutput, TapeSpec
 from jaxppo.ppo.program import make_train as program_of
-from jaxppo.ppo.update import TrainState, hyper_from
+from jaxppo.ppo.state import Hyper, TrainState, hyper_from
 from jaxppo.store.checkpoint import RestoredPolicy
 
 Options = TypeVar("Options")
@@ -72,7 +71,7 @@ def build_market(bars: Sequence[Bars], config: Config) -> Market:
     return lay_out(bars, config, receptive_field(config.agent))
 
 
-def make_env(market: Market, config: Config, split: str = "train") -> Env:
+def make_env(market: Market, config: Config, split: str = "train") -> BoundEnv:
     """The environment alone: pure `reset(key)`, `step(state, action)` and `valid_actions(observation)`.
 
     Example:

@@ -18,7 +18,7 @@ from jaxppo.env.account import (
     close_out,
     open_account,
 )
-from jaxppo.env.trading import env_spec, step_account
+from jaxppo.env.trading import env_spec, trade_bar
 from jaxppo.market.tape import Costs, MarketStep
 from tests.reference.compare import ENVS, SPECS, trade
 
@@ -271,16 +271,16 @@ def test_close_out_sells_at_the_close_and_at_cost():
     with jax.enable_x64(True):
         costs = Costs(*(jnp.asarray(c, jnp.float64) for c in (0.01, 0.02, 0.0)))
         market = MarketStep(*(jnp.full(2, p, jnp.float64) for p in (100.0, 110.0, 100.0, 110.0, 0.0, 0.0)))
-        account, result = step_account(
+        account, told = trade_bar(
             open_account(jnp.ones(2)), jnp.ones(2, jnp.int32), market, costs, jnp.bool_(True), env
         )
         where = jnp.array([True, False])
-        after, record = close_out(account, result.record, jnp.full(2, 110.0), costs, where)
+        after, record = close_out(account, told, jnp.full(2, 110.0), costs, where)
         # 1 / 103.02 units bought for 1, sold at 110 * .98 less 1 %.
         final = 110 * 0.98 * 0.99 / 103.02
         got = jax.tree.map(lambda x: x[0].item(), (after, record))
         kept = jax.tree.map(lambda x: x[1].item(), (after, record))
-        before = jax.tree.map(lambda x: x[1].item(), (account, result.record))
+        before = jax.tree.map(lambda x: x[1].item(), (account, told))
     assert kept == before
     ended, told = got
     assert (ended.cash, ended.equity, told.equity) == near((final,) * 3)
@@ -298,10 +298,10 @@ def test_close_out_leaves_a_flat_account_alone():
     spec = env_spec(EnvConfig(), RewardConfig())
     costs = Costs(*(jnp.float32(c) for c in (0.01, 0.02, 0.0)))
     market = MarketStep(*(jnp.float32(p) for p in (100.0, 100.0, 97.0, 99.0, 0.0, 0.0)))
-    account, result = step_account(open_account(jnp.ones(())), jnp.int32(1), market, costs, jnp.bool_(True), spec)
-    assert int(result.record.reason) == REASON_STOP
-    after, record = close_out(account, result.record, jnp.float32(99.0), costs, jnp.bool_(True))
-    jax.tree.map(np.testing.assert_array_equal, (after, record), (account, result.record))
+    account, told = trade_bar(open_account(jnp.ones(())), jnp.int32(1), market, costs, jnp.bool_(True), spec)
+    assert int(told.reason) == REASON_STOP
+    after, record = close_out(account, told, jnp.float32(99.0), costs, jnp.bool_(True))
+    jax.tree.map(np.testing.assert_array_equal, (after, record), (account, told))
 
 
 @pytest.mark.parametrize("price", [97.3, 3.7])
@@ -313,7 +313,7 @@ def test_selling_what_was_bought_on_flat_bars_leaves_nothing(price):
     account = open_account(jnp.ones(()))
     for label in ("buy_25", "sell_25"):
         action = jnp.int32(spec.actions.labels.index(label))
-        account, _ = step_account(account, action, market, costs, jnp.bool_(True), spec)
+        account, _ = trade_bar(account, action, market, costs, jnp.bool_(True), spec)
     assert float(account.units) == 0
     assert int(account.trades) == 1
     assert math.isclose(float(account.equity), 1 - 2 * 0.0007 * 0.25, rel_tol=1e-5)
@@ -328,12 +328,12 @@ def test_a_touch_that_is_exact_in_decimals_fires_in_either_precision(dtype, labe
     spec = env_spec(EnvConfig(), RewardConfig())
     with jax.enable_x64(dtype == "float64"):
         cast = functools.partial(jnp.asarray, dtype=dtype)
-        step = jax.jit(lambda a, m, c: step_account(a, jnp.full(len(entry), label), m, c, jnp.bool_(True), spec)[1])
+        step = jax.jit(lambda a, m, c: trade_bar(a, jnp.full(len(entry), label), m, c, jnp.bool_(True), spec)[1])
         costs = Costs(*(cast(0.0) for _ in range(3)))
         for level, reason in ((stop, REASON_STOP), (take, REASON_TAKE_PROFIT)):
             touch = np.round(entry * level, 2)
             inside = np.round(touch + 0.01 * np.sign(entry - touch), 2)
             for price, want in ((touch, reason), (inside, REASON_NONE)):
                 bar = (entry, np.maximum(entry, price), np.minimum(entry, price), entry, 0 * entry, 0 * entry)
-                record = step(open_account(cast(np.ones(len(entry)))), MarketStep(*map(cast, bar)), costs).record
+                record = step(open_account(cast(np.ones(len(entry)))), MarketStep(*map(cast, bar)), costs)
                 np.testing.assert_array_equal(record.reason, want)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import random_tape
+from jax.flatten_util import ravel_pytree
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import AgentSpec, distribution, init_params, make_agent
@@ -33,6 +34,11 @@ def built(encoder: str, **changes):
     spec = agent_spec(encoder, **changes)
     agent = make_agent(spec)
     return initial(spec, jax.random.key(1)), jax.jit(agent.encode), jax.jit(agent.decide)
+
+
+def named(encoder: str, params: jax.Array, **changes) -> dict:
+    """The parameters of an agent by name."""
+    return make_agent(agent_spec(encoder, **changes)).unravel(params)
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:
@@ -105,17 +111,19 @@ def test_a_path_and_the_whole_tape_are_encoded_to_the_same(encoder):
 
 def test_window_mlp_is_a_matrix_on_the_flattened_window():
     params, encode, _ = built("window_mlp")
+    network = named("window_mlp", params)
     x = normal(2, 2, WINDOW + 9, FEATURES)
     windows = np.stack([x[:, i : i + WINDOW].reshape(2, -1) for i in range(10)], axis=1)  # (B, n, R F), oldest first
-    flat = np.asarray(params["encoder"]["kernel"]).reshape(WINDOW * FEATURES, -1)
-    hidden = relu(windows @ flat + np.asarray(params["encoder"]["bias"]))
-    np.testing.assert_allclose(encode(params, x), affine(hidden, params["market"]), rtol=1e-5, atol=1e-5)
+    flat = np.asarray(network["encoder"]["kernel"]).reshape(WINDOW * FEATURES, -1)
+    hidden = relu(windows @ flat + np.asarray(network["encoder"]["bias"]))
+    np.testing.assert_allclose(encode(params, x), affine(hidden, network["market"]), rtol=1e-5, atol=1e-5)
 
 
 def test_tcn_is_a_stack_of_dilated_convolutions():
     params, encode, _ = built("tcn")
+    network = named("tcn", params)
     x = normal(2, 2, WINDOW + 9, FEATURES)
-    encoder = params["encoder"]
+    encoder = network["encoder"]
     dilated = functools.partial(
         jax.lax.conv_general_dilated, window_strides=(1,), padding="VALID", dimension_numbers=("NWC", "WIO", "NWC")
     )
@@ -125,13 +133,14 @@ def test_tcn_is_a_stack_of_dilated_convolutions():
         kernel = layer["kernel"].reshape(2, CHANNELS, CHANNELS)  # (past and now, in, out)
         conv = np.asarray(dilated(z, kernel, rhs_dilation=(dilation,)))
         z = (z[:, dilation:] + relu(conv + np.asarray(layer["bias"]))) / np.sqrt(2.0, dtype=np.float32)
-    np.testing.assert_allclose(encode(params, x), affine(z, params["market"]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(encode(params, x), affine(z, network["market"]), rtol=1e-5, atol=1e-5)
 
 
 def test_no_encoder_shows_the_decision_bar():
     params, encode, _ = built("none")
+    network = named("none", params)
     x = normal(2, 2, 4, FEATURES)
-    np.testing.assert_allclose(encode(params, x), affine(x, params["market"]), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(encode(params, x), affine(x, network["market"]), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("encoder", "window"), [("tcn", 0), ("tcn", 1), ("tcn", 48), ("window_mlp", 0)])
@@ -167,14 +176,15 @@ def test_a_lane_is_decided_from_its_path_and_its_own_account():
 
 def test_trunk_joins_market_and_account_in_its_first_layer():
     params, _, decide = built("none", trunk_layers=3)
+    network = named("none", params, trunk_layers=3)
     market, account = normal(3, 2, WIDTH), normal(4, 2, 3, ACCOUNT)
     logits, value = decide(params, market, account)
-    assert len(params["hidden"]) == 2
-    x = relu(np.expand_dims(market, 1) + account @ np.asarray(params["account"]["kernel"]))
+    assert len(network["hidden"]) == 2
+    x = relu(np.expand_dims(market, 1) + account @ np.asarray(network["account"]["kernel"]))
     for i in range(2):
-        x = relu(affine(x, params["hidden"][i]))
-    np.testing.assert_allclose(logits, affine(x, params["policy_head"]), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(value, affine(x, params["value_head"])[..., 0], rtol=1e-4, atol=1e-6)
+        x = relu(affine(x, network["hidden"][i]))
+    np.testing.assert_allclose(logits, affine(x, network["policy_head"]), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(value, affine(x, network["value_head"])[..., 0], rtol=1e-4, atol=1e-6)
 
 
 # --- parameters ---
@@ -196,13 +206,14 @@ def expected_gain(path) -> float:
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_initialisation_is_orthogonal(encoder):
     params, _, _ = built(encoder)
-    found = dict(kernels(params))
+    network = named(encoder, params)
+    found = dict(kernels(network))
     assert {"market", "account", "hidden", "policy_head", "value_head"} <= {path[0] for path in found}
     assert len(found) == {"tcn": 4, "window_mlp": 1, "none": 0}[encoder] + 5
     for path, kernel in found.items():
         singular = np.linalg.svd(np.asarray(kernel).reshape(-1, kernel.shape[-1]), compute_uv=False)
         np.testing.assert_allclose(singular, expected_gain(path), rtol=1e-5, err_msg=str(path))
-    leaves = jax.tree_util.tree_leaves_with_path(params)
+    leaves = jax.tree_util.tree_leaves_with_path(network)
     biases = [x for path, x in leaves if path[-1].key == "bias"]
     assert len(biases) == len(found) - 1  # the account's projection leaves it to the market's
     assert all((x == 0).all() for x in biases)
@@ -215,7 +226,7 @@ def test_init_can_be_vmapped_over_keys():
     for i in range(3):
         alone = initial(spec, keys[i])
         jax.tree.map(lambda x, y, i=i: np.testing.assert_allclose(x[i], y, rtol=1e-5, atol=1e-6), many, alone)
-    for _, kernel in kernels(many):
+    for _, kernel in kernels(jax.vmap(make_agent(spec).unravel)(many)):
         assert len({np.asarray(k).tobytes() for k in kernel}) == 3
 
 
@@ -243,8 +254,10 @@ def test_the_mode_never_is_a_masked_action(logit):
     """A flat account of a market without shorts, whatever the network makes of selling."""
     table = action_table(EnvConfig())  # hold, buy, sell
     spec = AgentSpec(agent_spec("none").config, FEATURES, ACCOUNT, 3)
-    agent, params = make_agent(spec), initial(spec, jax.random.key(0))
-    params["policy_head"]["bias"] = jnp.array([0.0, -1.0, 2.0], jnp.float32) * logit
+    agent = make_agent(spec)
+    network = agent.unravel(initial(spec, jax.random.key(0)))
+    network["policy_head"]["bias"] = jnp.array([0.0, -1.0, 2.0], jnp.float32) * logit
+    params, _ = ravel_pytree(network)
     logits, _ = agent.decide(params, normal(3, 50, WIDTH), normal(4, 50, 2, ACCOUNT))
     free = distribution(logits, jnp.ones(logits.shape, bool)).mode()
     np.testing.assert_array_equal(free, 2)

@@ -7,7 +7,7 @@ import pytest
 
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.account import close_out, open_account
-from jaxppo.env.trading import env_spec, step_account
+from jaxppo.env.trading import env_spec, trade_bar
 from jaxppo.market.tape import Costs, MarketStep
 from jaxppo.play.baselines import buy_and_hold, shifts_between_trades, trend_sign
 
@@ -71,8 +71,8 @@ def held_account(opens, closes, fee, impact):
     def step(account, x):
         bar, at_end = x
         action = jnp.where(account.units == 0, buy, 0)
-        account, result = step_account(account, action, bar, cost, jnp.asarray(True), spec)
-        return close_out(account, result.record, bar.close, cost, at_end)
+        account, record = trade_bar(account, action, bar, cost, jnp.asarray(True), spec)
+        return close_out(account, record, bar.close, cost, at_end)
 
     at_end = jnp.arange(len(opens)) == len(opens) - 1
     return jax.jit(lambda: jax.lax.scan(step, open_account(jnp.float32(1.0)), (bars, at_end)))()[1].equity

@@ -14,7 +14,8 @@ from benchmarks.peers import ours, stored_windows
 from benchmarks.peers.adapter import HostEnvs
 from benchmarks.peers.settings import Setting, random_market
 from jaxppo.ppo.program import TapeSpec, make_train
-from jaxppo.ppo.update import hyper_from, update
+from jaxppo.ppo.state import hyper_from
+from jaxppo.ppo.update import update
 
 TINY = Setting("tiny", n_features=2, width=8, window=4, n_envs=16, n_steps=4, minibatches=2, n_bars=60, episode_steps=8)
 

@@ -23,7 +23,7 @@ from jaxppo.market.dataset import build_evaluation
 from jaxppo.market.features import FEATURE_GROUPS, FeatureTable, compute_features
 from jaxppo.market.quality import Origin, check_bars
 from jaxppo.market.synthetic import synthetic_market
-from jaxppo.ppo.program import agent_spec, train_spec
+from jaxppo.ppo.program import train_spec
 from jaxppo.train.__main__ import main as train
 
 
@@ -41,7 +41,7 @@ def player():
     config = tiny_config()
     n_features = len(FEATURE_GROUPS["base"].names)
     spec = train_spec(config, n_features)
-    params = init_params(agent_spec(config, n_features, spec.env.actions.n_actions), jax.random.key(1))
+    params = init_params(spec.agent.spec, jax.random.key(1))
     return Player(config, spec.agent, params, spec.env)
 
 

@@ -263,7 +263,7 @@ def test_a_folder_of_numbers_is_no_checkpoint(tmp_path):
     (tmp_path / "2024" / "photo.jpg").write_bytes(b"jpg")
     assert "checksums.json is missing, so it was never finished" in refused(tmp_path)
     seal(tmp_path / "2024")
-    assert "not a jaxppo checkpoint of format 3 (found None)" in refused(tmp_path)
+    assert "not a jaxppo checkpoint of format 4 (found None)" in refused(tmp_path)
 
 
 def cut(file: Path) -> None:
@@ -466,7 +466,7 @@ def test_another_format_is_refused(saved, tmp_path):
     file = checkpoint / "info.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
     seal(checkpoint)
-    assert "not a jaxppo checkpoint of format 3 (found 99)" in refused(tmp_path)
+    assert "not a jaxppo checkpoint of format 4 (found 99)" in refused(tmp_path)
 
 
 def test_nothing_is_pickled(saved, monkeypatch):
@@ -502,7 +502,7 @@ def test_a_fitness_that_is_not_a_number_stays_one(tmp_path):
 
 def test_info_that_is_none_is_refused():
     for raw in (None, [], {}, {"format": 0}):
-        with pytest.raises(CheckpointError, match="here: not a jaxppo checkpoint of format 3"):
+        with pytest.raises(CheckpointError, match="here: not a jaxppo checkpoint of format 4"):
             CheckpointInfo.from_json(raw, "here")
 
 

@@ -13,7 +13,6 @@ from jaxppo.config import layers, schema
 from jaxppo.config.checks import check_config
 from jaxppo.config.layers import (
     PRESETS,
-    REWARD_LAYERS,
     DeviceInfo,
     device_tier,
     flat_fields,
@@ -22,6 +21,7 @@ from jaxppo.config.layers import (
     replace_fields,
     resolve,
 )
+from jaxppo.config.rewards import REWARD_PRESETS
 from jaxppo.config.schema import FIELD_GROUP, GROUPS, Config, from_dict, to_dict
 from jaxppo.errors import ConfigError
 from jaxppo.ppo.checks import check_program
@@ -113,7 +113,7 @@ def test_presets_and_device_tiers_never_set_the_same_field():
     assert sizes.isdisjoint(load_preset("auto"))
 
 
-@pytest.mark.parametrize("reward", list(REWARD_LAYERS))
+@pytest.mark.parametrize("reward", list(REWARD_PRESETS))
 def test_reward_preset_sets_its_discount_and_entropy(reward):
     expected = {"v245": (0.995, 0.005), "v33": (0.991, 0.015)}.get(
         reward, (Config().ppo.gamma, Config().ppo.entropy_end)

@@ -24,7 +24,7 @@ from jaxppo.market.bars import data_hash, load_bars
 from jaxppo.market.dataset import build_market
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.ppo.program import TapeSpec, make_train
-from jaxppo.ppo.update import hyper_from
+from jaxppo.ppo.state import hyper_from
 from jaxppo.store.checkpoint import restore_train_state
 from jaxppo.train.loop import compile_run
 

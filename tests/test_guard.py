@@ -10,30 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny_config, tiny_program
-from jax.flatten_util import ravel_pytree
 
-from jaxppo.env.account import open_account
+from jaxppo.env.account import broken_accounts, open_account
 from jaxppo.errors import DataError
 from jaxppo.market.dataset import build_market
 from jaxppo.market.features import compute_features
 from jaxppo.market.synthetic import synthetic_market
-from jaxppo.ppo.guard import (
-    LEAST_SCALE,
-    Guard,
-    Learned,
-    broken_accounts,
-    first_guard,
-    guard_update,
-    is_sound,
-    stand_ins,
-)
-from jaxppo.ppo.update import ADAM, hyper_from, update
+from jaxppo.ppo.guard import LEAST_SCALE, first_guard, guard_update, is_sound, stand_ins
+from jaxppo.ppo.state import Guard, Learned, Moments, hyper_from
+from jaxppo.ppo.update import update
 
 NAN, INF = jnp.nan, jnp.inf
 
 
 def learned(x: float) -> Learned:
-    return Learned(jnp.full((2,), x), {"mu": jnp.full((2,), 10 * x), "count": jnp.int32(3)})
+    return Learned(jnp.full((2,), x), Moments(jnp.full((2,), 10 * x), jnp.full((2,), x * x), jnp.int32(3)))
 
 
 def follow(updates: list[tuple[float, float, bool]], rollback_after: int = 3, factor: float = 0.5) -> list[tuple]:
@@ -41,7 +32,7 @@ def follow(updates: list[tuple[float, float, bool]], rollback_after: int = 3, fa
 
     Returns what to go on with, the last good, the scale and whether it went back, after each.
     """
-    guard, rows = first_guard(*learned(0.0)), []
+    guard, rows = first_guard(learned(0.0)), []
     for before, after, bad in updates:
         kept, guard, back = guard_update(
             guard, learned(before), learned(after), jnp.asarray(bad), rollback_after, factor
@@ -139,10 +130,6 @@ def bits(tree):
     return [np.asarray(x).tobytes() for x in jax.tree.leaves(tree)]
 
 
-def vector(params):
-    return ravel_pytree(params)[0]
-
-
 def poison(tree, value=NAN):
     """The first number of the first float array is `value`."""
     leaves, structure = jax.tree.flatten(tree)
@@ -161,7 +148,7 @@ def test_a_healthy_run_is_not_touched(tiny):
         "rollbacks": 0.0,
     }
     assert float(metrics["learning_rate_scale"]) == 1.0
-    assert bits(after.guard.good.params) == bits(vector(states[2].params))
+    assert bits(after.guard.good.params) == bits(states[2].params)
     assert bits(after.params) != bits(states[2].params)
 
 
@@ -178,9 +165,9 @@ def test_bad_gradients_are_skipped_then_rolled_back_with_half_the_learning_rate(
     assert told[:2] == [{**skipped, "rollbacks": 0.0, "learning_rate_scale": 1.0, "moved": False}] * 2
     assert told[2] == {**skipped, "rollbacks": 1.0, "learning_rate_scale": 0.5, "moved": True}
     assert bits(state.params) == bits(states[1].params)
-    assert bits(state.opt_state[ADAM]) == bits(states[1].opt_state[ADAM])
+    assert bits(state.moments) == bits(states[1].moments)
     # The schedule goes on: 5 updates of 4 steps are behind. Only its result is halved; entropy is as it was.
-    assert int(state.opt_state[ADAM + 1].count) == 5 * config.gradient_steps
+    assert int(state.steps) == 5 * config.gradient_steps
     _, metrics = step(state, hyper, tape)
     _, plain = step(states[2]._replace(update=state.update), hyper, tape)
     assert float(metrics["learning_rate"]) == pytest.approx(float(plain["learning_rate"]) / 2)
@@ -203,13 +190,12 @@ def test_a_state_that_is_poisoned_between_two_updates_goes_back_at_once(tiny, pa
     if part == "params":
         broken = good._replace(params=poison(good.params, value))
     else:
-        clip, adam, *rest = good.opt_state
-        broken = good._replace(opt_state=(clip, adam._replace(mu=poison(adam.mu, value)), *rest))
+        broken = good._replace(moments=good.moments._replace(mean=poison(good.moments.mean, value)))
     after, metrics = step(broken, hyper, tape)
     assert float(metrics["rollbacks"]) == 1
     assert float(metrics["skipped_steps"]) > 0
-    assert bits(vector(after.params)) == bits(good.guard.good.params)
-    assert bool(is_sound((after.params, after.opt_state, after.accounts)))
+    assert bits(after.params) == bits(good.guard.good.params)
+    assert bool(is_sound((after.params, after.moments, after.lanes)))
     again, metrics = step(after, hyper, tape)
     assert (float(metrics["rollbacks"]), float(metrics["skipped_steps"])) == (0, 0)
     assert bits(again.params) != bits(after.params)
@@ -221,7 +207,7 @@ def test_a_learning_rate_that_breaks_everything_never_leaves_nan_weights(tiny, r
     state = states[0]
     for i in range(4):
         state, metrics = step(state, hyper._replace(learning_rate=jnp.float32(rate)), tape)
-        assert bool(is_sound((state.params, state.opt_state)))
+        assert bool(is_sound((state.params, state.moments)))
         assert float(metrics["rollbacks"]) == 1
         assert float(metrics["learning_rate_scale"]) == 0.5 ** (i + 1)
 
@@ -237,8 +223,8 @@ def test_a_bad_price_costs_the_samples_that_saw_it(tiny, value):
         before = state
         state, metrics = step(state, hyper, broken)
         bad += float(metrics["bad_samples"])
-        assert bool(is_sound((state.params, state.opt_state)))
-        assert not broken_accounts(state.accounts).any()
+        assert bool(is_sound((state.params, state.moments)))
+        assert not broken_accounts(state.lanes.account).any()
         assert bool(jnp.isfinite(metrics["reward_mean"]))
         if float(metrics["bad_samples"]) < 32:  # of 64
             assert float(metrics["skipped_steps"]) == 0
@@ -258,16 +244,16 @@ def test_bad_features_cost_the_paths_that_see_them(tiny):
     assert float(metrics["bad_samples"]) == 16  # 4 lanes x 4 steps of one path
     assert float(metrics["broken_accounts"]) == 0
     assert float(metrics["skipped_steps"]) == 0
-    assert bool(is_sound((after.params, after.opt_state, after.accounts)))
+    assert bool(is_sound((after.params, after.moments, after.lanes)))
     assert bits(after.params) != bits(state.params)
 
 
 def test_broken_accounts_are_restarted_before_they_act(tiny):
     _, step, hyper, tape, states = tiny
-    accounts = states[2].accounts
+    accounts = states[2].lanes.account
     broken = accounts._replace(equity=accounts.equity.at[0, 1].set(NAN), peak=accounts.peak.at[2].set(INF))
-    after, metrics = step(states[2]._replace(accounts=broken), hyper, tape)
-    assert not broken_accounts(after.accounts).any()
+    after, metrics = step(states[2]._replace(lanes=states[2].lanes._replace(account=broken)), hyper, tape)
+    assert not broken_accounts(after.lanes.account).any()
     assert {k: float(metrics[k]) for k in ("skipped_steps", "bad_samples", "broken_accounts")} == {
         "skipped_steps": 0.0,
         "bad_samples": 0.0,
@@ -293,7 +279,7 @@ def test_the_guard_is_no_more_than_another_copy(tiny):
 
     state = states[2]
     assert isinstance(state.guard, Guard)
-    assert size(state.guard) <= size((state.params, state.opt_state)) + 8
+    assert size(state.guard) <= size((state.params, state.moments)) + 8
 
 
 def test_a_market_with_a_feature_that_is_not_finite_is_refused():

@@ -9,7 +9,7 @@ import pytest
 
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.account import advance, close_out, open_account
-from jaxppo.env.trading import env_spec, step_account, trade_bar
+from jaxppo.env.trading import env_spec, trade_bar
 from jaxppo.market.tape import Costs, MarketStep
 from jaxppo.play.trades import Trade, round_trips, system_quality
 
@@ -265,11 +265,11 @@ def test_selling_what_was_bought_at_an_unchanged_price_leaves_nothing():
     market = MarketStep(price, price, price, price, 0 * price, 0 * price)
     costs = Costs(jnp.float32(0.001), jnp.float32(0.0005), jnp.float32(0.0))
     account, closed = open_account(jnp.ones(N_ACCOUNTS)), jnp.zeros(N_ACCOUNTS, jnp.int32)
-    step = jax.jit(lambda a, action: step_account(a, action, market, costs, jnp.asarray(True), spec))
+    step = jax.jit(lambda a, action: trade_bar(a, action, market, costs, jnp.asarray(True), spec))
     for label in ("buy_50", "sell_50", "hold"):
         action = jnp.full(N_ACCOUNTS, spec.actions.labels.index(label), jnp.int32)
-        account, result = step(account, action)
-        closed += result.record.closed
+        account, record = step(account, action)
+        closed += record.closed
     np.testing.assert_array_equal(account.units, 0.0)
     np.testing.assert_array_equal(closed, 1)
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from jaxppo.agent.policy import distribution
-from jaxppo.config.schema import EnvConfig
-from jaxppo.env.actions import action_table
-from jaxppo.ppo.loss import EXPOSURE, Batch, Hyper, Samples, path_mask, policy_loss, ppo_loss, value_loss
+from jaxppo.config.schema import EnvConfig, RewardConfig
+from jaxppo.env.trading import EXPOSURE, env_spec
+from jaxppo.market.tape import Costs, Terms
+from jaxppo.ppo.loss import Batch, Samples, policy_loss, ppo_loss, value_loss
+from jaxppo.ppo.state import Hyper
 
 LARGEST_BELOW_1 = float(np.nextafter(np.float32(1), np.float32(0)))
 
@@ -115,15 +117,23 @@ def test_sampled_frequencies_are_the_probabilities():
     np.testing.assert_allclose(share, probability, atol=0.0056)
 
 
+ENV = env_spec(EnvConfig(), RewardConfig())  # hold, buy, sell
+
+
+def terms(allow_short: list[bool]) -> Terms:
+    """Of free paths, (P, 1)."""
+    allowed = jnp.expand_dims(jnp.array(allow_short), -1)
+    return Terms(Costs(*(jnp.zeros(allowed.shape),) * 3), allowed)
+
+
 def test_path_mask_forbids_shorts_path_by_path():
-    table = action_table(EnvConfig())  # hold, buy, sell
     account = jnp.zeros((2, 2, 3, EXPOSURE + 1)).at[:, :, 2, EXPOSURE].set(0.5)  # the third lane is long
-    mask = np.asarray(path_mask(table, account, jnp.array([True, False])))  # (T, P, L, K)
+    mask = np.asarray(ENV.mask(account, terms([True, False])))  # (T, P, L, K)
     assert mask.shape == (2, 2, 3, 3)
     assert mask[:, 0].all()
     assert mask[..., :2].all()
     assert mask[:, 1, :, 2].tolist() == [[False, False, True]] * 2
-    np.testing.assert_array_equal(path_mask(table, account[0], jnp.array([True, False])), mask[0])
+    np.testing.assert_array_equal(ENV.mask(account[0], terms([True, False])), mask[0])
 
 
 class TableAgent(NamedTuple):
@@ -145,14 +155,14 @@ def hand_batch(old_log_prob, advantage):
         return jnp.asarray(values, jnp.float32).reshape(shape)
 
     samples = Samples(
-        account=jnp.zeros((*shape, EXPOSURE + 1)),
+        observation=jnp.zeros((*shape, EXPOSURE + 1)),
         action=jnp.array([0, 2], jnp.int32).reshape(shape),
         log_prob=column(old_log_prob),
         value=column([0.0, 0.0]),
         advantage=column(advantage),
         value_target=column([1.0, 3.0]),
     )
-    return Batch(jnp.zeros((1, 2, 1)), jnp.array([True]), samples)
+    return Batch(jnp.zeros((1, 2, 1)), terms([True]), samples)
 
 
 def hand_loss(advantage, normalize):
@@ -162,9 +172,7 @@ def hand_loss(advantage, normalize):
         clip=jnp.float32(0.2), value_weight=jnp.float32(0.5)
     )
     batch = hand_batch([-np.log(3)] * 2, advantage)
-    return ppo_loss(
-        TableAgent(), action_table(EnvConfig()), params, batch, hyper, jnp.float32(0.1), normalize=normalize
-    )
+    return ppo_loss(TableAgent(), ENV, params, batch, hyper, jnp.float32(0.1), normalize=normalize)
 
 
 def test_total_loss_by_hand():
@@ -195,15 +203,15 @@ def every_action_loss(advantage, normalize):
     params = {"logits": jnp.log(jnp.array([1.0, 2.0, 5.0])), "value": jnp.float32(2.0)}
     hyper = Hyper(*(jnp.float32(0) for _ in Hyper._fields))._replace(clip=jnp.float32(0.2))
     samples = Samples(
-        account=jnp.zeros((1, 1, 1, EXPOSURE + 1)),
+        observation=jnp.zeros((1, 1, 1, EXPOSURE + 1)),
         action=None,
         log_prob=jnp.full((1, 1, 1, 3), -np.log(3), jnp.float32),
         value=jnp.zeros((1, 1, 1)),
         advantage=jnp.asarray(advantage, jnp.float32).reshape(1, 1, 1, 3),
         value_target=jnp.full((1, 1, 1), 2.0),
     )
-    batch = Batch(jnp.zeros((1, 1, 1)), jnp.array([True]), samples)
-    return ppo_loss(TableAgent(), action_table(EnvConfig()), params, batch, hyper, jnp.float32(0), normalize=normalize)
+    batch = Batch(jnp.zeros((1, 1, 1)), terms([True]), samples)
+    return ppo_loss(TableAgent(), ENV, params, batch, hyper, jnp.float32(0), normalize=normalize)
 
 
 def test_loss_over_every_action_by_hand():

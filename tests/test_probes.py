@@ -20,8 +20,9 @@ from jaxppo.env.actions import action_mask
 from jaxppo.env.trading import ACCOUNT_FEATURES
 from jaxppo.market.tape import Costs, Tape
 from jaxppo.ppo.program import TapeSpec, make_train
-from jaxppo.ppo.rollout import Rollout, collect
-from jaxppo.ppo.update import TrainState, hyper_from, update
+from jaxppo.ppo.rollout import Rollout, RolloutStart, collect
+from jaxppo.ppo.state import TrainState, hyper_from
+from jaxppo.ppo.update import update
 
 BARS, FEATURES, STEPS, UPDATES, GAMMA = 254, 4, 8, 500, 0.8
 CONFIG = tiny_config(
@@ -60,7 +61,7 @@ def trainer(targets: tuple[float, ...]):
 
     def play(state: TrainState, tape: Tape) -> Rollout:
         key = jax.random.key(1)
-        return collect(spec.agent, spec.env, state.params, tape, state.paths, state.accounts, key, STEPS, 1)[1]
+        return collect(spec, state.params, tape, RolloutStart(state.paths, state.lanes, key), hyper.gamma)[1]
 
     step = jax.jit(lambda state, tape: update(state, tape, spec, hyper), donate_argnums=0)
     return spec, jax.jit(lambda tape: program.init(jax.random.key(0), hyper, tape)), step, jax.jit(play)
@@ -139,7 +140,7 @@ def test_ruin_ends_the_value_and_the_end_of_an_episode_does_not():
     state, rollout = trained(INVESTED, probe(np.where(PHASE == 0, 0.85, 1.01), np.eye(4)[PHASE]))
     phase = np.broadcast_to(np.expand_dims(phases(state), -1), rollout.steps.value.shape)
     np.testing.assert_array_equal(rollout.steps.terminated, phase == 3)
-    new = (rollout.steps.account == np.array([0, 0.5, 0, 0, 0, 0, 0, 0], np.float32)).all(-1)
+    new = (rollout.steps.observation == np.array([0, 0.5, 0, 0, 0, 0, 0, 0], np.float32)).all(-1)
     # After k gains the account is at 1.01^k, so that the fall to .9 costs k r more.
     for start in range(4):
         gains = 3 - start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import chex
 import jax
@@ -18,8 +19,9 @@ from jaxppo.device import program_bytes
 from jaxppo.market.dataset import Calendar, EvaluationSet
 from jaxppo.market.tape import zero_tape
 from jaxppo.ppo.program import TapeSpec, make_train
-from jaxppo.ppo.rollout import collect
-from jaxppo.ppo.update import hyper_from, update
+from jaxppo.ppo.rollout import RolloutStart, collect
+from jaxppo.ppo.state import hyper_from
+from jaxppo.ppo.update import update
 
 
 def same(a, b) -> None:
@@ -131,25 +133,14 @@ def test_production_shape_is_one_program_of_bounded_memory():
 def test_rollout_stores_at_most_96_bytes_a_step(tiny, every_action):
     config, program, hyper, tape, _ = tiny
     state = jax.eval_shape(program.init, jax.random.key(0), hyper, tape)
-    spec = program.spec
+    ppo = replace(config.ppo, advantages="counterfactual" if every_action else "gae")
+    spec = replace(program.spec, config=replace(config, ppo=ppo))
     _, rollout, _ = jax.eval_shape(
-        lambda s: collect(
-            spec.agent,
-            spec.env,
-            s.params,
-            tape,
-            s.paths,
-            s.accounts,
-            jax.random.key(0),
-            config.budget.n_steps,
-            spec.receptive_field,
-            hyper.gamma if every_action else None,
-        ),
-        state,
+        lambda s: collect(spec, s.params, tape, RolloutStart(s.paths, s.lanes, jax.random.key(0)), hyper.gamma), state
     )
     per_step = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(rollout.steps)) / config.batch_steps
-    # 8 account floats, action, log-probability, value, reward, one flag; of each of 3 actions two floats more.
-    assert per_step == (49 + 24 if every_action else 49)
+    # 8 account floats, action, log-probability, value, reward, two flags; of each of 3 actions two floats more.
+    assert per_step == (50 + 24 if every_action else 50)
     assert per_step + 8 <= 96  # with advantage and target
 
 
@@ -184,7 +175,7 @@ def test_learning_rate_follows_the_schedule_on_the_optimizers_count(tiny):
         rates.append(float(metrics["learning_rate"]) / config.ppo.learning_rate)
     # N = 3: W = max(1, int(.15)) = 1, M = 2. k = 0: 0.1; k = 1: 1; k = 2: .01 + .99 (1 + cos(pi / 2)) / 2 = .505
     np.testing.assert_allclose(rates, [0.1, 1.0, 0.505], rtol=1e-6)
-    counts = [int(x) for x in jax.tree.leaves(state.opt_state) if jnp.issubdtype(x.dtype, jnp.integer)]
+    counts = [int(x) for x in jax.tree.leaves((state.moments, state.steps)) if jnp.issubdtype(x.dtype, jnp.integer)]
     assert counts == [3 * config.gradient_steps] * len(counts)
 
 
@@ -229,12 +220,12 @@ def test_results_do_not_depend_on_the_device_layout(tiny):
     over_paths = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("path"))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     spread = jax.device_put(state, everywhere)._replace(
-        paths=jax.device_put(state.paths, over_paths), accounts=jax.device_put(state.accounts, over_paths)
+        paths=jax.device_put(state.paths, over_paths), lanes=jax.device_put(state.lanes, over_paths)
     )
     here, metrics = jax.jit(lambda s, t: update(s, t, program.spec, hyper))(state, tape)
     there, other = jax.jit(lambda s, t: update(s, t, program.spec, hyper))(spread, jax.device_put(tape, everywhere))
     same(here.paths, jax.device_put(there.paths, jax.devices()[0]))
-    np.testing.assert_array_equal(here.accounts.trades, np.asarray(there.accounts.trades))
+    np.testing.assert_array_equal(here.lanes.account.trades, np.asarray(there.lanes.account.trades))
     np.testing.assert_allclose(metrics["reward_mean"], np.asarray(other["reward_mean"]), rtol=1e-4, atol=1e-6)
 
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxppo.config.schema import REWARD_COMPONENTS, EnvConfig, RewardConfig
+from jaxppo.config.rewards import REWARD_PRESETS
+from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.account import (
     REASON_END,
     REASON_LIQUIDATION,
@@ -16,20 +17,19 @@ from jaxppo.env.account import (
     REASON_TAKE_PROFIT,
     AccountState,
     StepRecord,
-    open_account,
 )
 from jaxppo.env.rewards import (
-    REWARD_PRESETS,
+    REWARD_COMPONENTS,
     Outcome,
+    SharpeMoments,
+    move_memory,
     reward_components,
     reward_preset,
-    saturation_bound,
     total_reward,
-    update_sharpe_moments,
 )
-from jaxppo.env.trading import env_spec, step_account
+from jaxppo.env.trading import env_spec
 from jaxppo.errors import ConfigError
-from jaxppo.market.tape import Costs, MarketStep
+from jaxppo.market.tape import Costs, MarketStep, Terms
 
 
 def outcome(
@@ -42,12 +42,11 @@ def outcome(
     equity=(1.0, 1.0),
     peak=1.0,
     entropy=0.0,
-    moments=(0.0, 0.0),
 ) -> Outcome:
     """An outcome of float32 scalars; `equity` before and after."""
     f = jnp.float32
     blank = AccountState(*(f(0) for _ in AccountState._fields))
-    before = blank._replace(equity=f(equity[0]), sharpe_a=f(moments[0]), sharpe_b=f(moments[1]))
+    before = blank._replace(equity=f(equity[0]))
     record = StepRecord(*(f(0) for _ in StepRecord._fields))._replace(
         exposure=f(exposure), net_return=f(net_return), reason=jnp.int32(reason), cost=f(cost)
     )
@@ -55,9 +54,14 @@ def outcome(
     return Outcome(before, blank._replace(equity=f(equity[1]), peak=f(peak)), record, market, f(entropy))
 
 
-def component(name: str, preset: str, **kwargs) -> float:
+def remembered(moments=(0.0, 0.0)) -> dict:
+    """What the reward remembers: of the differential Sharpe ratio alone."""
+    return {"differential_sharpe": SharpeMoments(*(jnp.float32(m) for m in moments))}
+
+
+def component(name: str, preset: str, moments=(0.0, 0.0), **kwargs) -> float:
     chosen = reward_preset(RewardConfig(reward=preset, reward_weights={name: 1.0}))
-    return float(reward_components(outcome(**kwargs), chosen)[name])
+    return float(reward_components(outcome(**kwargs), chosen, remembered(moments))[name])
 
 
 near = pytest.approx
@@ -177,6 +181,7 @@ def test_reward_is_the_weighted_sum(preset, weights, pnl):
             entropy=0.8,
         ),
         chosen,
+        {},
     )
     want = {
         "direction": 1.0,
@@ -204,7 +209,7 @@ def test_weights_replace_the_presets_one_by_one():
     chosen = reward_preset(config)
     assert chosen.weights == {**{n: w for n, w in V33.items() if n != "direction"}, "pnl": 0.5, "log_return": 2.0}
     assert list(chosen.weights) == [n for n in REWARD_COMPONENTS if n in chosen.weights]
-    assert set(reward_components(outcome(), chosen)) == set(chosen.weights)
+    assert set(reward_components(outcome(), chosen, {})) == set(chosen.weights)
     assert REWARD_PRESETS["v33"].weights == V33  # nothing was written into the preset
 
 
@@ -245,25 +250,25 @@ def test_differential_sharpe_is_the_plain_recursion():
     spec = env_spec(EnvConfig(), RewardConfig(reward="differential_sharpe"))
 
     @jax.jit
-    def play(account, prices, actions):
-        costs = Costs(*(jnp.asarray(c, prices.dtype) for c in (1e-3, 1e-4, 1e-5)))
+    def play(state, prices, actions):
+        terms = Terms(Costs(*(jnp.asarray(c, prices.dtype) for c in (1e-3, 1e-4, 1e-5))), jnp.bool_(True))
         zero = jnp.zeros((), prices.dtype)
 
-        def bar(account, x):
+        def bar(state, x):
             price, action = x
             market = MarketStep(price, price * 1.001, price * 0.999, price, zero, zero)
-            account, result = step_account(account, action, market, costs, jnp.bool_(True), spec)
-            return account, (result.reward, result.record.net_return)
+            state, result = spec.step(state, action, market, terms)
+            return state, (result.reward, result.record.net_return)
 
-        return jax.lax.scan(bar, account, (prices, actions))[1]
+        return jax.lax.scan(bar, state, (prices, actions))[1]
 
     with jax.enable_x64(True):
-        rewards, returns = play(open_account(jnp.ones(())), jnp.asarray(prices), jnp.asarray(actions, jnp.int32))
+        rewards, returns = play(spec.begin(()), jnp.asarray(prices), jnp.asarray(actions, jnp.int32))
         want = differential_sharpe(returns.tolist())
         np.testing.assert_allclose(rewards, want, rtol=1e-9, atol=1e-12)
     assert max(want) > 0.1
     assert min(want) < -0.1
-    rewards32, _ = play(open_account(jnp.ones(())), jnp.asarray(prices, jnp.float32), jnp.asarray(actions, jnp.int32))
+    rewards32, _ = play(spec.begin(()), jnp.asarray(prices, jnp.float32), jnp.asarray(actions, jnp.int32))
     np.testing.assert_allclose(rewards32, want, rtol=1e-3, atol=2e-3)
 
 
@@ -278,10 +283,9 @@ def test_differential_sharpe_starts_at_zero_and_is_bounded():
 
 
 def test_sharpe_moments_move_by_a_hundredth():
-    account = open_account(jnp.ones(()))._replace(sharpe_a=jnp.float32(0.01), sharpe_b=jnp.float32(0.0004))
-    after = update_sharpe_moments(account, jnp.float32(0.03))
-    assert float(after.sharpe_a) == near(0.99 * 0.01 + 0.01 * 0.03)
-    assert float(after.sharpe_b) == near(0.99 * 0.0004 + 0.01 * 0.0009)
+    after = move_memory(remembered((0.01, 0.0004)), outcome(net_return=0.03))["differential_sharpe"]
+    assert float(after.mean) == near(0.99 * 0.01 + 0.01 * 0.03)
+    assert float(after.square) == near(0.99 * 0.0004 + 0.01 * 0.0009)
 
 
 @pytest.mark.parametrize("preset", list(REWARD_PRESETS))
@@ -300,13 +304,13 @@ def test_no_component_passes_its_saturation_bound(preset):
                 cost=rng.uniform(0, 0.1),
                 equity=(1.0, rng.uniform(0.1, 1.0)),
                 entropy=rng.choice([0.3, 1.0]),
-                moments=(0.0, rng.choice([1e-8, 1e-4])),
             ),
             chosen,
+            remembered((0.0, rng.choice([1e-8, 1e-4]))),
         )
         for name, part in parts.items():
             reached[name] = max(reached[name], abs(float(part)))
-    bounds = {name: saturation_bound(name, chosen) for name in REWARD_COMPONENTS}
+    bounds = {name: own.bound(chosen) for name, own in REWARD_COMPONENTS.items()}
     for name, bound in bounds.items():
         assert reached[name] <= bound * (1 + 1e-6)
         if math.isfinite(bound):

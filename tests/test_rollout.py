@@ -2,6 +2,7 @@
 
 import functools
 import math
+from dataclasses import replace
 
 import chex
 import jax
@@ -9,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import random_tape, tiny_config
+from jax.flatten_util import ravel_pytree
 
 from jaxppo.agent.policy import init_params
 from jaxppo.env.account import AccountState, open_account
-from jaxppo.env.trading import EnvSpec, EnvState, observe, step, valid_actions
+from jaxppo.env.trading import EnvState, Lanes, env_spec, observe, step, valid_actions
 from jaxppo.market.tape import REWARD_HORIZON, Costs, Tape, take_windows
-from jaxppo.ppo.program import TapeSpec, agent_spec, make_train, train_spec
-from jaxppo.ppo.rollout import PathState, Transition, advance_paths, collect, start_paths
-from jaxppo.ppo.update import hyper_from, update
+from jaxppo.ppo.program import TapeSpec, make_train, train_spec
+from jaxppo.ppo.rollout import RolloutStart, Transition, advance_paths, collect, start_paths
+from jaxppo.ppo.state import PathState, TrainSpec, hyper_from
+from jaxppo.ppo.update import update
 
 WINDOW, FEATURES, PATHS, LANES, STEPS = 4, 3, 4, 3, 8
 FIRST, LENGTHS = 7, (60, 40)
@@ -63,17 +66,22 @@ def market() -> Tape:
 @functools.cache
 def parameters():
     """Initial parameters with a policy head a hundred times as large: its actions then depend on what it sees."""
-    sizes = agent_spec(CONFIG, FEATURES, SPEC.env.actions.n_actions)
-    params = jax.jit(init_params, static_argnums=0)(sizes, jax.random.key(4))
-    return params | {"policy_head": jax.tree.map(lambda x: 100 * x, params["policy_head"])}
+    params = jax.jit(init_params, static_argnums=0)(SPEC.agent.spec, jax.random.key(4))
+    network = SPEC.agent.unravel(params)
+    return ravel_pytree(network | {"policy_head": jax.tree.map(lambda x: 100 * x, network["policy_head"])})[0]
 
 
-def collector(env: EnvSpec):
-    """Jitted (params, tape, paths, accounts, key) to what `collect` returns."""
-    return jax.jit(lambda *state: collect(SPEC.agent, env, *state, STEPS, WINDOW))
+def collector(spec: TrainSpec):
+    """Jitted (params, tape, paths, accounts, key) to what `collect` returns, with accounts for lanes."""
+
+    def run(params, tape, paths, accounts, key):
+        lanes, *rest = collect(spec, params, tape, RolloutStart(paths, Lanes(accounts, {}), key), jnp.float32(GAMMA))
+        return lanes.account, *rest
+
+    return jax.jit(run)
 
 
-collected = collector(SPEC.env)
+collected = collector(SPEC)
 
 
 def fresh(n_paths: int, lanes: int) -> AccountState:
@@ -100,7 +108,8 @@ def one_step(params, tape: Tape, state: EnvState, uniform):
     after, _, result, terminated, _ = step(tape, env, state, action)
     restarted = open_account(jnp.ones(()))
     account = jax.tree.map(lambda new, old: jnp.where(terminated, new, old), restarted, after.account)
-    kept = Transition(observation.account, action, jnp.log(probability[action]), value[0], result.reward, terminated)
+    log_prob, good = jnp.log(probability[action]), jnp.bool_(False)
+    kept = Transition(observation.account, action, log_prob, value[0], result.reward, terminated, good)
     return after._replace(account=account), kept, result.record
 
 
@@ -112,7 +121,7 @@ def looped(params, tape, paths, accounts, key):
     for p in range(n_paths):
         for lane in range(lanes):
             account = jax.tree.map(lambda x, p=p, lane=lane: x[p, lane], accounts)
-            state = EnvState(paths.symbol[p], paths.t[p], paths.age[p], account)
+            state = EnvState(paths.symbol[p], paths.t[p], paths.age[p], account, {})
             played = []
             for i in range(STEPS):
                 state, kept, record = one_step(params, tape, state, uniform[i, p, lane])
@@ -148,7 +157,7 @@ def test_a_rollout_is_a_loop_over_single_environments(both):
     # The comparison saw something: every action, lanes of a path that part, positions carried in, closed trades.
     assert set(np.unique(steps.action)) == {0, 1, 2}
     assert (np.ptp(np.asarray(accounts.equity), axis=1) > 0).all()
-    assert (np.asarray(steps.account)[0, ..., 3] != 0).any()
+    assert (np.asarray(steps.observation)[0, ..., 3] != 0).any()
     assert int(accounts.trades.sum()) > 0
 
 
@@ -186,7 +195,8 @@ def every_action_alone(params, tape: Tape, state: EnvState):
 def test_every_action_is_valued_as_if_it_had_been_taken():
     params, tape = parameters(), market()
     paths, key = paths_at([0, 1, 0, 1], [15, 15, 38, 23]), jax.random.key(3)
-    collect_all = jax.jit(lambda *state: collect(SPEC.agent, SPEC.env, *state, STEPS, WINDOW, jnp.float32(GAMMA)))
+    every_config = replace(CONFIG, ppo=replace(CONFIG.ppo, advantages="counterfactual"))
+    collect_all = collector(replace(SPEC, config=every_config))
     _, rollout, _ = collect_all(params, tape, paths, fresh(PATHS, LANES), key)
     plain = collected(params, tape, paths, fresh(PATHS, LANES), key)[1]
     # Looking at every action changes nothing of what is done.
@@ -195,7 +205,7 @@ def test_every_action_is_valued_as_if_it_had_been_taken():
     for p in range(PATHS):
         for lane in range(LANES):
             account = jax.tree.map(lambda x: x[0, 0], fresh(1, 1))
-            state = EnvState(paths.symbol[p], paths.t[p], paths.age[p], account)
+            state = EnvState(paths.symbol[p], paths.t[p], paths.age[p], account, {})
             for i in range(STEPS):
                 probability, advantage, ruined = every_action_alone(params, tape, state)
                 np.testing.assert_allclose(jnp.exp(every.log_prob[i, p, lane]), probability, **ROUNDING)
@@ -215,7 +225,7 @@ def test_a_ruined_lane_goes_on_with_a_fresh_account(both):
     assert 0 < ruined.sum() < ruined.size / 2
     # What is seen next: no return, win rate .5 before the first trade, all else 0. Other lanes carry theirs on.
     first_view = np.array([0, 0.5, 0, 0, 0, 0, 0, 0], np.float32)
-    fresh_next = (np.asarray(steps.account)[1:] == first_view).all(-1)
+    fresh_next = (np.asarray(steps.observation)[1:] == first_view).all(-1)
     assert fresh_next[ruined[:-1]].all()
     assert not fresh_next.all()
 
@@ -239,7 +249,7 @@ def test_metrics_are_means_over_steps_and_environments(both):
 def test_exploration_is_paid_by_the_entropy_of_the_allowed_actions():
     # A uniform policy: log 3 of log 3 where shorts are allowed; else log 2, as flat accounts may not sell.
     config = tiny_config(reward="v33", reward_weights={"exploration": 1.0})
-    explore = collector(train_spec(config, FEATURES).env)
+    explore = collector(replace(SPEC, env=env_spec(config.env, config.reward)))
     params = jax.tree.map(jnp.zeros_like, parameters())
     mean = {}
     for symbol in (0, 1):
@@ -348,12 +358,12 @@ def test_a_path_that_starts_anew_has_fresh_accounts_and_the_others_keep_theirs(u
     ages = [0, EPISODE - STEPS, STEPS, 0]
     paths = PathState(*(jnp.asarray(x, jnp.int32) for x in ([0, 0, 1, 1], [7, 9, 11, 27], ages)))
     past = open_account(jnp.full((PATHS, LANES), 10.0, jnp.float32))
-    after, _ = step_update(state._replace(paths=paths, accounts=past))
+    after, _ = step_update(state._replace(paths=paths, lanes=Lanes(past, {})))
     assert after.paths.age.tolist() == [STEPS, 0, 2 * STEPS, 0]
     assert (int(after.paths.t[0]), int(after.paths.t[2])) == (FIRST + STEPS, 11 + STEPS)
-    new = jax.tree.map(lambda x: x[jnp.array([1, 3])], after.accounts)
+    new = jax.tree.map(lambda x: x[jnp.array([1, 3])], after.lanes.account)
     chex.assert_trees_all_equal(new, fresh(2, LANES))
-    assert (np.asarray(after.accounts.peak)[[0, 2]] >= 10.0).all()
+    assert (np.asarray(after.lanes.account.peak)[[0, 2]] >= 10.0).all()
 
 
 # --- draws ---

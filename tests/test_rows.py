@@ -11,7 +11,7 @@ from helpers import tiny_config, tiny_program
 from jaxppo.page.terminal import percent, validation_line
 from jaxppo.play.metrics import METRICS, Metrics
 from jaxppo.play.score import Figures
-from jaxppo.ppo.update import hyper_from
+from jaxppo.ppo.state import hyper_from
 from jaxppo.store.columns import metrics_columns, train_columns
 from jaxppo.store.directory import MetricsCsv
 from jaxppo.store.rows import symbol_rows, train_means, validation_row

@@ -89,7 +89,7 @@ def stack(states: list[EnvState]) -> EnvState:
 
 def start_at(symbol, t) -> EnvState:
     zero = jnp.zeros((), jnp.int32)
-    return EnvState(jnp.int32(symbol), jnp.int32(t), zero, open_account(jnp.ones(())))
+    return EnvState(jnp.int32(symbol), jnp.int32(t), zero, open_account(jnp.ones(())), {})
 
 
 @jax.jit

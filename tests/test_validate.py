@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import random_tape, tiny_config, tiny_program
+from jax.flatten_util import ravel_pytree
 
 from jaxppo.agent.policy import init_params
 from jaxppo.config.layers import replace_fields
@@ -19,8 +20,8 @@ from jaxppo.market.tape import Costs, Tape, take_windows
 from jaxppo.play.deciders import argmax_policy, given_actions
 from jaxppo.play.passes import lane, n_decisions, play
 from jaxppo.play.score import score, validate
-from jaxppo.ppo.program import agent_spec, train_spec
-from jaxppo.ppo.update import hyper_from
+from jaxppo.ppo.program import train_spec
+from jaxppo.ppo.state import hyper_from
 from tests.reference.compare import reference_account
 
 WINDOW, FEATURES = 4, 3
@@ -301,9 +302,9 @@ def pad(tape: Tape, more: int) -> Tape:
 def policy(seed: int = 4):
     """A spec, and parameters whose actions depend on what they see: the policy head is a hundred times as large."""
     spec = spec_of(LEVERAGED)
-    sizes = agent_spec(LEVERAGED, FEATURES, spec.env.actions.n_actions)
-    params = jax.jit(init_params, static_argnums=0)(sizes, jax.random.key(seed))
-    return spec, params | {"policy_head": jax.tree.map(lambda x: 100 * x, params["policy_head"])}
+    params = jax.jit(init_params, static_argnums=0)(spec.agent.spec, jax.random.key(seed))
+    network = spec.agent.unravel(params)
+    return spec, ravel_pytree(network | {"policy_head": jax.tree.map(lambda x: 100 * x, network["policy_head"])})[0]
 
 
 @functools.cache
@@ -366,7 +367,7 @@ def test_the_policy_is_the_argmax_of_what_a_single_environment_shows():
     record, action, _ = jax.jit(lambda: play_policy(agent, env, params, tape, N, WINDOW))()
     assert len(np.unique(action)) > 2
     for s in range(3):
-        state = EnvState(jnp.int32(s), tape.first[s], jnp.int32(0), open_account(jnp.ones(())))
+        state = EnvState(jnp.int32(s), tape.first[s], jnp.int32(0), open_account(jnp.ones(())), {})
         for i in range(DECISIONS[s] - 1):  # the last record is that of a closed account
             state, chosen, equity, terminated = decide(state)
             assert int(action[i, s]) == int(chosen), (s, i)
@@ -378,8 +379,9 @@ def test_the_policy_is_the_argmax_of_what_a_single_environment_shows():
 def test_the_policy_does_not_choose_what_the_mask_forbids():
     spec, params = policy()
     sell = spec.env.actions.labels.index("sell_75")
-    params = jax.tree.map(jnp.zeros_like, params)
-    params["policy_head"]["bias"] = params["policy_head"]["bias"].at[sell].set(1.0)
+    network = spec.agent.unravel(jnp.zeros_like(params))
+    network["policy_head"]["bias"] = network["policy_head"]["bias"].at[sell].set(1.0)
+    params, _ = ravel_pytree(network)
     _, action, valid = jax.jit(lambda p: play_policy(spec.agent, spec.env, p, market(), N, WINDOW))(params)
     for s in range(3):  # the second symbol may not be sold short, and is never bought
         chosen = np.unique(np.asarray(action)[np.asarray(valid)[:, s], s])

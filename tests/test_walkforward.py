@@ -25,7 +25,7 @@ from jaxppo.play.deciders import given_actions
 from jaxppo.play.metrics import METRICS, Metrics
 from jaxppo.play.passes import play
 from jaxppo.play.score import score
-from jaxppo.ppo.update import hyper_from
+from jaxppo.ppo.state import hyper_from
 from jaxppo.store.checkpoint import restore_policy
 from jaxppo.walkforward import run as command
 from jaxppo.walkforward.__main__ import main

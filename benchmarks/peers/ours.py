@@ -12,21 +12,20 @@ from benchmarks.peers.settings import Market, Peer, Setting, random_market
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.layers import replace_fields, resolve
 from jaxppo.config.schema import Config
-from jaxppo.env.account import AccountState, open_account
 from jaxppo.env.trading import (
     ACCOUNT_FEATURES,
-    Env,
+    BoundEnv,
     EnvState,
+    Lanes,
     Observation,
     env_spec,
     make_env,
-    observe_account,
-    step_account,
 )
 from jaxppo.market.tape import Costs, Tape, consecutive_bars, take_steps, take_windows
 from jaxppo.ppo.program import TapeSpec, make_train
-from jaxppo.ppo.rollout import PathState, advance_paths, start_paths
-from jaxppo.ppo.update import hyper_from, update
+from jaxppo.ppo.rollout import advance_paths, path_terms, start_paths
+from jaxppo.ppo.state import PathState, hyper_from
+from jaxppo.ppo.update import update
 
 ENV_STEPS = 64
 
@@ -104,49 +103,46 @@ def make_peer(setting: Setting, variant: str = "equal") -> Peer:
     return Peer(unit, held + f"{config.n_paths} x {budget.lanes} lanes")
 
 
-def make_lanes_peer(setting: Setting, n_envs: int, lanes: int) -> Peer:
+def make_lanes_peer(setting: Setting, n_envs: int, lanes_a_path: int) -> Peer:
     """The env alone as the trainer lays it out: lanes on paths, random actions, ruined lanes restart."""
-    config = config_for(setting, n_envs=n_envs, lanes=lanes, n_steps=ENV_STEPS)
+    config = config_for(setting, n_envs=n_envs, lanes=lanes_a_path, n_steps=ENV_STEPS)
     tape = tape_of(random_market(setting.n_bars, setting.n_features), setting.window - 1)
     spec = env_spec(config.env, config.reward)
     episode = config.env.episode_steps
 
     @jax.jit
-    def run(paths: PathState, accounts: AccountState, key: jax.Array) -> tuple[PathState, AccountState, jax.Array]:
+    def run(paths: PathState, lanes: Lanes, key: jax.Array) -> tuple[PathState, Lanes, jax.Array]:
         draw, restart = jax.random.split(key)
-        actions = jax.random.randint(draw, (ENV_STEPS, *accounts.equity.shape), 0, settings.N_ACTIONS)
-        costs = jax.tree.map(lambda c: jnp.expand_dims(c[paths.symbol], -1), tape.costs)
-        allow = jnp.expand_dims(tape.allow_short[paths.symbol], -1)
-        fresh = open_account(jnp.ones_like(accounts.equity))
+        shape = (n_envs // lanes_a_path, lanes_a_path)
+        actions = jax.random.randint(draw, (ENV_STEPS, *shape), 0, settings.N_ACTIONS)
+        terms = path_terms(tape, paths)
         bars = consecutive_bars(paths.t, ENV_STEPS)
         market = take_steps(tape, jnp.broadcast_to(paths.symbol, bars.shape), bars)
 
-        def step(carry: tuple[AccountState, jax.Array, jax.Array], x: tuple) -> tuple[tuple, None]:
-            accounts, _, used = carry
+        def step(carry: tuple[Lanes, jax.Array, jax.Array], x: tuple) -> tuple[tuple, None]:
+            lanes, _, used = carry
             now, action = x
             now = jax.tree.map(lambda v: jnp.expand_dims(v, -1), now)
-            accounts, result = step_account(accounts, action, now, costs, allow, spec)
-            ruined = result.record.ruined
-            accounts = jax.tree.map(lambda new, old: jnp.where(ruined, new, old), fresh, accounts)
-            return (accounts, observe_account(accounts, now.close, spec.config), used + result.reward), None
+            lanes, result = spec.step(lanes, action, now, terms)
+            lanes = spec.restart(lanes, result.terminated)
+            return (lanes, spec.observe(lanes, now.close), used + result.reward), None
 
-        carry = (accounts, jnp.zeros((*accounts.equity.shape, len(ACCOUNT_FEATURES))), jnp.zeros_like(accounts.equity))
-        (accounts, seen, used), _ = jax.lax.scan(step, carry, (market, actions))
+        carry = (lanes, jnp.zeros((*shape, len(ACCOUNT_FEATURES))), jnp.zeros(shape))
+        (lanes, seen, used), _ = jax.lax.scan(step, carry, (market, actions))
         paths, ended = advance_paths(tape, paths, restart, ENV_STEPS, episode)
-        accounts = jax.tree.map(lambda new, old: jnp.where(jnp.expand_dims(ended, -1), new, old), fresh, accounts)
-        return paths, accounts, used + seen.sum(axis=-1)
+        return paths, spec.restart(lanes, jnp.expand_dims(ended, -1)), used + seen.sum(axis=-1)
 
-    paths = start_paths(tape, jax.random.key(0), n_envs // lanes, ENV_STEPS, episode)
-    accounts, key = open_account(jnp.ones((n_envs // lanes, lanes))), jax.random.key(1)
+    paths = start_paths(tape, jax.random.key(0), n_envs // lanes_a_path, ENV_STEPS, episode)
+    state, key = spec.begin((n_envs // lanes_a_path, lanes_a_path)), jax.random.key(1)
 
     def unit() -> int:
-        nonlocal paths, accounts, key
+        nonlocal paths, state, key
         key = jax.random.fold_in(key, 1)
-        paths, accounts, used = run(paths, accounts, key)
+        paths, state, used = run(paths, state, key)
         jax.block_until_ready(used)
         return n_envs * ENV_STEPS
 
-    return Peer(unit, f"{n_envs // lanes} paths x {lanes} lanes, 8 account features, no windows")
+    return Peer(unit, f"{n_envs // lanes_a_path} paths x {lanes_a_path} lanes, 8 account features, no windows")
 
 
 def make_env_peer(setting: Setting, n_envs: int, windows: bool) -> Peer:
@@ -182,7 +178,7 @@ def make_env_peer(setting: Setting, n_envs: int, windows: bool) -> Peer:
     return Peer(unit, f"{n_envs:,} envs, 8 account features" + (", windows looked up" if windows else ", no windows"))
 
 
-def auto_reset(env: Env, states: EnvState, actions: jax.Array, key: jax.Array) -> tuple:
+def auto_reset(env: BoundEnv, states: EnvState, actions: jax.Array, key: jax.Array) -> tuple:
     """One step of N envs; those that end begin anew.
 
     Returns:

@@ -36,7 +36,8 @@ from jaxppo.play.deciders import choosing, play_policy
 from jaxppo.play.passes import decision_bars, lane, n_decisions, play
 from jaxppo.ppo.program import TapeSpec, make_train, train_spec
 from jaxppo.ppo.schedule import entropy_coefficient, warmup_cosine
-from jaxppo.ppo.update import hyper_from, update
+from jaxppo.ppo.state import hyper_from
+from jaxppo.ppo.update import update
 
 ENVS, STEPS, UPDATES = 2048, 32, 40
 SB3_ENVS, SB3_STEPS, SB3_BATCH, SB3_EPOCHS = 64, 64, 256, 10

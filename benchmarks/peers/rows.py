@@ -39,7 +39,7 @@ TRAINERS = (
     Row("SB3, own settings", "gym_trading", {"own": True}),
 )
 ENVS = (
-    Row(OURS, "ours", {"n_envs": ENV_ONLY, "lanes": 32}, "make_lanes_peer"),
+    Row(OURS, "ours", {"n_envs": ENV_ONLY, "lanes_a_path": 32}, "make_lanes_peer"),
     Row("jaxppo, independent envs", "ours", {"n_envs": ENV_ONLY, "windows": False}, "make_env_peer"),
     Row("jaxppo, independent envs with windows", "ours", {"n_envs": ENV_ONLY, "windows": True}, "make_env_peer"),
     Row("TorchTrade, window 64", "torchtrade_env", {"n_envs": ENV_ONLY, "window": 64}, python="torchtrade"),

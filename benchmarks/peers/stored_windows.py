@@ -18,7 +18,7 @@ from benchmarks.peers.settings import Peer, Setting, random_market
 from jaxppo.agent.policy import distribution
 from jaxppo.config.schema import Config
 from jaxppo.env.actions import action_table
-from jaxppo.env.trading import ACCOUNT_FEATURES, Env, EnvState, Observation, make_env
+from jaxppo.env.trading import ACCOUNT_FEATURES, BoundEnv, EnvState, Observation, make_env
 from jaxppo.market.tape import Tape, take_windows
 
 Params = dict[str, Any]
@@ -118,7 +118,7 @@ def make_update(tape: Tape, config: Config, optimizer: optax.GradientTransformat
         states, seen = jax.vmap(env.reset)(jax.random.split(for_env, budget.n_envs))
         return Runner(params, optimizer.init(params), states, flat(tape, seen, window), for_run, jnp.int32(0))
 
-    def collect(runner: Runner, env: Env, tape: Tape) -> tuple[Runner, Transition]:
+    def collect(runner: Runner, env: BoundEnv, tape: Tape) -> tuple[Runner, Transition]:
         def step(carry: tuple[EnvState, jax.Array, jax.Array], _: None) -> tuple[tuple, Transition]:
             states, seen, key = carry
             key, for_action, for_reset = jax.random.split(key, 3)

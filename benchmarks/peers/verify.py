@@ -13,9 +13,8 @@ import torch
 from benchmarks.peers import settings, torch_windows
 from benchmarks.peers.ours import config_for, tape_of
 from benchmarks.peers.settings import SETTINGS, random_market
-from jaxppo.env.account import open_account
-from jaxppo.env.trading import env_spec, observe_account, step_account
-from jaxppo.market.tape import take_steps
+from jaxppo.env.trading import env_spec
+from jaxppo.market.tape import Terms, take_steps
 
 
 def main() -> None:
@@ -26,16 +25,16 @@ def main() -> None:
     rng = np.random.default_rng(0)
     t = rng.integers(0, setting.n_bars - n_steps - 1, n)
     bars = torch_windows.Bars(*(torch.from_numpy(getattr(market, x)) for x in torch_windows.Bars._fields))
-    step = jax.jit(lambda a, c, m: step_account(a, c, m, tape.costs, tape.allow_short, spec))
-    theirs, ours = torch_windows.open_accounts(n), open_account(jnp.ones(n))
+    step = jax.jit(lambda s, a, m: spec.step(s, a, m, Terms(tape.costs, tape.allow_short)))
+    theirs, state = torch_windows.open_accounts(n), spec.begin((n,))
     worst, differ = np.zeros(3), 0
     for i in range(n_steps):
         action = rng.integers(0, settings.N_ACTIONS, n)
         after = torch_windows.Bars(*(x[t + i + 1] for x in bars))
         theirs, reward, ruined = torch_windows.step_accounts(theirs, torch.from_numpy(action), after)
         now = take_steps(tape, jnp.zeros(n, jnp.int32), jnp.int32(t + i))
-        ours, result = step(ours, jnp.int32(action), now)
-        seen = observe_account(ours, now.close, spec.config)
+        state, result = step(state, jnp.int32(action), now)
+        ours, seen = state.account, spec.observe(state, now.close)
         differ += int((np.asarray(ours.trades) != theirs.trades.numpy()).sum())
         errors = (
             np.abs(theirs.equity.numpy() / np.asarray(ours.equity) - 1.0),

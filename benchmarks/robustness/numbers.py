@@ -9,19 +9,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from benchmarks.robustness.row import Row
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.layers import replace_fields
 from jaxppo.config.schema import Config
+from jaxppo.env.account import broken_accounts
 from jaxppo.market.dataset import build_market
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.tape import Tape
-from jaxppo.ppo.guard import broken_accounts, is_sound
-from jaxppo.ppo.loss import Hyper
+from jaxppo.ppo.guard import is_sound
 from jaxppo.ppo.program import TapeSpec, make_train
-from jaxppo.ppo.update import ADAM, TrainState, hyper_from, update
+from jaxppo.ppo.state import Hyper, TrainState, hyper_from
+from jaxppo.ppo.update import update
 
 SIZES: dict[str, Any] = {
     "n_envs": 64,
@@ -68,21 +68,17 @@ def _parameter(run: Run, rng: np.random.Generator, value: float) -> Run:
 
 
 def _moment(run: Run, rng: np.random.Generator, value: float) -> Run:
-    opt = run.state.opt_state
-    adam = opt[ADAM]
-    mu, nu = _one((adam.mu, adam.nu), rng, value)
-    return run._replace(
-        state=run.state._replace(opt_state=(*opt[:ADAM], adam._replace(mu=mu, nu=nu), *opt[ADAM + 1 :]))
-    )
+    moments = run.state.moments
+    mean, square = _one((moments.mean, moments.square), rng, value)
+    return run._replace(state=run.state._replace(moments=moments._replace(mean=mean, square=square)))
 
 
 def _account(run: Run, rng: np.random.Generator, value: float) -> Run:
-    accounts = run.state.accounts
-    field = str(rng.choice(["units", "mark", "equity", "rest", "peak", "average_cost", "trade_pnl", "sharpe_a"]))
+    accounts = run.state.lanes.account
+    field = str(rng.choice(["units", "mark", "equity", "rest", "peak", "average_cost", "trade_pnl"]))
     held = accounts._replace(units=jnp.ones_like(accounts.units))  # of what is not held the price does not matter
-    return run._replace(
-        state=run.state._replace(accounts=held._replace(**{field: _one(getattr(held, field), rng, value)}))
-    )
+    broken = held._replace(**{field: _one(getattr(held, field), rng, value)})
+    return run._replace(state=run.state._replace(lanes=run.state.lanes._replace(account=broken)))
 
 
 def _gradient(run: Run, rng: np.random.Generator, value: float) -> Run:
@@ -128,8 +124,8 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _sound(state: TrainState) -> bool:
-    weights = (state.params, state.opt_state, state.guard)
-    return bool(is_sound(weights)) and not bool(broken_accounts(state.accounts).any())
+    weights = (state.params, state.moments, state.guard)
+    return bool(is_sound(weights)) and not bool(broken_accounts(state.lanes.account).any())
 
 
 def rows(quick: bool) -> Iterator[Row]:
@@ -166,7 +162,7 @@ def _streaks(step: Callable[[Run], Any], state: TrainState, hyper: Hyper, tape: 
         back = float(metrics["rollbacks"]) == 1
         scale = max(scale / 2, 2.0**-10) if (i + 1) % 3 == 0 else scale
         right = back == ((i + 1) % 3 == 0) and float(state.guard.scale) == scale
-        withstood += right and _sound(state) and (not back or _same(ravel_pytree(state.params)[0], good))
+        withstood += right and _sound(state) and (not back or _same(state.params, good))
     falls = all(a >= b for a, b in itertools.pairwise(entropy))
     yield Row(
         "an update of a streak without one finite gradient",

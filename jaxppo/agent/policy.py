@@ -1,17 +1,20 @@
-"""Actor-critic over an encoded market and an account vector, and its categorical action distribution."""
+"""Actor-critic over an encoded market and an observed lane, and its categorical action distribution."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.flatten_util import ravel_pytree
 
 from jaxppo.agent.encoders import RELU_GAIN, dense, make_encoder, on_rows
 from jaxppo.config.schema import AgentConfig
 
-Params = Any  # nested dict of float32 arrays
+Params = jax.Array
+"""(N,) float32: all parameters of a network as one vector. Only where the network is bound are they a nested dict."""
 
 # Logit of a masked action: e^-1e9 is 0 in every float, and 0 * -1e9 stays finite where -inf would give nan.
 MASKED_LOGIT = -1e9
@@ -20,16 +23,16 @@ MASKED_LOGIT = -1e9
 class ActorCritic(nnx.Module):
     """A shared trunk with a policy and a value head, orthogonal initialisation (gains sqrt 2, .01 and 1).
 
-    The first trunk layer joins market and account by a sum of two projections: the market's is computed once per path
-    and step and broadcast over the lanes, the account's is 8 inputs wide.
+    The first trunk layer joins market and observation by a sum of two projections: the market's is computed once per
+    path and step and broadcast over the lanes, the other is only as wide as what is observed of a lane.
     """
 
-    def __init__(self, config: AgentConfig, n_features: int, n_account: int, n_actions: int, rngs: nnx.Rngs):
+    def __init__(self, config: AgentConfig, n_features: int, n_observation: int, n_actions: int, rngs: nnx.Rngs):
         dtype = jnp.dtype(config.compute_dtype)
         width = config.trunk_width
         self.encoder = make_encoder(config, n_features, rngs)
         self.market = dense(self.encoder.width, width, RELU_GAIN, dtype, rngs)
-        self.account = dense(n_account, width, RELU_GAIN, dtype, rngs, bias=False)
+        self.account = dense(n_observation, width, RELU_GAIN, dtype, rngs, bias=False)
         self.hidden = nnx.List([dense(width, width, RELU_GAIN, dtype, rngs) for _ in range(config.trunk_layers - 1)])
         self.policy_head = dense(width, n_actions, 0.01, dtype, rngs)
         self.value_head = dense(width, 1, 1.0, dtype, rngs)
@@ -38,17 +41,17 @@ class ActorCritic(nnx.Module):
         """Market projection of paths: (P, R - 1 + n, F) to (P, n, H)."""
         return on_rows(self.market, self.encoder(features))
 
-    def decide(self, market: jax.Array, account: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Logits and value of accounts on encoded bars.
+    def decide(self, market: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Logits and value of lanes on encoded bars.
 
         Args:
           market: (..., H), the output of `encode`.
-          account: (..., lanes, A) float32, with the same leading axes.
+          observation: (..., lanes, A) float32, with the same leading axes.
 
         Returns:
           logits (..., lanes, K) and values (..., lanes), float32.
         """
-        x = nnx.relu(jnp.expand_dims(market, -2) + on_rows(self.account, account))
+        x = nnx.relu(jnp.expand_dims(market, -2) + on_rows(self.account, observation))
         shape = x.shape[:-1]
         x = x.reshape(-1, x.shape[-1])
         for layer in self.hidden:
@@ -71,34 +74,43 @@ class ActorCritic(nnx.Module):
         return jax.lax.dot_general(x, rows, (((1,), (1,)), ((), ()))) + jnp.expand_dims(bias, 0)
 
 
-class Agent(NamedTuple):
-    """The network's static half; parameters travel apart as a nested dict. Build with `make_agent`."""
-
-    graph: nnx.GraphDef
-
-    def encode(self, params: Params, features: jax.Array) -> jax.Array:
-        with jax.named_scope("encode"):
-            return self._bind(params).encode(features)
-
-    def decide(self, params: Params, market: jax.Array, account: jax.Array) -> tuple[jax.Array, jax.Array]:
-        with jax.named_scope("decide"):
-            return self._bind(params).decide(market, account)
-
-    def _bind(self, params: Params) -> ActorCritic:
-        return nnx.merge(self.graph, nnx.State(params))
-
-
 class AgentSpec(NamedTuple):
     """Sizes that the network is built for."""
 
     config: AgentConfig
     n_features: int
-    n_account: int
+    n_observation: int
     n_actions: int
 
 
+class Agent(NamedTuple):
+    """The network's static half; parameters travel apart, as one vector. Build with `make_agent`."""
+
+    spec: AgentSpec
+    graph: nnx.GraphDef
+    unravel: Callable[[Params], dict[str, Any]]
+    """The vector as the network's nested dict of arrays."""
+
+    def encode(self, params: Params, features: jax.Array) -> jax.Array:
+        """Market projection of paths: (P, R - 1 + n, F) to (P, n, H)."""
+        with jax.named_scope("encode"):
+            return self._bind(params).encode(features)
+
+    def decide(self, params: Params, market: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Logits (..., L, K) and values (..., L) of lanes (..., L, A) on encoded bars (..., H)."""
+        with jax.named_scope("decide"):
+            return self._bind(params).decide(market, observation)
+
+    def _bind(self, params: Params) -> ActorCritic:
+        return nnx.merge(self.graph, nnx.State(self.unravel(params)))
+
+
+def _build(spec: AgentSpec, rngs: nnx.Rngs) -> ActorCritic:
+    return ActorCritic(spec.config, spec.n_features, spec.n_observation, spec.n_actions, rngs)
+
+
 def init_params(spec: AgentSpec, key: jax.Array) -> Params:
-    """Fresh parameters as a nested dict of float32 arrays; can be vmapped over keys.
+    """Fresh parameters, (N,); can be vmapped over keys.
 
     Under `vmap` the members are initialised one after another: on jax 0.10.2 the batched orthogonal initialisers of
     four or more networks of the default size never returned on a 2-core CPU.
@@ -106,19 +118,24 @@ def init_params(spec: AgentSpec, key: jax.Array) -> Params:
 
     @jax.custom_batching.sequential_vmap
     def one(key_data: jax.Array) -> Params:
-        rngs = nnx.Rngs(jax.random.wrap_key_data(key_data))
-        model = ActorCritic(spec.config, spec.n_features, spec.n_account, spec.n_actions, rngs)
-        return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+        model = _build(spec, nnx.Rngs(jax.random.wrap_key_data(key_data)))
+        return ravel_pytree(nnx.to_pure_dict(nnx.state(model, nnx.Param)))[0]
 
     return one(jax.random.key_data(key))
 
 
 def make_agent(spec: AgentSpec) -> Agent:
     """The static half of the network; allocates no parameters."""
-    model = nnx.eval_shape(
-        lambda: ActorCritic(spec.config, spec.n_features, spec.n_account, spec.n_actions, nnx.Rngs(0))
-    )
-    return Agent(nnx.split(model)[0])
+    graph, _ = nnx.split(nnx.eval_shape(lambda: _build(spec, nnx.Rngs(0))))
+    unravel: list[Callable[[Params], dict[str, Any]]] = []  # of the shapes alone, so it outlives the trace
+
+    def shapes() -> Params:
+        vector, back = ravel_pytree(nnx.to_pure_dict(nnx.state(_build(spec, nnx.Rngs(0)), nnx.Param)))
+        unravel.append(back)
+        return vector
+
+    jax.eval_shape(shapes)
+    return Agent(spec, graph, unravel[0])
 
 
 class Distribution(NamedTuple):

@@ -27,8 +27,8 @@ from jaxppo.market.tape import Tape
 from jaxppo.play.deciders import choosing, play_policy
 from jaxppo.play.oracle import reachable, table_positions, toward_exposure
 from jaxppo.play.passes import lane, n_decisions, play
-from jaxppo.ppo.program import TapeSpec, make_train
-from jaxppo.ppo.update import TrainState, hyper_from, update
+from jaxppo.ppo.program import TapeSpec, make_train, run_updates
+from jaxppo.ppo.state import hyper_from
 
 Draw = Callable[[int, int, int], tuple[list[Bars], np.ndarray]]
 """A made-up market: seed, symbols S and bars T to S `Bars` and the signal (S, T) that the policy is shown."""
@@ -197,10 +197,8 @@ class Probe:
             spec, hyper, n = program.spec, hyper_from(config), self.sizes.fresh_bars
 
             def train(key: jax.Array, tape: Tape) -> Params:
-                def one(_: jax.Array, state: TrainState) -> TrainState:
-                    return update(state, tape, spec, hyper)[0]
-
-                return jax.lax.fori_loop(0, config.budget.n_updates, one, program.init(key, hyper, tape)).params
+                updates = config.budget.n_updates
+                return run_updates(spec, program.init(key, hyper, tape), hyper, tape, updates, updates)[0].params
 
             def played(params: Params, tape: Tape) -> StepRecord:
                 done = play_policy(spec.agent, spec.env, params, tape, n, spec.receptive_field)

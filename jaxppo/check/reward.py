@@ -11,12 +11,13 @@ import numpy as np
 
 from jaxppo.agent.policy import distribution
 from jaxppo.check.verdict import Check
+from jaxppo.config.rewards import REWARD_PRESETS
 from jaxppo.config.schema import Config, RewardConfig
 from jaxppo.env.account import AccountState, open_account
-from jaxppo.env.actions import action_mask
-from jaxppo.env.rewards import REWARD_PRESETS
-from jaxppo.env.trading import EXPOSURE, EnvSpec, env_spec, observe_account, step_account
-from jaxppo.market.tape import Costs, MarketStep, Tape, consecutive_bars, take_steps
+from jaxppo.env.protocol import choose_lanes
+from jaxppo.env.rewards import Outcome, begin_memory, move_memory, reward_components, total_reward
+from jaxppo.env.trading import EXPOSURE, EnvSpec, env_spec, observe_account, trade_bar
+from jaxppo.market.tape import Costs, MarketStep, Tape, Terms, consecutive_bars, take_steps, take_terms
 from jaxppo.play.oracle import hindsight_positions, reachable, table_positions, toward_exposure
 
 HOLD, LONG, SHORT, FLIP, RANDOM, ORACLE = "hold", "long", "short", "flip", "random", "oracle"
@@ -74,58 +75,59 @@ def _wanted(oracle: np.ndarray, largest: float) -> np.ndarray:
     return np.stack([np.broadcast_to(rows[lane], shape) for lane in LANES], axis=-1).astype(np.float32)
 
 
+class _Carry(NamedTuple):
+    account: AccountState  # (P, L); the money is the same under every reward
+    memory: dict[str, dict[str, Any]]  # by reward: what it remembers of the accounts
+    sums: dict[str, jax.Array]  # (P, L) by reward
+    growth: jax.Array  # (P, L)
+    orders: jax.Array  # (P, L)
+
+
 def _play(
-    specs: Mapping[str, EnvSpec],
-    steps: MarketStep,
-    closes: jax.Array,
-    wanted: jax.Array,
-    costs: Costs,
-    allow_short: jax.Array,
-    key: jax.Array,
+    specs: Mapping[str, EnvSpec], steps: MarketStep, closes: jax.Array, wanted: jax.Array, terms: Terms, key: jax.Array
 ) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
     """Sums over steps of rewards, log growth and orders, (P, L) each. A ruined account restarts, as in training."""
     spec = next(iter(specs.values()))
     random = jnp.asarray([lane == RANDOM for lane in LANES])
     entropy = jnp.broadcast_to(jnp.expand_dims(random.astype(jnp.float32), 0), wanted.shape[1:])
-    fresh = open_account(jnp.ones(wanted.shape[1:]))
+    equity = jnp.ones(wanted.shape[1:])
+    fresh = open_account(equity), {name: begin_memory(own.reward, equity) for name, own in specs.items()}
 
     def decide(account: AccountState, want: jax.Array, close: jax.Array, index: jax.Array) -> jax.Array:
-        exposure = observe_account(account, close, spec.config)[..., EXPOSURE]
+        vector = observe_account(account, close, spec.config)
+        exposure = vector[..., EXPOSURE]
         want = jnp.where(jnp.isnan(want), exposure, want)
-        toward = toward_exposure(spec.actions, want, exposure, allow_short, spec.config.max_exposure)
-        mask = action_mask(spec.actions, exposure, allow_short)
+        toward = toward_exposure(spec.actions, want, exposure, terms.allow_short, spec.config.max_exposure)
+        mask = spec.mask(vector, terms)
         draw = jax.random.uniform(jax.random.fold_in(key, index), exposure.shape)
         any_ = distribution(jnp.zeros(mask.shape), mask).sample(draw)
         return jnp.where(jnp.expand_dims(random, 0), any_, toward)
 
-    def one(carry: tuple, x: tuple) -> tuple[tuple, None]:
-        account, sums, growth, orders = carry
+    def one(before: _Carry, x: tuple) -> tuple[_Carry, None]:
         step, close, want, index = x
-        action = decide(account, want, close, index)
-        added = {}
-        after = account
-        for name, own in specs.items():  # the money is the same under every reward
-            moved, result = step_account(account, action, step, costs, allow_short, own, entropy)
-            added[name] = result.reward
-            if "differential_sharpe" in own.reward.weights:
-                after = moved
-        record = result.record
-        sums = {name: sums[name] + added[name] for name in sums}
-        growth = growth + jnp.log(jnp.maximum(1.0 + record.net_return, 1e-6))
-        orders = orders + (record.order_units != 0).astype(jnp.float32)
-        after = jax.tree.map(lambda new, old: jnp.where(record.ruined, new, old), fresh, after)
-        return (after, sums, growth, orders), None
+        action = decide(before.account, want, close, index)
+        account, record = trade_bar(before.account, action, step, terms.costs, terms.allow_short, spec)
+        outcome = Outcome(before.account, account, record, step, entropy)
+        sums, memory = {}, {}
+        for name, own in specs.items():
+            components = reward_components(outcome, own.reward, before.memory[name])
+            sums[name] = before.sums[name] + total_reward(components, own.reward)
+            memory[name] = move_memory(before.memory[name], outcome)
+        growth = before.growth + jnp.log(jnp.maximum(1.0 + record.net_return, 1e-6))
+        orders = before.orders + (record.order_units != 0).astype(jnp.float32)
+        account, memory = choose_lanes(record.ruined, fresh, (account, memory))
+        return _Carry(account, memory, sums, growth, orders), None
 
     zero = jnp.zeros(wanted.shape[1:])
-    start = (fresh, dict.fromkeys(specs, zero), zero, zero)
+    start = _Carry(*fresh, dict.fromkeys(specs, zero), zero, zero)
     xs = (steps, closes, wanted, jnp.arange(wanted.shape[0]))
-    (_, sums, growth, orders), _ = jax.lax.scan(one, start, xs)
-    return sums, growth, orders
+    end, _ = jax.lax.scan(one, start, xs)
+    return end.sums, end.growth, end.orders
 
 
 def reward_specs(config: Config) -> dict[str, EnvSpec]:
     """The environment under the configured reward and under each preset."""
-    presets = {name: env_spec(config.env, RewardConfig(reward=name)) for name in REWARD_PRESETS}  # type: ignore[arg-type]
+    presets = {name: env_spec(config.env, RewardConfig(reward=name)) for name in REWARD_PRESETS}
     return {CONFIGURED: env_spec(config.env, config.reward), **presets}
 
 
@@ -137,15 +139,14 @@ def play_episodes(tape: Tape, config: Config, seed: int = 0) -> Paid:
     bars = consecutive_bars(jnp.asarray(episodes.start, jnp.int32), episodes.n_bars)
     at = jnp.broadcast_to(symbol, bars.shape)
     steps, closes = take_steps(tape, at, bars), tape.close[at, bars]
-    costs = jax.tree.map(lambda c: c[symbol], tape.costs)
-    wanted = _wanted(_oracle(episodes, steps, costs, tape, specs[CONFIGURED]), config.env.max_exposure)
+    terms = take_terms(tape, symbol)
+    wanted = _wanted(_oracle(episodes, steps, terms.costs, tape, specs[CONFIGURED]), config.env.max_exposure)
 
     def lanes(x: Any) -> Any:
         return jax.tree.map(lambda y: jnp.expand_dims(y, -1), x)
 
     played = jax.jit(lambda *a: _play(specs, *a))(
-        lanes(steps), lanes(closes), jnp.asarray(wanted), lanes(costs), lanes(tape.allow_short[symbol]),
-        jax.random.key(seed),
+        lanes(steps), lanes(closes), jnp.asarray(wanted), lanes(terms), jax.random.key(seed),
     )  # fmt: skip
     n = episodes.n_bars
     sums, growth, orders = jax.tree.map(lambda x: np.asarray(x, np.float64) / n, jax.device_get(played))

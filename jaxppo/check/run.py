@@ -31,7 +31,7 @@ from jaxppo.market.dataset import build_evaluation, build_market
 from jaxppo.market.features import FeatureTable, compute_features
 from jaxppo.market.source import load_market_bars
 from jaxppo.ppo.checks import check_program
-from jaxppo.ppo.program import agent_spec, train_spec
+from jaxppo.ppo.program import train_spec
 from jaxppo.store.checkpoint import require_match, restore_policy
 from jaxppo.store.directory import require_new_file
 from jaxppo.store.json import write_json
@@ -91,8 +91,8 @@ class Checker:
             return Player(self.config, restored.agent, restored.params, spec.env)
         n_features = len(self.compute(self.few[0]).names)
         spec = train_spec(self.config, n_features)
-        sizes = agent_spec(self.config, n_features, spec.env.actions.n_actions)
-        return Player(self.config, spec.agent, init_params(sizes, jax.random.key(self.config.seed)), spec.env)
+        params = init_params(spec.agent.spec, jax.random.key(self.config.seed))
+        return Player(self.config, spec.agent, params, spec.env)
 
     @cached_property
     def probe(self) -> Probe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from jaxppo.config.rewards import REWARD_PRESETS
 from jaxppo.config.schema import Config
 from jaxppo.errors import ConfigError
 
@@ -79,6 +80,7 @@ def _require_ranges(config: Config) -> None:
 def check_config(config: Config) -> Config:
     """Return `config`, or raise `ConfigError` with the first thing that does not fit and what would."""
     refuse_url(config.data.data or "", "data")
+    REWARD_PRESETS.find(config.reward.reward, "reward")
     _require_positive(config)
     _require_ranges(config)
     budget, ppo, env = config.budget, config.ppo, config.env

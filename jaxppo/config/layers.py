@@ -15,21 +15,13 @@ from typing import Any
 import yaml
 
 from jaxppo.config.checks import check_config
+from jaxppo.config.rewards import REWARD_PRESETS
 from jaxppo.config.schema import FIELD_GROUP, GROUPS, Config, from_dict, group_from_dict
 from jaxppo.errors import ConfigError, nearest
 
 MAX_YAML = 262_144
 """Characters of a configuration; ours have under 3,000."""
 PRESETS = ("quick_test", "standard", "production", "extended", "auto")
-
-# Set with the reward preset. v245 and v33 are the predecessor's own discounts; its entropy coefficients are where our
-# annealing ends.
-REWARD_LAYERS: dict[str, dict[str, Any]] = {
-    "v245": {"gamma": 0.995, "entropy_end": 0.005, "fee": {"crypto": 0.005}},
-    "v33": {"gamma": 0.991, "entropy_end": 0.015},
-    "log_return": {},
-    "differential_sharpe": {},
-}
 
 
 @dataclass(frozen=True)
@@ -188,9 +180,7 @@ def resolve(preset: str, command_line: Mapping[str, Any] | None = None, device: 
         command_line = {"env_steps": 0, **command_line}
     layers: list[tuple[str, dict[str, Any]]] = [(f"preset {preset}", load_preset(preset))]
     reward = {**layers[0][1], **command_line}.get("reward", GROUPS["reward"]().reward)
-    if reward not in REWARD_LAYERS:
-        raise ConfigError(f"reward: unknown reward preset {reward!r}; {nearest(str(reward), REWARD_LAYERS)}")
-    layers.append((f"reward preset {reward}", REWARD_LAYERS[reward]))
+    layers.append((f"reward preset {reward}", dict(REWARD_PRESETS.find(reward, "reward").brings)))
     if preset == "auto":
         if device is None:
             raise ConfigError("preset auto needs a device to choose its sizes for; choose another preset")

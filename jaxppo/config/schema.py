@@ -13,18 +13,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jaxppo.errors import ConfigError, nearest
 
-REWARD_COMPONENTS = (
-    "direction",
-    "magnitude",
-    "pnl",
-    "stop_tp",
-    "exploration",
-    "slippage",
-    "drawdown",
-    "log_return",
-    "differential_sharpe",
-)
-
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -100,8 +88,9 @@ class EnvConfig:
 class RewardConfig:
     """What is rewarded; never what is reported."""
 
-    reward: Literal["v245", "v33", "log_return", "differential_sharpe"] = "log_return"
-    """Reward preset; it also sets the default weights, gamma and entropy coefficients."""
+    reward: str = "log_return"
+    """Reward preset (v245, v33, log_return, differential_sharpe or a registered one); it also sets the default weights,
+    gamma and entropy coefficients."""
     reward_weights: dict[str, float] = field(default_factory=dict)
     """COMPONENT WEIGHT pairs that replace the preset's weights one by one."""
     normalize_reward: bool = False

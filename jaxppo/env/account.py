@@ -37,8 +37,6 @@ class AccountState(NamedTuple):
     bars_held: jax.Array  # int32
     trades: jax.Array  # int32: round trips closed
     wins: jax.Array  # int32: those with a net gain
-    sharpe_a: jax.Array  # moving mean of the net return, for the differential Sharpe ratio
-    sharpe_b: jax.Array  # moving mean of its square
 
     @property
     def cash(self) -> jax.Array:
@@ -93,9 +91,25 @@ def open_account(start: jax.Array) -> AccountState:
         bars_held=count,
         trades=count,
         wins=count,
-        sharpe_a=zero,
-        sharpe_b=zero,
     )
+
+
+def broken_accounts(account: AccountState) -> jax.Array:
+    """Accounts with a number that is not one, bool of the account's shape. Such an account never comes back by itself.
+
+    NaN compares as false, so it is not even ruined: every later bar of its episode would be NaN too.
+    """
+    # One sum, one look: a sum is finite only if all its terms are. Exit levels are infinite where there is none.
+    levels = jnp.isnan(account.stop) | jnp.isnan(account.take_profit)
+    money = (
+        account.units * account.mark
+        + account.equity
+        + account.rest
+        + account.peak
+        + account.average_cost
+        + account.trade_pnl
+    )
+    return levels | ~jnp.isfinite(money)
 
 
 def equity_at(account: AccountState, price: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The trading environment: a pure `reset` and `step` over a Tape, and the account step of the trainer's lanes."""
+"""The trading environment, one account a symbol: the trainer's lanes, and a pure `reset` and `step` over a Tape."""
 
 from __future__ import annotations
 
@@ -6,30 +6,34 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxppo.config.rewards import RewardPreset
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.account import (
     AccountState,
     StepRecord,
+    broken_accounts,
     exposure_at,
     open_account,
     settle,
     units_for_exposure,
 )
 from jaxppo.env.actions import ActionTable, action_mask, action_table, target_exposure
+from jaxppo.env.protocol import StepResult, choose_lanes, finite_lanes
 from jaxppo.env.rewards import (
+    REWARD_COMPONENTS,
     Outcome,
-    RewardPreset,
+    begin_memory,
+    move_memory,
     reward_components,
     reward_preset,
     total_reward,
-    update_sharpe_moments,
 )
-from jaxppo.market.tape import Costs, MarketStep, Tape, draw_starts, take_steps
+from jaxppo.market.tape import Costs, MarketStep, Tape, Terms, draw_starts, take_steps, take_terms
 
 ACCOUNT_FEATURES = (
     "total_return",
@@ -45,13 +49,88 @@ EXPOSURE = ACCOUNT_FEATURES.index("exposure")
 _BARS_HELD_SCALE = math.log1p(256)  # one day in a position is 0.58 on hourly bars, ten days 1
 
 
+class Lanes(NamedTuple):
+    """What a lane is between two bars: an account, and what its reward remembers of it."""
+
+    account: AccountState
+    memory: dict[str, Any]  # by reward component; empty where none has a memory
+
+
 @dataclass(frozen=True)
 class EnvSpec:
-    """Static description of the environment: everything `step` needs besides arrays."""
+    """The trading environment but for its market: an `Env` (see `jaxppo.env.protocol`). Build with `env_spec`."""
 
     config: EnvConfig
     actions: ActionTable
     reward: RewardPreset
+
+    @property
+    def n_observation(self) -> int:
+        return len(ACCOUNT_FEATURES)
+
+    @property
+    def action_labels(self) -> tuple[str, ...]:
+        return self.actions.labels
+
+    def begin(self, shape: tuple[int, ...], dtype: Any = float) -> Lanes:
+        """Fresh accounts of 1.0."""
+        start = jnp.ones(shape, dtype)
+        return Lanes(open_account(start), begin_memory(self.reward, start))
+
+    def observe(self, state: Lanes, close: jax.Array) -> jax.Array:
+        """The account vectors, `ACCOUNT_FEATURES` last."""
+        return observe_account(state.account, close, self.config)
+
+    def mask(self, observation: jax.Array, terms: Terms) -> jax.Array:
+        """Valid actions, from the exposure in the observation."""
+        exposure, allowed = observation[..., EXPOSURE], terms.allow_short
+        return action_mask(self.actions, exposure, jnp.expand_dims(allowed, tuple(range(exposure.ndim - allowed.ndim))))
+
+    @jax.named_scope("account")
+    def step(
+        self,
+        state: Lanes,
+        action: jax.Array,
+        market: MarketStep,
+        terms: Terms,
+        entropy: jax.Array | float = 0.0,
+    ) -> tuple[Lanes, StepResult]:
+        """`trade_bar`, and what it is rewarded with. Only the `exploration` component looks at the entropy.
+
+        The result's record is a `StepRecord`; an episode terminates by ruin only.
+        """
+        account, record = trade_bar(state.account, action, market, terms.costs, terms.allow_short, self)
+        outcome = Outcome(state.account, account, record, market, jnp.asarray(entropy))
+        components = reward_components(outcome, self.reward, state.memory)
+        after = Lanes(account, move_memory(state.memory, outcome))
+        return after, StepResult(total_reward(components, self.reward), record.ruined, components, record)
+
+    def restart(self, state: Lanes, where: jax.Array) -> Lanes:
+        """Fresh accounts of 1.0 where `where`; with the account, its memory begins anew."""
+        equity = state.account.equity
+        return choose_lanes(where, self.begin(equity.shape, equity.dtype), state)
+
+    def sound(self, state: Lanes) -> jax.Array:
+        """Neither the account nor what is remembered of it holds a number that is not one."""
+        return ~broken_accounts(state.account) & finite_lanes(state.memory, state.account.equity)
+
+    def metrics(self, result: StepResult) -> dict[str, jax.Array]:
+        """Rates of orders and ruins; mean, share and saturation of every reward component."""
+        rates = {
+            "train_trade_rate": (result.record.order_units != 0).astype(jnp.float32).mean(),
+            "train_ruin_rate": result.record.ruined.astype(jnp.float32).mean(),
+        }
+        weighted = {n: self.reward.weights[n] * jnp.abs(c).mean() for n, c in result.components.items()}
+        total = sum(jnp.abs(w) for w in weighted.values())
+        for name, component in result.components.items():
+            bound = REWARD_COMPONENTS[name].bound(self.reward)
+            full = jnp.abs(component) >= 0.99 * bound
+            rates[f"reward_{name}_mean"] = component.mean()
+            rates[f"reward_{name}_share"] = jnp.abs(weighted[name]) / jnp.maximum(total, 1e-12)
+            rates[f"reward_{name}_saturation"] = (
+                full.astype(jnp.float32).mean() if math.isfinite(bound) else jnp.zeros(())
+            )
+        return rates
 
 
 def env_spec(env: EnvConfig, reward: RewardConfig) -> EnvSpec:
@@ -74,14 +153,7 @@ class EnvState(NamedTuple):
     t: jax.Array  # () int32: decision bar
     age: jax.Array  # () int32: bars since reset
     account: AccountState
-
-
-class StepResult(NamedTuple):
-    """What a step tells about itself besides the next state."""
-
-    reward: jax.Array
-    components: dict[str, jax.Array]  # unweighted
-    record: StepRecord
+    memory: dict[str, Any]  # of the reward components that have one
 
 
 @jax.named_scope("account")
@@ -169,36 +241,10 @@ def trade_bar(
     return settle(account, units, market, costs, ruin, spec.config, ruined)
 
 
-@jax.named_scope("account")
-def step_account(
-    account: AccountState,
-    action: jax.Array,
-    market: MarketStep,
-    costs: Costs,
-    allow_short: jax.Array,
-    spec: EnvSpec,
-    entropy: jax.Array | float = 0.0,
-) -> tuple[AccountState, StepResult]:
-    """`trade_bar`, and what it is rewarded with.
-
-    Args:
-      account, action, market, costs, allow_short, spec: as of `trade_bar`.
-      entropy: of the policy over log(number of actions); only the `exploration` component looks at it.
-
-    Returns:
-      The account at the next close, and reward, components and record.
-    """
-    after, record = trade_bar(account, action, market, costs, allow_short, spec)
-    if "differential_sharpe" in spec.reward.weights:
-        after = update_sharpe_moments(after, record.net_return)
-    components = reward_components(Outcome(account, after, record, market, jnp.asarray(entropy)), spec.reward)
-    return after, StepResult(total_reward(components, spec.reward), components, record)
-
-
 def reset(tape: Tape, spec: EnvSpec, key: jax.Array) -> tuple[EnvState, Observation]:
     """A fresh account at a bar drawn uniformly over all that can start a step."""
     symbol, t = draw_starts(tape, key, 1, 1)
-    state = EnvState(symbol[0], t[0], jnp.zeros((), jnp.int32), open_account(jnp.ones((), tape.close.dtype)))
+    state = EnvState(symbol[0], t[0], jnp.zeros((), jnp.int32), *spec.begin((), tape.close.dtype))
     return state, observe(tape, spec, state)
 
 
@@ -210,8 +256,7 @@ def observe(tape: Tape, spec: EnvSpec, state: EnvState) -> Observation:
 
 def valid_actions(tape: Tape, spec: EnvSpec, observation: Observation) -> jax.Array:
     """(K,) bool action mask of an observation."""
-    exposure = observation.account[EXPOSURE]
-    return action_mask(spec.actions, exposure, tape.allow_short[observation.symbol])
+    return spec.mask(observation.account, take_terms(tape, observation.symbol))
 
 
 def step(
@@ -226,17 +271,15 @@ def step(
       bar after it). There is no auto-reset: the returned observation is always that of this episode.
     """
     symbol, t = state.symbol, state.t
-    costs = jax.tree.map(lambda c: c[symbol], tape.costs)
-    account, result = step_account(
-        state.account, action, take_steps(tape, symbol, t), costs, tape.allow_short[symbol], spec
-    )
-    after = EnvState(symbol, t + 1, state.age + 1, account)
-    terminated = result.record.ruined
+    lane = Lanes(state.account, state.memory)
+    lane, result = spec.step(lane, action, take_steps(tape, symbol, t), take_terms(tape, symbol))
+    after = EnvState(symbol, t + 1, state.age + 1, *lane)
+    terminated = result.terminated
     at_end = (after.age >= spec.config.episode_steps) | (after.t >= tape.length[symbol] - 1)
     return after, observe(tape, spec, after), result, terminated, at_end & ~terminated
 
 
-class Env(NamedTuple):
+class BoundEnv(NamedTuple):
     """An environment bound to its market, for use outside the trainer; `vmap` and `jit` its functions."""
 
     reset: Callable[[jax.Array], tuple[EnvState, Observation]]  # of a key
@@ -244,7 +287,7 @@ class Env(NamedTuple):
     valid_actions: Callable[[Observation], jax.Array]
 
 
-def make_env(tape: Tape, env: EnvConfig, reward: RewardConfig) -> Env:
+def make_env(tape: Tape, env: EnvConfig, reward: RewardConfig) -> BoundEnv:
     """`reset`, `step` and `valid_actions` with their market and settings bound."""
     spec = env_spec(env, reward)
-    return Env(partial(reset, tape, spec), partial(step, tape, spec), partial(valid_actions, tape, spec))
+    return BoundEnv(partial(reset, tape, spec), partial(step, tape, spec), partial(valid_actions, tape, spec))

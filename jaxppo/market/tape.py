@@ -22,6 +22,13 @@ class Costs(NamedTuple):
     borrow: jax.Array  # per bar, on short notional at the close
 
 
+class Terms(NamedTuple):
+    """On what terms a symbol may be traded; any common shape."""
+
+    costs: Costs
+    allow_short: jax.Array  # bool
+
+
 class Tape(NamedTuple):
     """Bars and causal features of S symbols, padded to T bars. Decisions are taken at bars first..length - 2."""
 
@@ -102,6 +109,11 @@ def take_steps(tape: Tape, symbol: jax.Array, t: jax.Array) -> MarketStep:
         forward_return=tape.forward_return[symbol, t],
         volatility=tape.volatility[symbol, t],
     )
+
+
+def take_terms(tape: Tape, symbol: jax.Array) -> Terms:
+    """The terms of `symbol`, int32 of any shape, which the terms then have."""
+    return jax.tree.map(lambda x: x[symbol], Terms(tape.costs, tape.allow_short))
 
 
 def consecutive_bars(start: jax.Array, n: int) -> jax.Array:

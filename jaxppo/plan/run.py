@@ -34,7 +34,7 @@ from jaxppo.plan.shapes import MarketShapes, abstract, shapes_of_market, shapes_
 from jaxppo.plan.text import gpu_lines, local_lines
 from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.program import Program, TapeSpec, make_train
-from jaxppo.ppo.update import hyper_from
+from jaxppo.ppo.state import hyper_from
 from jaxppo.store.json import write_json
 
 Say = Callable[[str], None]

@@ -1,42 +1,26 @@
-"""Numbers gone bad: what a sample, an account and an update are when they are not finite, and the way back.
+"""Numbers gone bad: what an update is when its numbers are not finite, and the way back.
 
-Three nets, each for what passes the one before. An env step whose reward, account or features are not finite teaches
+Three nets, each for what passes the one before. An env step whose reward, lane or features are not finite teaches
 nothing (`rollout.collect`). A gradient that is not finite moves nothing (`update.gradient_step`). And a run of updates
 in which nothing moved, or parameters that are not finite, go back to the last good state, here.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxppo.env.account import AccountState, open_account
+from jaxppo.ppo.state import Guard, Learned
 
 LEAST_SCALE = 2.0**-10
 """Ten halvings. A learning rate below a thousandth of the configured one only looks like training."""
 
 
-class Learned(NamedTuple):
-    """What gradients move: the parameters and Adam's moments. The schedule's count is not here: it never goes back."""
-
-    params: jax.Array  # (N,), all parameters as one vector
-    moments: Any  # Adam's state, of the vector
-
-
-class Guard(NamedTuple):
-    """The last good state of a run and the way back to it. One more `Learned` is all the memory that it takes."""
-
-    good: Learned  # that an update without bad gradients began with
-    streak: jax.Array  # () int32: bad updates in a row
-    scale: jax.Array  # () float32: of the learning rate; 1 until the first rollback, and never raised again
-
-
-def first_guard(params: jax.Array, moments: Any) -> Guard:
-    """The guard of a run that begins with these parameters, (N,); buffers of its own, so a state can be donated."""
-    copy = jax.tree.map(jnp.copy, Learned(params, moments))
-    return Guard(copy, jnp.zeros((), jnp.int32), jnp.ones(()))
+def first_guard(learned: Learned) -> Guard:
+    """The guard of a run that begins with `learned`; buffers of its own, so a state can be donated."""
+    return Guard(jax.tree.map(jnp.copy, learned), jnp.zeros((), jnp.int32), jnp.ones(()))
 
 
 def is_sound(tree: Any) -> jax.Array:
@@ -79,32 +63,6 @@ def guard_update(
     lowered = jnp.maximum(guard.scale * factor, LEAST_SCALE)
     kept = Guard(good, jnp.where(back, 0, streak), jnp.where(back, lowered, guard.scale))
     return where(back, good, after), kept, back
-
-
-def broken_accounts(account: AccountState) -> jax.Array:
-    """Accounts with a number that is not one, bool of the account's shape. Such an account never comes back by itself.
-
-    NaN compares as false, so it is not even ruined: every later bar of its episode would be NaN too.
-    """
-    # One sum, one look: a sum is finite only if all its terms are. Exit levels are infinite where there is none.
-    levels = jnp.isnan(account.stop) | jnp.isnan(account.take_profit)
-    money = (
-        account.units * account.mark
-        + account.equity
-        + account.rest
-        + account.peak
-        + account.average_cost
-        + account.trade_pnl
-        + account.sharpe_a
-        + account.sharpe_b
-    )
-    return levels | ~jnp.isfinite(money)
-
-
-def restart_accounts(account: AccountState, chosen: jax.Array) -> AccountState:
-    """Fresh accounts of 1.0 where `chosen`, bool, broadcastable with the account."""
-    fresh = open_account(jnp.ones_like(account.equity))
-    return jax.tree.map(lambda new, old: jnp.where(chosen, new, old), fresh, account)
 
 
 def stand_ins(clean: jax.Array) -> jax.Array:

@@ -8,30 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxppo.agent.policy import Agent, Params, distribution
-from jaxppo.env.actions import ActionTable, action_mask
-from jaxppo.env.trading import EXPOSURE
-
-
-class Hyper(NamedTuple):
-    """Hyperparameters that one might sweep: float32 scalars, so that a population is one `jax.vmap`."""
-
-    learning_rate: jax.Array
-    gamma: jax.Array
-    gae_lambda: jax.Array
-    clip: jax.Array
-    clip_value: jax.Array  # 0 for none
-    value_weight: jax.Array
-    entropy_start: jax.Array
-    entropy_end: jax.Array
-    entropy_anneal: jax.Array
-    max_grad_norm: jax.Array
-    target_kl: jax.Array  # 0 for none
+from jaxppo.env.protocol import Env
+from jaxppo.market.tape import Terms
+from jaxppo.ppo.state import Hyper
 
 
 class Samples(NamedTuple):
     """What the loss needs of T steps of P paths x L lanes."""
 
-    account: jax.Array  # (T, P, L, A) account vectors
+    observation: jax.Array  # (T, P, L, A)
     action: jax.Array | None  # (T, P, L) int32; None where the loss is taken over every action
     log_prob: jax.Array  # (T, P, L) of the behaviour policy; (T, P, L, K) over every action
     value: jax.Array  # (T, P, L) of the behaviour policy
@@ -43,7 +28,7 @@ class Batch(NamedTuple):
     """A minibatch of P whole paths."""
 
     features: jax.Array  # (P, R - 1 + T, F)
-    allow_short: jax.Array  # (P,) bool
+    terms: Terms  # (P, 1)
     samples: Samples
 
 
@@ -55,13 +40,6 @@ class LossMetrics(NamedTuple):
     entropy: jax.Array
     approx_kl: jax.Array
     clip_fraction: jax.Array
-
-
-def path_mask(table: ActionTable, account: jax.Array, allow_short: jax.Array) -> jax.Array:
-    """Action mask of account vectors (T, P, L, A) or (P, L, A), from the exposure in them: (..., P, L, K) bool."""
-    exposure = account[..., EXPOSURE]
-    allowed = jnp.expand_dims(allow_short, (*range(exposure.ndim - 2), -1))
-    return action_mask(table, exposure, allowed)
 
 
 def policy_loss(log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array, clip: jax.Array) -> jax.Array:
@@ -80,7 +58,7 @@ def value_loss(value: jax.Array, old_value: jax.Array, target: jax.Array, clip: 
 @jax.named_scope("loss")
 def ppo_loss(
     agent: Agent,
-    table: ActionTable,
+    env: Env,
     params: Params,
     batch: Batch,
     hyper: Hyper,
@@ -90,8 +68,8 @@ def ppo_loss(
     """Total loss of a minibatch; the encoder runs once over each of its paths, under the gradient."""
     samples = batch.samples
     market = jnp.swapaxes(agent.encode(params, batch.features), 0, 1)  # (T, P, H)
-    logits, value = agent.decide(params, market, samples.account)
-    policy = distribution(logits, path_mask(table, samples.account, batch.allow_short))
+    logits, value = agent.decide(params, market, samples.observation)
+    policy = distribution(logits, env.mask(samples.observation, batch.terms))
     log_prob = policy.log_probs if samples.action is None else policy.log_prob(samples.action)
 
     def mean(x: jax.Array) -> jax.Array:

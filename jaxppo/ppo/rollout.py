@@ -9,31 +9,21 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxppo.agent.policy import Agent, Distribution, Params, distribution
-from jaxppo.env.account import AccountState
-from jaxppo.env.rewards import saturation_bound
-from jaxppo.env.trading import EnvSpec, StepResult, observe_account, step_account
+from jaxppo.agent.policy import Distribution, Params, distribution
+from jaxppo.env.protocol import Env, State, StepResult
 from jaxppo.market.tape import (
-    Costs,
     MarketStep,
     Tape,
+    Terms,
     consecutive_bars,
     draw_starts,
     start_counts,
     take_steps,
+    take_terms,
     take_windows,
 )
 from jaxppo.ppo.advantages import counterfactual
-from jaxppo.ppo.guard import broken_accounts, restart_accounts
-from jaxppo.ppo.loss import path_mask
-
-
-class PathState(NamedTuple):
-    """Where P paths are on the Tape."""
-
-    symbol: jax.Array  # (P,) int32
-    t: jax.Array  # (P,) int32: next decision bar
-    age: jax.Array  # (P,) int32: bars since the episode began
+from jaxppo.ppo.state import PathState, TrainSpec
 
 
 class EveryAction(NamedTuple):
@@ -46,15 +36,16 @@ class EveryAction(NamedTuple):
 class Transition(NamedTuple):
     """One step, as the agent saw it. A rollout stacks T of them.
 
-    49 bytes with 8 account features, and 8 more an action where every action is looked at: 73 with 3 actions.
+    50 bytes with 8 account features, and 8 more an action where every action is looked at: 74 with 3 actions.
     """
 
-    account: jax.Array  # (P, L, A) account vectors
+    observation: jax.Array  # (P, L, A)
     action: jax.Array  # (P, L) int32
     log_prob: jax.Array  # (P, L)
     value: jax.Array  # (P, L)
     reward: jax.Array  # (P, L)
-    terminated: jax.Array  # (P, L) bool
+    terminated: jax.Array  # (P, L) bool: as the environment says
+    bad: jax.Array  # (P, L) bool: a number of the step is not one; its reward is what its value expected
     every: EveryAction | None = None  # where advantages are counterfactual
 
 
@@ -96,161 +87,128 @@ def path_windows(tape: Tape, paths: PathState, receptive_field: int, n_bars: int
     return take_windows(tape, paths.symbol, paths.t - (receptive_field - 1), receptive_field - 1 + n_bars)
 
 
+def path_terms(tape: Tape, paths: PathState) -> Terms:
+    """What each path is traded at, for all its lanes: (P, 1)."""
+    return jax.tree.map(lambda x: jnp.expand_dims(x, 1), take_terms(tape, paths.symbol))
+
+
 def _path_steps(tape: Tape, paths: PathState, n_steps: int) -> tuple[MarketStep, jax.Array]:
     """Market steps (T, P, 1) and decision closes (T + 1, P, 1) of a rollout."""
     bars = consecutive_bars(paths.t, n_steps + 1)
     symbol = jnp.broadcast_to(paths.symbol, bars.shape)
     steps = take_steps(tape, symbol[:-1], bars[:-1])
     closes = tape.close[symbol, bars]
-    return jax.tree.map(lambda x: jnp.expand_dims(x, -1), steps), jnp.expand_dims(closes, -1)
+    return jax.tree.map(lambda x: jnp.expand_dims(x, 2), steps), jnp.expand_dims(closes, 2)
 
 
-def _step_metrics(result: StepResult, spec: EnvSpec, action: jax.Array) -> dict[str, jax.Array]:
+def _step_metrics(result: StepResult, env: Env, action: jax.Array) -> dict[str, jax.Array]:
     """Scalars of one step over all environments: means that the update averages on."""
-    record = result.record
-    metrics = {
-        "reward_mean": result.reward.mean(),
-        "train_trade_rate": (record.order_units != 0).astype(jnp.float32).mean(),
-        "train_ruin_rate": record.ruined.astype(jnp.float32).mean(),
-    }
-    weighted = {n: spec.reward.weights[n] * jnp.abs(c).mean() for n, c in result.components.items()}
-    total = sum(jnp.abs(w) for w in weighted.values())
-    for name, component in result.components.items():
-        metrics[f"reward_{name}_mean"] = component.mean()
-        metrics[f"reward_{name}_share"] = jnp.abs(weighted[name]) / jnp.maximum(total, 1e-12)
-        bound = saturation_bound(name, spec.reward)
-        full = jnp.abs(component) >= 0.99 * bound
-        metrics[f"reward_{name}_saturation"] = (
-            full.astype(jnp.float32).mean() if math.isfinite(bound) else jnp.zeros(())
-        )
-    for index, label in enumerate(spec.actions.labels):
+    metrics = {"reward_mean": result.reward.mean(), **env.metrics(result)}
+    for index, label in enumerate(env.action_labels):
         metrics[f"action_share_{label}"] = (action == index).astype(jnp.float32).mean()
     return metrics
 
 
-def every_action(
-    agent: Agent,
-    spec: EnvSpec,
-    params: Params,
-    accounts: AccountState,
-    step: MarketStep,
-    costs: Costs,
-    allow_short: jax.Array,
-    next_market: jax.Array,
-    policy: Distribution,
-    gamma: jax.Array,
-) -> EveryAction:
-    """Take every action from every account, and value the account that each leads to.
+class Scene(NamedTuple):
+    """A decision and what the market makes of it, whatever is decided."""
 
-    Args:
-      agent, spec, params: what decides, where.
-      accounts: (P, L).
-      step, costs, allow_short: of the bar to come, (P, 1).
-      next_market: (P, H) encoded market at the close of that bar.
-      policy: at this close, (P, L, K).
-      gamma: discount.
-    """
-    n = spec.actions.n_actions
-    # K leads, so that each action's accounts lie together: the last axis stays the lanes.
+    lanes: State  # (P, L) at the decision
+    policy: Distribution  # (P, L, K)
+    market: MarketStep  # (P, 1): the bar to come
+    terms: Terms  # (P, 1)
+    next_encoded: jax.Array  # (P, H): the market at the close of that bar
+
+
+def every_action(spec: TrainSpec[Env], params: Params, scene: Scene, gamma: jax.Array) -> EveryAction:
+    """Take every action from every lane, and value the state that each leads to."""
+    policy = scene.policy
+    n = policy.log_probs.shape[-1]
+    # K leads, so that each action's lanes lie together: the last axis stays the lanes.
     lead = partial(jax.tree.map, lambda x: jnp.expand_dims(x, 0))
-    action = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32).reshape(n, 1, 1), (n, *accounts.equity.shape))
-    held = jax.tree.map(lambda x: jnp.broadcast_to(x, action.shape), lead(accounts))
+    lanes = policy.log_probs.shape[:-1]
+    action = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32).reshape(n, *(1 for _ in lanes)), (n, *lanes))
+    held = jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *x.shape[1:])), lead(scene.lanes))
     entropy = jnp.expand_dims(policy.entropy() / math.log(n), 0)
-    market = lead(step)
-    after, result = step_account(held, action, market, lead(costs), lead(allow_short), spec, entropy)
-    _, value = agent.decide(params, lead(next_market), observe_account(after, market.close, spec.config))
+    market = lead(scene.market)
+    after, result = spec.env.step(held, action, market, lead(scene.terms), entropy)
+    _, value = spec.agent.decide(params, lead(scene.next_encoded), spec.env.observe(after, market.close))
     probability = jnp.moveaxis(jnp.exp(policy.log_probs), -1, 0)
-    advantage = counterfactual(result.reward, value, result.record.ruined, probability, gamma)
+    advantage = counterfactual(result.reward, value, result.terminated, probability, gamma)
     return EveryAction(policy.log_probs, jnp.moveaxis(advantage, 0, -1))
+
+
+class RolloutStart(NamedTuple):
+    """Where a rollout begins."""
+
+    paths: PathState  # (P,)
+    lanes: State  # (P, L) at the close of each path's decision bar
+    key: jax.Array  # of this update; draws are indexed by (step, env), whatever device computes them
 
 
 @jax.named_scope("rollout")
 def collect(
-    agent: Agent,
-    spec: EnvSpec,
-    params: Params,
-    tape: Tape,
-    paths: PathState,
-    accounts: AccountState,
-    key: jax.Array,
-    n_steps: int,
-    receptive_field: int,
-    counterfactual_gamma: jax.Array | None = None,
-) -> tuple[AccountState, Rollout, dict[str, jax.Array]]:
+    spec: TrainSpec[Env], params: Params, tape: Tape, start: RolloutStart, gamma: jax.Array
+) -> tuple[State, Rollout, dict[str, jax.Array]]:
     """Play `n_steps` bars on every path with every lane.
 
     Args:
-      agent, spec, params, tape: what plays where.
-      paths: (P,) positions.
-      accounts: (P, L) accounts at the close of each path's decision bar.
-      key: of this update; draws are indexed by (step, env), whatever device computes them.
-      n_steps, receptive_field: static sizes.
-      counterfactual_gamma: discount of counterfactual advantages; None where there are none.
+      spec: what plays, for how long, and whether every action is looked at.
+      params: of the policy.
+      tape: the market.
+      start: where the paths and lanes are.
+      gamma: discount of counterfactual advantages; not looked at where there are none.
 
     Returns:
-      The accounts after the last bar (ruined lanes restarted), the rollout, and scalar metrics. A step whose reward,
-      account or features are not finite is bad: it ends its episode with the reward that its value expected, so that
-      advantage and value error are 0, and a broken account is restarted.
+      The lanes after the last bar (terminated ones restarted), the rollout, and scalar metrics. A step whose reward,
+      lane or features are not finite is bad: it ends its episode with the reward that its value expected, so that
+      advantage and value error are 0, and a lane that is not sound is restarted.
     """
-    windows = path_windows(tape, paths, receptive_field, n_steps + 1)
+    env, agent, paths, n_steps = spec.env, spec.agent, start.paths, spec.config.budget.n_steps
+    windows = path_windows(tape, paths, spec.receptive_field, n_steps + 1)
     finite = jnp.isfinite(windows)
     clean = finite.all(axis=(1, 2))
     unclean = jnp.expand_dims(~clean, -1)
     market = agent.encode(params, jnp.where(finite, windows, 0.0))
     market = jnp.swapaxes(market, 0, 1)  # (T + 1, P, H)
     steps, closes = _path_steps(tape, paths, n_steps)
-    allow_short = tape.allow_short[paths.symbol]
-    costs = jax.tree.map(lambda c: jnp.expand_dims(c[paths.symbol], -1), tape.costs)
-    log_n_actions = math.log(spec.actions.n_actions)
+    terms = path_terms(tape, paths)
+    log_n_actions = math.log(len(env.action_labels))
 
     def play(
-        accounts: AccountState, x: tuple[MarketStep, jax.Array, jax.Array, jax.Array, jax.Array]
-    ) -> tuple[AccountState, tuple[Transition, dict[str, jax.Array], dict[str, jax.Array]]]:
+        lanes: State, x: tuple[MarketStep, jax.Array, jax.Array, jax.Array, jax.Array]
+    ) -> tuple[State, tuple[Transition, dict[str, jax.Array], dict[str, jax.Array]]]:
         step, close, encoded, next_encoded, uniform = x
-        vector = observe_account(accounts, close, spec.config)
-        logits, value = agent.decide(params, encoded, vector)
-        policy = distribution(logits, path_mask(spec.actions, vector, allow_short))
+        seen = env.observe(lanes, close)
+        logits, value = agent.decide(params, encoded, seen)
+        policy = distribution(logits, env.mask(seen, terms))
         action = policy.sample(uniform)
         entropy = policy.entropy() / log_n_actions
-        after, result = step_account(accounts, action, step, costs, jnp.expand_dims(allow_short, -1), spec, entropy)
-        broken = broken_accounts(after)
+        after, result = env.step(lanes, action, step, terms, entropy)
+        broken = ~env.sound(after)
         bad = broken | unclean | ~jnp.isfinite(result.reward)
         result = result._replace(
             reward=jnp.where(bad, 0.0, result.reward),
             components=jax.tree.map(lambda c: jnp.where(bad, 0.0, c), result.components),
         )
-        ended = result.record.ruined | broken
         every = None
-        if counterfactual_gamma is not None:
-            every = every_action(
-                agent,
-                spec,
-                params,
-                accounts,
-                step,
-                costs,
-                jnp.expand_dims(allow_short, -1),
-                next_encoded,
-                policy,
-                counterfactual_gamma,
-            )
+        if spec.config.ppo.advantages == "counterfactual":
+            every = every_action(spec, params, Scene(lanes, policy, step, terms, next_encoded), gamma)
             known = ~bad & jnp.isfinite(every.advantage).all(-1)
             every = every._replace(advantage=jnp.where(jnp.expand_dims(known, -1), every.advantage, 0.0))
         reward = jnp.where(bad, value, result.reward)
-        kept = Transition(vector, action, policy.log_prob(action), value, reward, ended | bad, every)
+        kept = Transition(seen, action, policy.log_prob(action), value, reward, result.terminated, bad, every)
         counts = {"bad_samples": bad, "broken_accounts": broken}
         counts = jax.tree.map(lambda x: x.astype(jnp.float32).sum(), counts)
-        return restart_accounts(after, ended), (kept, _step_metrics(result, spec, action), counts)
+        return env.restart(after, result.terminated | broken), (kept, _step_metrics(result, env, action), counts)
 
-    # All at once, 4 bytes a step: a draw inside the loop is as many small kernels again as the account.
-    keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(n_steps))
-    uniforms = jax.vmap(lambda k: jax.random.uniform(k, accounts.equity.shape))(keys)
+    broken_before = ~env.sound(start.lanes)
+    # All at once, 4 bytes a step: a draw inside the loop is as many small kernels again as the lanes.
+    keys = jax.vmap(lambda index: jax.random.fold_in(start.key, index))(jnp.arange(n_steps))
+    uniforms = jax.vmap(lambda k: jax.random.uniform(k, broken_before.shape))(keys)
     xs = (steps, closes[:-1], market[:-1], market[1:], uniforms)
-    broken_before = broken_accounts(accounts)
-    accounts = restart_accounts(accounts, broken_before)
-    accounts, (transitions, metrics, counts) = jax.lax.scan(play, accounts, xs)
-    last_vector = observe_account(accounts, closes[-1], spec.config)
-    _, last_value = agent.decide(params, market[-1], last_vector)
+    lanes = env.restart(start.lanes, broken_before)
+    lanes, (transitions, metrics, counts) = jax.lax.scan(play, lanes, xs)
+    _, last_value = agent.decide(params, market[-1], env.observe(lanes, closes[-1]))
     metrics = jax.tree.map(jnp.mean, metrics) | jax.tree.map(jnp.sum, counts)
     metrics["broken_accounts"] += broken_before.astype(jnp.float32).sum()
-    return accounts, Rollout(transitions, last_value, clean), metrics
+    return lanes, Rollout(transitions, last_value, clean), metrics

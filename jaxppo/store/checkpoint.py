@@ -27,18 +27,19 @@ import orbax.checkpoint as orbax
 from jaxppo.agent.policy import Agent, AgentSpec, Params, init_params, make_agent
 from jaxppo.config.schema import Config, from_dict, to_dict
 from jaxppo.env.actions import ActionTable
+from jaxppo.env.trading import ACCOUNT_FEATURES
 from jaxppo.errors import CheckpointError, CheckpointWarning
 from jaxppo.market.dataset import Market
 from jaxppo.market.tape import zero_tape
-from jaxppo.ppo.program import TapeSpec, agent_spec, make_train
-from jaxppo.ppo.update import TrainState, hyper_from
+from jaxppo.ppo.program import TapeSpec, make_train
+from jaxppo.ppo.state import TrainState, hyper_from
 from jaxppo.store.checksums import damage, seal
 from jaxppo.store.files import sync_folder
 from jaxppo.store.json import as_figures, read_json, write_json
 from jaxppo.store.tensorstore_leaks import without_leaks
 
 ocp = orbax.v1
-FORMAT = 3
+FORMAT = 4
 FOLDER = "checkpoints"
 INFO = "info.json"
 _DESCRIPTIONS = 2**17  # bytes; measured are some 50,000, most of them Orbax's
@@ -359,7 +360,7 @@ def restore_policy(path: str | Path, which: Which = "best", market: Market | Non
 
 
 def _agent_spec(info: CheckpointInfo) -> AgentSpec:
-    return agent_spec(info.config, len(info.feature_names), info.actions.n_actions)
+    return AgentSpec(info.config.agent, len(info.feature_names), len(ACCOUNT_FEATURES), info.actions.n_actions)
 
 
 def _load_policy(checkpoint: Path, part: str, info: CheckpointInfo) -> Params:

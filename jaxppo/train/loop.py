@@ -25,9 +25,8 @@ from jaxppo.page.terminal import gate_line, validation_line
 from jaxppo.play.gate import Gate, Record, judge_policy
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.score import Figures, Score
-from jaxppo.ppo.loss import Hyper
 from jaxppo.ppo.program import Program, SegmentOutput, TapeSpec, make_train
-from jaxppo.ppo.update import TrainState, hyper_from
+from jaxppo.ppo.state import Hyper, TrainState, hyper_from
 from jaxppo.store.alarms import AlarmLog
 from jaxppo.store.checkpoint import CheckpointInfo, CheckpointWriter
 from jaxppo.store.columns import metrics_columns, train_columns

@@ -21,7 +21,7 @@ from jaxppo.market.dataset import Market, build_market, market_warnings
 from jaxppo.market.source import SYNTHETIC, load_market_bars
 from jaxppo.page.progress import Display
 from jaxppo.ppo.checks import check_program
-from jaxppo.ppo.update import TrainState
+from jaxppo.ppo.state import TrainState
 from jaxppo.store.checkpoint import has_checkpoints, require_match, restore_run
 from jaxppo.store.directory import (
     CONFIG,

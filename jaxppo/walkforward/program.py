@@ -11,15 +11,15 @@ import numpy as np
 
 from jaxppo.agent.policy import Params
 from jaxppo.config.schema import Config
+from jaxppo.env.trading import EnvSpec
 from jaxppo.market.dataset import Calendar, EvaluationSet, JointCalendar, Split, joint_calendar
 from jaxppo.market.tape import Tape
 from jaxppo.play.deciders import play_policy
 from jaxppo.play.metrics import Metrics
 from jaxppo.play.passes import Pass
 from jaxppo.play.score import Score, pool_lanes, score
-from jaxppo.ppo.loss import Hyper
-from jaxppo.ppo.program import TapeSpec, make_train
-from jaxppo.ppo.update import TrainSpec, TrainState, update
+from jaxppo.ppo.program import TapeSpec, make_train, run_updates
+from jaxppo.ppo.state import Hyper, TrainSpec, TrainState
 from jaxppo.walkforward.dates import FoldPlan, fold_split
 
 
@@ -62,7 +62,7 @@ class FoldProgram(NamedTuple):
     evaluate(params, fold, tape) -> FoldOutput
     """
 
-    spec: TrainSpec
+    spec: TrainSpec[EnvSpec]
     init: Callable[[Fold, Hyper, Tape], TrainState]
     advance: Callable[[TrainState, Fold, Hyper, Tape, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
     evaluate: Callable[[Params, Fold, Tape], FoldOutput]
@@ -84,17 +84,9 @@ def make_folds(config: Config, sizes: FoldSizes) -> FoldProgram:
     def advance(
         state: TrainState, fold: Fold, hyper: Hyper, tape: Tape, n_updates: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        own = part(tape, fold.train)
-        shapes = jax.eval_shape(lambda s: update(s, own, spec, hyper)[1], state)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-
-        def one(_: jax.Array, carry: tuple) -> tuple:
-            state, sums = carry
-            state, metrics = update(state, own, spec, hyper)
-            return state, jax.tree.map(jnp.add, sums, metrics)
-
-        state, sums = jax.lax.fori_loop(0, n_updates, one, (state, zeros))
-        return state, jax.tree.map(lambda x: x / jnp.maximum(n_updates, 1).astype(x.dtype), sums)
+        own, most = part(tape, fold.train), config.budget.validate_every
+        state, rows = run_updates(spec, state, hyper, own, n_updates, most)
+        return state, jax.tree.map(lambda x: x.sum(0) / jnp.maximum(n_updates, 1).astype(x.dtype), rows)
 
     def played(params: Params, data: EvaluationSet, n: int, *, keep: bool) -> Pass:
         return play_policy(spec.agent, spec.env, params, data.tape, n, spec.receptive_field, keep=keep)

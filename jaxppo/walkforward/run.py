@@ -26,8 +26,7 @@ from jaxppo.market.source import SYNTHETIC, load_market_bars
 from jaxppo.market.tape import REWARD_HORIZON, Tape
 from jaxppo.page.progress import Display
 from jaxppo.ppo.checks import check_program
-from jaxppo.ppo.loss import Hyper
-from jaxppo.ppo.update import TrainState, hyper_from
+from jaxppo.ppo.state import Hyper, TrainState, hyper_from
 from jaxppo.store.checkpoint import CheckpointInfo, CheckpointWriter
 from jaxppo.store.directory import RunInputs, iso, whole_folder, write_config, write_manifest
 from jaxppo.walkforward.dates import FoldPlan, Scheme, plan_folds
