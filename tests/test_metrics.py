@@ -14,6 +14,7 @@ from rich.console import Console
 from scipy import stats
 
 from jaxppo.config.schema import Config
+from jaxppo.page.curves import validation_panels
 from jaxppo.page.reference import columns_table, with_columns
 from jaxppo.page.tables import glossary, metric_tables
 from jaxppo.page.terminal import figure_table
@@ -357,6 +358,7 @@ def deepest():
         form="fine",
         meaning="The lowest return of a bar.",
         page="first",
+        chart=True,
         validation=20,
         terminal="worst",
     )
@@ -383,6 +385,7 @@ def test_a_metric_that_is_registered_is_computed_written_and_shown(deepest):
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(figure_table("", "", [("ONE", rows[0])]))
     assert re.search(r"worst\s.*-10\.00%", console.export_text(), re.DOTALL)
+    assert "val_worst_bar" in [panel.name for panel in validation_panels()]
     assert "| `val_worst_bar` | The lowest return of a bar. |" in columns_table()
 
 
