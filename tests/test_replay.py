@@ -86,7 +86,8 @@ def test_long_at_costs(run, x64):
 
 def test_short_pays_borrow_at_each_close(run):
     bars = FLAT + [(100, 100, 90, 90), (90, 90, 80, 80), (80, 85, 80, 85)]
-    done = run(bars, "bar,order_units\n0,-10\n2,10\n", "--borrow", 0.001)
+    # A daily equity has 252 bars a year: .001 a bar.
+    done = run(bars, "bar,order_units\n0,-10\n2,10\n", "--borrow", 0.252)
     # Sold 10 at 100: cash 11000. Borrow 10 x 90 x .001 = .90, then 10 x 80 x .001 = .80. Bought back at 80.
     assert [r["cash"] for r in done.equity] == pytest.approx([10000, 10999.1, 10998.3, 10198.3], rel=1e-12)
     assert [r["equity"] for r in done.equity] == pytest.approx([10000, 10099.1, 10198.3, 10198.3], rel=1e-12)
@@ -197,35 +198,35 @@ def test_levels_without_a_position_are_dropped(run):
 
 def test_leverage_cuts_orders_down_and_lets_reductions_through(run):
     bars = FLAT + [(100, 100, 100, 100), (50, 50, 50, 50), (50, 50, 50, 50), (50, 50, 50, 50)]
-    done = run(bars, "bar,units\n0,1000\n1,149\n2,148\n3,-1000\n", "--leverage", 1.5)
+    done = run(bars, "bar,units\n0,1000\n1,149\n2,148\n3,-1000\n", "--max-exposure", 1.5)
     # 1.5 x 10000 / 100 = 150 units, cash -5000. At 50 the equity is 2500 and the exposure 3: less is a reduction.
     # -1000 is cut down to -1.5 x 2500 / 50 = -75.
     assert [r["units"] for r in done.equity] == pytest.approx([0, 150, 149, 148, -75], rel=1e-12)
     assert done.summary["counts"]["cut_orders"] == 2
     # With a fee the cut holds after costs: x = 1.5 (10000 - .01 x) is 15000 / 1.015.
-    costly = run(bars, "bar,units\n0,1000\n", "--leverage", 1.5, "--fee", 0.01)
+    costly = run(bars, "bar,units\n0,1000\n", "--max-exposure", 1.5, "--fee", 0.01)
     assert costly.equity[1]["units"] == pytest.approx(150 / 1.015, rel=1e-12)
     # A target of the leverage itself is not cut, nor an order where none is given.
-    assert run(bars, "bar,target\n0,1.5\n", "--leverage", 1.5, x64=False).summary["counts"]["cut_orders"] == 0
+    assert run(bars, "bar,target\n0,1.5\n", "--max-exposure", 1.5, x64=False).summary["counts"]["cut_orders"] == 0
     free = run(FLAT * 2, "bar,units\n0,1000\n")
     assert free.equity[1]["units"] == 1000
     # An addition to what has drifted beyond the leverage is not sent at all.
-    assert run(bars, "bar,units\n0,150\n1,151\n", "--leverage", 1.5).equity[2]["units"] == 150
+    assert run(bars, "bar,units\n0,150\n1,151\n", "--max-exposure", 1.5).equity[2]["units"] == 150
 
 
 def test_liquidation_ends_the_account(run):
     bars = FLAT * 2 + [(90, 90, 60, 80), (80, 80, 80, 80), (80, 90, 80, 90)]
-    done = run(bars, "bar,units\n0,200\n2,50\n3,50\n", "--ruin", 0.1)
+    done = run(bars, "bar,units\n0,200\n2,50\n3,50\n", "--ruin-level", 0.1)
     # Cash -10000, 200 units: worth 1000 at 55? 200 p - 10000 = 1000 at p = 55, under the low of 60. Not liquidated.
     assert not done.summary["ruined"]
     deeper = [*bars[:2], (90, 90, 50, 80), *bars[3:]]
-    done = run(deeper, "bar,units\n0,200\n2,50\n3,50\n", "--ruin", 0.1)
+    done = run(deeper, "bar,units\n0,200\n2,50\n3,50\n", "--ruin-level", 0.1)
     check(done.trades, [{"exit_bar": 2, "exit_price": 55, "pnl": -9000, "reason": "liquidation"}])
     assert [r["equity"] for r in done.equity] == pytest.approx([10000, 10000, 1000, 1000, 1000], rel=1e-12)
     assert done.summary["ruined"]
     assert done.summary["counts"]["dropped_after_ruin"] == 2
     # A gap through it leaves less: sold at the open of 52, 200 x 52 - 10000 = 400.
-    gapped = run([*bars[:2], (52, 60, 50, 55), *bars[3:]], "bar,units\n0,200\n", "--ruin", 0.1)
+    gapped = run([*bars[:2], (52, 60, 50, 55), *bars[3:]], "bar,units\n0,200\n", "--ruin-level", 0.1)
     assert gapped.equity[-1]["equity"] == pytest.approx(400, rel=1e-12)
 
 
@@ -284,6 +285,16 @@ def test_what_the_figures_are_read_next_to(run):
     assert done["metrics"]["deflated_sharpe"] < done["metrics"]["probabilistic_sharpe"]
 
 
+@pytest.mark.parametrize(("old", "near"), [("--leverage", "--help"), ("--ruin", "--ruin-level")])
+def test_flags_of_before_are_refused(tmp_path, capsys, old, near):
+    with pytest.raises(SystemExit) as left:
+        main(["X_1d.csv", "t.csv", "--out", str(tmp_path / "out"), old, "1"])
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert f"Unrecognized options: {old}" in " ".join(said.replace("│", " ").split())
+    assert near in said
+
+
 def test_no_decisions_leave_the_cash(run):
     done = run(FLAT * 3, "bar,target\n")
     assert [r["equity"] for r in done.equity] == [10000] * 3
@@ -328,8 +339,9 @@ def test_as_a_user_runs_it_on_parquet(tmp_path):
         ("bar,target\n0,2000\n", ("--fee", "0.001"), "a target of 2000 costs more than the account"),
         ("bar,target\n", ("--cash", "0"), "--cash: 0.0 given"),
         ("bar,target\n", ("--fee", "-0.1"), "--fee: -0.1 given"),
-        ("bar,target\n", ("--ruin", "1"), "--ruin: 1.0 given"),
-        ("bar,target\n", ("--leverage", "0"), "--leverage: 0.0 given"),
+        ("bar,target\n", ("--ruin-level", "1"), "--ruin-level: 1.0 given"),
+        ("bar,target\n", ("--max-exposure", "0"), "--max-exposure: 0.0 given"),
+        ("bar,target\n", ("--borrow", "-0.1"), "--borrow: -0.1 given"),
         ("bar,target\n", ("--symbol", "Y"), "no symbol 'Y'"),
     ],
 )

@@ -1,19 +1,20 @@
 """Replays of random decisions with random levels against the plain-Python reference, trade by trade."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from jaxppo.replay.played import ReplayRules
 from tests.reference.compare import assert_agreement, random_case
-from tests.reference.replay import follow_replay, play_replay
+from tests.reference.replay import Rules, follow_replay, play_replay
 from tests.test_account_reference import CASES
 
 START, RUIN, LANES, BARS = 10_000.0, 1_000.0, 32, 48
 RULES = (
-    ReplayRules("target", "open", None, True),
-    ReplayRules("units", "limit", 2.0, False),
-    ReplayRules("order_units", "open", 1.5, True),
+    Rules("target", "open", math.inf, True),
+    Rules("units", "limit", 2.0, False),
+    Rules("order_units", "open", 1.5, True),
 )
 
 
@@ -34,7 +35,7 @@ def decisions(order, prices, rng):
     return [x.astype(np.float32).astype(np.float64) for x in said]
 
 
-@pytest.mark.parametrize("rules", RULES, ids=lambda r: r.order)
+@pytest.mark.parametrize("rules", RULES, ids=lambda r: r.kind)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_agrees_with_reference(rules, dtype):
     parted = lanes = trades = 0
@@ -45,10 +46,10 @@ def test_agrees_with_reference(rules, dtype):
     def check(seed, volatility, gaps, flats, costly):
         nonlocal parted, lanes, trades
         prices, _, costs, _ = random_case("targets", seed, volatility, gaps, flats, costly, LANES, BARS)
-        given = decisions(rules.order, prices, np.random.default_rng(seed))
+        given = decisions(rules.kind, prices, np.random.default_rng(seed))
         told = follow_replay(rules, prices, given, costs, START, RUIN)
         parted += assert_agreement(
-            rules.order, *play_replay(rules, prices, given, costs, START, RUIN, dtype), told, dtype, costs[0]
+            rules.kind, *play_replay(rules, prices, given, costs, START, RUIN, dtype), told, dtype, costs[0]
         )
         lanes += LANES
         trades += sum(len(a.round_trips) for a in told.accounts)

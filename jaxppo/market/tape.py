@@ -78,6 +78,34 @@ def zero_tape(n_symbols: int, n_bars: int, n_features: int) -> Tape:
     )
 
 
+def price_tape(
+    open_: jax.Array, high: jax.Array, low: jax.Array, close: jax.Array, costs: Costs, bars_per_year: jax.Array
+) -> Tape:
+    """A Tape of prices (S, T) alone, without features: every bar but the last of a symbol is decided on.
+
+    Args:
+      open_, high, low, close: (S, T), float32 or, where 64 bits are enabled, float64.
+      costs: (S,) of the same dtype, borrow per bar.
+      bars_per_year: (S,).
+    """
+    n_symbols, n_bars = close.shape
+    nothing = jnp.zeros_like(close)
+    return Tape(
+        features=jnp.zeros((n_symbols, n_bars, 0), close.dtype),
+        open=open_,
+        high=high,
+        low=low,
+        close=close,
+        forward_return=nothing,
+        volatility=nothing,
+        first=jnp.zeros(n_symbols, jnp.int32),
+        length=jnp.full(n_symbols, n_bars, jnp.int32),
+        costs=costs,
+        allow_short=jnp.ones(n_symbols, bool),
+        bars_per_year=bars_per_year,
+    )
+
+
 class MarketStep(NamedTuple):
     """What one step needs of the market: the bar after the decision, and the decision bar's reward context."""
 

@@ -1,8 +1,9 @@
-"""Who decides in a Pass: the argmax of a policy, given actions, or wished exposures."""
+"""Who decides in a Pass: the argmax of a policy, given actions, wished exposures, or a user's orders."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxppo.agent.policy import Agent, Params, distribution
-from jaxppo.env.account import units_for_exposure
+from jaxppo.config.schema import EnvConfig
+from jaxppo.env.account import Levels, units_for_exposure
 from jaxppo.env.actions import action_mask
 from jaxppo.env.trading import EXPOSURE, EnvSpec, observe_account, order_units
 from jaxppo.market.tape import Tape
@@ -93,3 +95,60 @@ def wishing(wish: Wish, inputs: Any, spec: EnvSpec) -> Decider:
         return Order(jnp.where(jnp.isnan(target), m.account.units, wanted), close)
 
     return Decider(inputs, decide, dataclasses.replace(spec.config, stop_loss=0.0, take_profit=0.0))
+
+
+class Orders(NamedTuple):
+    """What L accounts of S symbols are told before each of N bars; nan where nothing is said."""
+
+    value: jax.Array  # (N, L, S), as `kind` of `ordering` says
+    levels: Levels  # (N, L, S), in force from the open at which the order fills
+
+
+class Sent(NamedTuple):
+    """The note of `ordering`: which orders were not sent as given."""
+
+    cut: jax.Array  # (L, S) bool; (N, L, S) in a Pass: cut down to the largest exposure
+    dropped: jax.Array  # (L, S) bool: given for an account that was gone
+
+
+def _ordered_units(m: Moment, value: jax.Array, kind: str) -> jax.Array:
+    if kind == "target":
+        wanted = units_for_exposure(m.account, value, m.market.open, m.costs)
+    elif kind == "units":
+        wanted = value
+    else:
+        wanted = m.account.units + value
+        # Fractions that add up to nothing leave a speck: 0.1 + 0.2 - 0.3 is 6e-17, and a trade that never closes.
+        speck = 64 * jnp.finfo(value.dtype).eps * jnp.abs(m.account.units)
+        wanted = jnp.where(jnp.abs(wanted) <= speck, 0.0, wanted)
+    return jnp.where(jnp.isnan(value), m.account.units, wanted)
+
+
+def _within_exposure(m: Moment, wanted: jax.Array, most: float) -> tuple[jax.Array, jax.Array]:
+    """`wanted`, or as much of it as the largest exposure allows, and whether that is less. Reductions are never cut."""
+    if math.isinf(most):
+        return wanted, jnp.zeros(wanted.shape, bool)
+    limit = jnp.full_like(wanted, most)
+    long = jnp.maximum(units_for_exposure(m.account, limit, m.market.open, m.costs), m.account.units)
+    short = jnp.minimum(units_for_exposure(m.account, -limit, m.market.open, m.costs), m.account.units)
+    allowed = jnp.clip(wanted, short, long)
+    # A target that is the limit itself may differ from it by rounding.
+    return allowed, jnp.abs(wanted - allowed) > 64 * jnp.finfo(wanted.dtype).eps * jnp.abs(wanted)
+
+
+def ordering(orders: Orders, kind: str, env: EnvConfig) -> Decider:
+    """A user's orders, with stop and take-profit prices of their own.
+
+    Args:
+      orders: row i fills at the open of bar `first + i + 1`.
+      kind: what a value means: "target" exposure after costs, signed "units" to hold, or signed "order_units" to trade.
+      env: ruin level, take-profit gap and `max_exposure`, to which orders are cut down; inf for any. Its stop-loss and
+        take-profit distances are not used.
+    """
+
+    def decide(m: Moment) -> Order:
+        wanted, cut = _within_exposure(m, _ordered_units(m, m.row.value, kind), env.max_exposure)
+        sent = Sent(cut & ~m.gone, m.gone & ~jnp.isnan(m.row.value))
+        return Order(wanted, levels=m.row.levels, note=sent)
+
+    return Decider(orders, decide, dataclasses.replace(env, stop_loss=0.0, take_profit=0.0))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxppo.config.schema import EnvConfig
-from jaxppo.env.account import AccountState, Levels, StepRecord, close_out, open_account, settle
+from jaxppo.env.account import AccountState, Levels, StepRecord, close_out, gone_at, open_account, settle
 from jaxppo.market.tape import Costs, MarketStep, Tape, consecutive_bars, take_steps
 from jaxppo.play.curve import TradeSums
 
@@ -27,6 +27,7 @@ class Moment(NamedTuple):
     close: jax.Array  # (1, S) of the decision bar
     market: MarketStep  # (1, S): the bar to come, at whose open the order fills; nothing else of it may be looked at
     costs: Costs  # (L, S)
+    gone: jax.Array  # (L, S) bool: ruined before, or about to be at that open; such an account sends no order
 
 
 class Order(NamedTuple):
@@ -55,6 +56,7 @@ class Pass(NamedTuple):
     equity: jax.Array  # (N, L, S) at the closes, from a start of `cash`
     sums: TradeSums  # (L, S)
     valid: jax.Array  # (N, S) bool: the decisions that are a symbol's own
+    account: AccountState  # (L, S) at the last close
     record: StepRecord | None  # (N, L, S), where it was kept
     note: Any  # (N, L, S, ...), what the decider noted; None where the record was not kept
 
@@ -131,7 +133,8 @@ def play(
     def bar(carry: _Carry, x: tuple) -> tuple[_Carry, tuple[StepRecord, Any]]:
         row, market, close, ok, last = x
         before = carry.account
-        order = decider.decide(Moment(row, before, close, market, costs))
+        gone = carry.ruined | gone_at(before, market.open, ruin)
+        order = decider.decide(Moment(row, before, close, market, costs, gone))
         account, record = settle(before, order.units, market, costs, ruin, decider.env, carry.ruined, order.levels)
         if close_at_end or order.close is not False:
             closing = (last | order.close) if close_at_end else jnp.asarray(order.close)
@@ -145,11 +148,11 @@ def play(
     xs = (decider.inputs, steps, closes, jnp.expand_dims(valid, 1), at_end)
     bars = jnp.maximum(tape.length - 1 - tape.first, 1).astype(start.equity.dtype).reshape(1, -1)
     if keep:
-        _, (record, note) = jax.lax.scan(bar, begin, xs)
+        end, (record, note) = jax.lax.scan(bar, begin, xs)
         before = jnp.concatenate([jnp.expand_dims(start.equity, 0), record.equity[:-1]])
         rows = bar_sums(record, before, steps.close, jnp.expand_dims(valid, 1), cash)
         sums = jax.tree.map(lambda x: x.sum(0, dtype=x.dtype), rows)
-        return Pass(record.equity, _per_bar(sums, bars), valid, record, note)
+        return Pass(record.equity, _per_bar(sums, bars), valid, end.account, record, note)
 
     def step(carry: tuple[_Carry, TradeSums], x: tuple) -> tuple[tuple[_Carry, TradeSums], jax.Array]:
         before, sums = carry
@@ -158,8 +161,8 @@ def play(
         return (after, jax.tree.map(jnp.add, sums, added)), record.equity
 
     zero, none = jnp.zeros_like(start.equity), jnp.zeros(costs.fee.shape, jnp.int32)
-    (_, sums), equity = jax.lax.scan(step, (begin, TradeSums(zero, zero, none, none, zero, zero)), xs)
-    return Pass(equity, _per_bar(sums, bars), valid, None, None)
+    (end, sums), equity = jax.lax.scan(step, (begin, TradeSums(zero, zero, none, none, zero, zero)), xs)
+    return Pass(equity, _per_bar(sums, bars), valid, end.account, None, None)
 
 
 def bar_sums(record: StepRecord, before: jax.Array, close: jax.Array, valid: jax.Array, cash: float = 1.0) -> TradeSums:

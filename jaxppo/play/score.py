@@ -106,6 +106,14 @@ def pool_lanes(p: Pass, data: EvaluationSet) -> Pooled:
     return jax.lax.map(one, (jnp.swapaxes(p.equity, 0, 1), p.sums))
 
 
+def account_metrics(p: Pass, tape: Tape, cash: float = 1.0) -> Metrics:
+    """Figures (L, S) of every account of a Pass, each started with `cash`, whether its record was kept."""
+    equity = jnp.moveaxis(p.equity, 0, -1) / cash  # (L, S, N)
+    start = jnp.ones(equity.shape[:2], equity.dtype)
+    valid = jnp.broadcast_to(p.valid.T, equity.shape)
+    return summarize(equity, start, valid, start * tape.bars_per_year.reshape(1, -1), p.sums)
+
+
 def action_shares(action: jax.Array, valid: jax.Array, tape: Tape, n_actions: int) -> tuple[jax.Array, jax.Array]:
     """Share of each action in all decisions (A,), and in those of each symbol (S, A); `action` and `valid` (N, S)."""
     weight = valid.astype(tape.close.dtype)

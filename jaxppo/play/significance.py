@@ -39,6 +39,14 @@ class Intervals(NamedTuple):
         return {name: [float(of.low), float(of.high)] for name, of in self._asdict().items()}
 
 
+class Chance(NamedTuple):
+    """How far chance could explain one curve; fields are ()."""
+
+    intervals: Intervals
+    probabilistic_sharpe: jax.Array  # P(true Sharpe > 0)
+    deflated_sharpe: jax.Array  # P(true Sharpe > the best of as many skill-less trials)
+
+
 def probabilistic_sharpe(m: Moments, benchmark: jax.Array | float = 0.0) -> jax.Array:
     """P(true Sharpe > benchmark), Bailey and Lopez de Prado (2012), "The Sharpe Ratio Efficient Frontier", eq. 11.
 
@@ -139,3 +147,22 @@ def bootstrap(
     drawn = jax.lax.map(draw, jax.random.split(key, draws))
     ends = [jnp.where(n > 0, jnp.quantile(x, jnp.asarray(LEVELS, x.dtype)), jnp.nan) for x in drawn]
     return Intervals(*(Interval(e[0], e[1]) for e in ends))
+
+
+def chance(
+    equity: jax.Array,
+    start: jax.Array,
+    valid: jax.Array,
+    bars_per_year: jax.Array,
+    trials: jax.Array | float,
+    key: jax.Array,
+) -> Chance:
+    """Bootstrap intervals, probabilistic and deflated Sharpe ratio of a curve.
+
+    Args:
+      equity, start, valid, bars_per_year, key: as of `bootstrap`.
+      trials: how many were tried to find what left this curve, itself included.
+    """
+    m = moments(net_returns(equity, start, valid), valid)
+    intervals = bootstrap(equity, start, valid, bars_per_year, key)
+    return Chance(intervals, probabilistic_sharpe(m), deflated_sharpe(m, trials))

@@ -14,31 +14,21 @@ import numpy as np
 import tyro
 
 from jaxppo.device import enable_compilation_cache
-from jaxppo.env.account import Levels
+from jaxppo.env.account import AccountState, Levels, StepRecord
 from jaxppo.errors import ConfigError, DataError
 from jaxppo.market.bars import Bars, format_interval, load_bars
 from jaxppo.market.calendar import bars_per_year
 from jaxppo.market.orders import Decisions, load_decisions
-from jaxppo.market.tape import Costs, MarketStep
-from jaxppo.play.metrics import Metrics
+from jaxppo.market.tape import Costs, Tape, price_tape
+from jaxppo.play.deciders import Orders
 from jaxppo.play.trades import Trade, round_trips, system_quality
-from jaxppo.replay.played import (
-    Orders,
-    Replay,
-    ReplayFigures,
-    ReplayRules,
-    replay,
-    replay_figures,
-    replay_variants,
-)
+from jaxppo.replay.played import OTHER_COSTS, Replay, Rules, replay
 from jaxppo.store.directory import whole_folder
 from jaxppo.store.files import write_csv
 from jaxppo.store.json import write_json
 from jaxppo.store.tables import trade_cells
 
 EQUITY, TRADES, SUMMARY = "equity.csv", "trades.csv", "summary.json"
-OTHER_COSTS = (0.0, 2.0)  # multiples of the costs at which the same orders are played too
-SHIFTS = 20  # times at which the same orders are played too, one shift of all of them each
 TRADE_COLUMNS = ("entry_bar", "exit_bar", "side", "units", "entry_price", "exit_price", "fees", "pnl", "reason")
 
 
@@ -61,10 +51,10 @@ class ReplayOptions:
     spread: float = 0.0
     """Full bid-ask spread as a fraction of the price; a fill pays half of it."""
     borrow: float = 0.0
-    """Borrow cost per bar, as a fraction of the short notional at the close."""
-    leverage: float | None = None
+    """Yearly borrow cost on short notional, accrued per bar."""
+    max_exposure: float | None = None
     """Largest notional over equity that an order may lead to; orders beyond it are cut down to it. None for any."""
-    ruin: float = 0.0
+    ruin_level: float = 0.0
     """Equity, as a fraction of the starting cash, at or below which the account is liquidated for good."""
     trials: int = 1
     """Variants of these decisions that were tried before, this one included; the deflated Sharpe ratio counts them."""
@@ -79,7 +69,7 @@ class ReplayOptions:
     interval: str | None = None
     """Interval to replay on, such as 1h, where the bars have several."""
     timezone: str = "UTC"
-    """Time zone of timestamps without one; only annualised figures depend on it."""
+    """Time zone of timestamps without one; only the bars a year depend on it."""
 
 
 def _check_options(options: ReplayOptions) -> None:
@@ -90,12 +80,12 @@ def _check_options(options: ReplayOptions) -> None:
             raise ConfigError(f"--{name.replace('_', '-')}: {getattr(options, name)} given; it must be {rule}")
 
     demand(math.isfinite(options.cash) and options.cash > 0, "cash", "a number above 0")
-    for name in ("fee", "slippage", "spread", "borrow"):
+    for name in ("fee", "slippage", "spread", "ruin_level"):
         demand(0 <= getattr(options, name) < 1, name, "a fraction from 0 to below 1")
+    demand(math.isfinite(options.borrow) and options.borrow >= 0, "borrow", "0 or more, a year")
     demand(options.trials >= 1, "trials", "1 or more")
-    demand(0 <= options.ruin < 1, "ruin", "a fraction of the cash from 0 to below 1")
-    if options.leverage is not None:
-        demand(math.isfinite(options.leverage) and options.leverage > 0, "leverage", "a number above 0")
+    if options.max_exposure is not None:
+        demand(math.isfinite(options.max_exposure) and options.max_exposure > 0, "max_exposure", "a number above 0")
 
 
 def _load(options: ReplayOptions) -> tuple[Bars, Decisions]:
@@ -115,51 +105,44 @@ def _load(options: ReplayOptions) -> tuple[Bars, Decisions]:
     return bars, decisions
 
 
+def _tape(options: ReplayOptions, bars: Bars, dtype: Any) -> Tape:
+    """The bars as the one symbol of a Tape, with its costs."""
+    per_year = bars_per_year(bars.time, bars.interval, bars.asset_class, bars.timezone)
+    numbers = (options.fee, options.slippage + options.spread / 2, options.borrow / per_year, per_year)
+    *costs, years = (jnp.full(1, x, dtype) for x in numbers)
+    prices = (bars.open, bars.high, bars.low, bars.close)
+    open_, high, low, close = (jnp.asarray(x, dtype).reshape(1, -1) for x in prices)
+    return price_tape(open_, high, low, close, Costs(*costs), years)
+
+
 def _orders(decisions: Decisions, n: int, dtype: Any) -> Orders:
-    """Decisions as one row a bar that can be filled; those of the last bar cannot."""
+    """Decisions as a row a bar that can be filled, (n, 1, 1); those of the last bar cannot."""
     can = decisions.bar < n
 
     def column(values: np.ndarray) -> jax.Array:
-        rows = np.full(n, np.nan)
-        rows[decisions.bar[can]] = values[can]
+        rows = np.full((n, 1, 1), np.nan)
+        rows[decisions.bar[can], 0, 0] = values[can]
         with np.errstate(over="ignore"):  # what float32 cannot hold is found out later
             return jnp.asarray(rows.astype(dtype))
 
     return Orders(column(decisions.value), Levels(column(decisions.stop), column(decisions.take_profit)))
 
 
-def _variants(orders: Orders, costs: Costs) -> tuple[Orders, Costs]:
-    """The orders at `OTHER_COSTS`, then `SHIFTS` times at other times, without levels, since those are prices."""
-    n = len(orders.value)
-    shifts = np.random.default_rng(0).integers(1, n, SHIFTS).tolist() if n > 1 else []
-    nothing = jnp.full_like(orders.value, jnp.nan)
-    as_given = [orders] * len(OTHER_COSTS)
-    moved = [Orders(jnp.roll(orders.value, s), Levels(nothing, nothing)) for s in shifts]
-    multiples = jnp.asarray([*OTHER_COSTS, *[1.0] * len(shifts)], orders.value.dtype)
-    return jax.tree.map(lambda *x: jnp.stack(x), *as_given, *moved), jax.tree.map(lambda c: c * multiples, costs)
-
-
-def _play(options: ReplayOptions, bars: Bars, decisions: Decisions) -> tuple[Replay, ReplayFigures, Metrics]:
-    """The replay, its figures, and those of its variants (L,), as host arrays."""
+def _play(options: ReplayOptions, bars: Bars, decisions: Decisions) -> Replay:
+    """The replay, as host arrays."""
+    rules = Rules(
+        kind=decisions.order,
+        cash=options.cash,
+        ruin_level=options.ruin_level,
+        max_exposure=math.inf if options.max_exposure is None else options.max_exposure,
+        take_profit_gap=options.take_profit_gap,
+        close_at_end=options.close_at_end,
+    )
     with jax.enable_x64(options.x64):
         dtype = jnp.float64 if options.x64 else jnp.float32
-
-        def number(x: Any) -> jax.Array:
-            return jnp.asarray(x, dtype)
-
-        n = len(bars.time) - 1
-        none = jnp.zeros(n, dtype)
-        open_, high, low, close = (number(x[1:]) for x in (bars.open, bars.high, bars.low, bars.close))
-        steps = MarketStep(open_, high, low, close, none, none)
-        costs = Costs(number(options.fee), number(options.slippage + options.spread / 2), number(options.borrow))
-        start, ruin = number(options.cash), number(options.ruin * options.cash)
-        rules = ReplayRules(decisions.order, options.take_profit_gap, options.leverage, options.close_at_end)
-        orders = _orders(decisions, n, dtype)
-        done = replay(orders, steps, costs, start, ruin, rules)
-        per_year = number(bars_per_year(bars.time, bars.interval, bars.asset_class, bars.timezone))
-        figures = replay_figures(done, steps, costs, start, per_year, number(options.trials))
-        variants = replay_variants(*_variants(orders, costs), steps, start, ruin, per_year, rules)
-        return jax.tree.map(np.asarray, (done, figures, variants))
+        orders = _orders(decisions, len(bars.time) - 1, dtype)
+        done = replay(orders, _tape(options, bars, dtype), jnp.asarray(options.trials, dtype), rules)
+        return jax.tree.map(np.asarray, done)
 
 
 def _check_finite(options: ReplayOptions, done: Replay) -> None:
@@ -170,14 +153,14 @@ def _check_finite(options: ReplayOptions, done: Replay) -> None:
         raise DataError(f"{where}; an order, a target or a price is too large for {kind}")
 
 
-def _equity_rows(done: Replay, cash: float) -> list[tuple[Any, ...]]:
-    columns = (done.account.cash, done.account.units, done.record.equity)
-    rows = zip(*(x.astype(np.float64).tolist() for x in columns), strict=True)
-    return [(0, cash, 0.0, cash), *((bar, *row) for bar, row in enumerate(rows, start=1))]
+def _equity_rows(record: StepRecord, close: np.ndarray, cash: float) -> list[tuple[Any, ...]]:
+    """Bar, cash, units and equity at every close (T,), the one before the first fill included."""
+    units, equity = (np.concatenate([[x], y]) for x, y in ((0.0, record.units), (cash, record.equity)))
+    return list(zip(range(len(close)), *(x.tolist() for x in (equity - units * close, units, equity)), strict=True))
 
 
-def _open_position(done: Replay, close: float) -> dict[str, Any] | None:
-    last = jax.tree.map(lambda x: float(x[-1]), done.account)
+def _open_position(account: AccountState, close: float) -> dict[str, Any] | None:
+    last = jax.tree.map(float, account)
     if last.units == 0:
         return None
     return {
@@ -191,67 +174,61 @@ def _open_position(done: Replay, close: float) -> dict[str, Any] | None:
     }
 
 
-def _beside(figures: ReplayFigures, variants: Metrics) -> dict[str, Any]:
+def _beside(done: Replay) -> dict[str, Any]:
     """What the figures are read next to: holding, the same orders at other costs, and at other times."""
     names = ("net_return", "sharpe", "max_drawdown", "profit_factor", "trades")
-    rows = [{k: float(getattr(variants, k)[i]) for k in names} for i in range(len(OTHER_COSTS))]
-    rows.insert(1, {k: float(getattr(figures.metrics, k)) for k in names})
-    shifted = {k: getattr(variants, k)[len(OTHER_COSTS) :] for k in ("net_return", "sharpe")}
+    variants, other = done.variants, len(OTHER_COSTS)
+    rows = {1.0: {k: float(getattr(done.metrics, k)) for k in names}}
+    rows |= {m: {k: float(getattr(variants, k)[i]) for k in names} for i, m in enumerate(OTHER_COSTS)}
+    shifted = {k: getattr(variants, k)[other:] for k in ("net_return", "sharpe")}
     spread = {
         k: {"mean": float(v.mean()), "low": float(np.quantile(v, 0.05)), "high": float(np.quantile(v, 0.95))}
         for k, v in shifted.items()
         if len(v)
     }
-    beaten = float((shifted["net_return"] < figures.metrics.net_return).mean()) if spread else math.nan
+    beaten = float((shifted["net_return"] < done.metrics.net_return).mean()) if spread else math.nan
     return {
-        "buy_and_hold_return": float(figures.buy_and_hold),
-        "costs": [{"cost_multiple": m, **row} for m, row in zip((0.0, 1.0, 2.0), rows, strict=True)],
+        "buy_and_hold_return": float(done.buy_and_hold),
+        "costs": [{"cost_multiple": m, **rows[m]} for m in sorted(rows)],
         "same_orders_at_random_times": {**spread, "beaten_share": beaten, "draws": len(shifted["sharpe"])},
     }
 
 
 def _summary(
-    options: ReplayOptions,
-    bars: Bars,
-    decisions: Decisions,
-    done: Replay,
-    figures: ReplayFigures,
-    variants: Metrics,
-    trades: list[Trade],
+    options: ReplayOptions, bars: Bars, decisions: Decisions, done: Replay, trades: list[Trade]
 ) -> dict[str, Any]:
-    record = done.record
+    record = jax.tree.map(lambda x: x.astype(np.float64), done.record)
     held = np.sign(record.units)
-    counts = {
-        "decisions": len(decisions.bar),
-        "orders_filled": int((record.order_units != 0).sum()),
-        "stops": sum(t.reason == "stop" for t in trades),
-        "take_profits": sum(t.reason == "take_profit" for t in trades),
-        "unfilled": int((decisions.bar == len(bars.time) - 1).sum()),
-        "cut_orders": int(done.cut.sum()),
-        "dropped_after_ruin": int(done.dropped.sum()),
-    }
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items() if k != "out"}
     return {
         "settings": {**settings, "order": decisions.order},
         "data": {"symbol": bars.symbol, "interval": format_interval(bars.interval), "bars": len(bars.time)},
-        "counts": counts,
+        "counts": {
+            "decisions": len(decisions.bar),
+            "orders_filled": int((record.order_units != 0).sum()),
+            "stops": sum(t.reason == "stop" for t in trades),
+            "take_profits": sum(t.reason == "take_profit" for t in trades),
+            "unfilled": int((decisions.bar == len(bars.time) - 1).sum()),
+            "cut_orders": int(done.sent.cut.sum()),
+            "dropped_after_ruin": int(done.sent.dropped.sum()),
+        },
         "final_equity": float(record.equity[-1]),
-        "total_fees": float(record.fees.astype(np.float64).sum()),
-        "total_borrow": float(record.borrow.astype(np.float64).sum()),
-        "total_cost": float((record.cost.astype(np.float64) + record.borrow).sum()),
+        "total_fees": float(record.fees.sum()),
+        "total_borrow": float(record.borrow.sum()),
+        "total_cost": float((record.cost + record.borrow).sum()),
         "ruined": bool(record.ruined.any()),
         "metrics": {
-            **{k: float(v) for k, v in figures.metrics._asdict().items()},
+            **{k: float(v) for k, v in done.metrics._asdict().items()},
             "sqn": system_quality(trades),
-            "probabilistic_sharpe": float(figures.probabilistic_sharpe),
-            "deflated_sharpe": float(figures.deflated_sharpe),
+            "probabilistic_sharpe": float(done.chance.probabilistic_sharpe),
+            "deflated_sharpe": float(done.chance.deflated_sharpe),
             "long_share": float((held > 0).mean()),
             "short_share": float((held < 0).mean()),
             "flat_share": float((held == 0).mean()),
         },
-        "intervals_90": figures.intervals.ends(),
-        **_beside(figures, variants),
-        "open_position": _open_position(done, float(bars.close[-1])),
+        "intervals_90": done.chance.intervals.ends(),
+        **_beside(done),
+        "open_position": _open_position(done.account, float(bars.close[-1])),
     }
 
 
@@ -265,22 +242,22 @@ def replay_run(options: ReplayOptions) -> Path:
     enable_compilation_cache()
     bars, decisions = _load(options)
     with whole_folder(options.out) as folder:
-        done, figures, variants = _play(options, bars, decisions)
+        done = _play(options, bars, decisions)
         _check_finite(options, done)
         trades = round_trips(done.record, options.fee)
-        summary = _summary(options, bars, decisions, done, figures, variants, trades)
-        write_csv(folder / EQUITY, ("bar", "cash", "units", "equity"), _equity_rows(done, options.cash))
+        summary = _summary(options, bars, decisions, done, trades)
+        rows = _equity_rows(done.record, bars.close, options.cash)
+        write_csv(folder / EQUITY, ("bar", "cash", "units", "equity"), rows)
         # A trade's bars count fills from 0; row i of the record is bar i + 1.
-        rows = ({**trade_cells(t), "entry_bar": t.entry_bar + 1, "exit_bar": t.exit_bar + 1} for t in trades)
-        write_csv(folder / TRADES, TRADE_COLUMNS, ([row[c] for c in TRADE_COLUMNS] for row in rows))
+        cells = ({**trade_cells(t), "entry_bar": t.entry_bar + 1, "exit_bar": t.exit_bar + 1} for t in trades)
+        write_csv(folder / TRADES, TRADE_COLUMNS, ([row[c] for c in TRADE_COLUMNS] for row in cells))
         write_json(folder / SUMMARY, summary)
     if summary["counts"]["unfilled"]:
         line = f"warning: {options.targets}: the decision on bar {decisions.bar[-1]}, the last, has no open to fill at"
         print(line, file=sys.stderr)
-    metrics = figures.metrics
     print(
-        f"{bars.symbol}: equity {summary['final_equity']:.2f} from {options.cash:.2f} ({metrics.net_return:+.2%}, "
-        f"buy and hold {figures.buy_and_hold:+.2%}), Sharpe {metrics.sharpe:.2f}, "
-        f"max drawdown {metrics.max_drawdown:.2%}, {len(trades)} trades -> {options.out}"
+        f"{bars.symbol}: equity {summary['final_equity']:.2f} from {options.cash:.2f} ({done.metrics.net_return:+.2%}, "
+        f"buy and hold {done.buy_and_hold:+.2%}), Sharpe {done.metrics.sharpe:.2f}, "
+        f"max drawdown {done.metrics.max_drawdown:.2%}, {len(trades)} trades -> {options.out}"
     )
     return options.out

@@ -12,9 +12,7 @@ import numpy as np
 
 from jaxppo.market.dataset import SECONDS_PER_YEAR
 from jaxppo.play.curve import TradeSums
-from jaxppo.play.formulas import moments
 from jaxppo.play.metrics import Metrics, summarize
-from jaxppo.play.significance import Intervals, bootstrap, deflated_sharpe, probabilistic_sharpe
 
 _SUM_TYPES = (np.float32, np.float32, np.int32, np.int32, np.float32, np.float32)
 
@@ -60,17 +58,6 @@ def joined_sums(sums: TradeSums, bars: np.ndarray, bars_per_year: np.ndarray, jo
 def joined_metrics(equity: jax.Array, valid: jax.Array, bars_per_year: jax.Array, sums: TradeSums) -> Metrics:
     """Figures of joined curves (P, U) that start at 1, with the trades of all their parts; the rest is (P,)."""
     return summarize(equity, jnp.ones(equity.shape[0], equity.dtype), valid, bars_per_year, sums)
-
-
-@jax.jit
-def joined_significance(
-    equity: jax.Array, bars_per_year: jax.Array, trials: jax.Array, key: jax.Array
-) -> tuple[Intervals, jax.Array, jax.Array]:
-    """Bootstrap intervals, probabilistic and deflated Sharpe ratio of a joined curve (U,)."""
-    one, valid = jnp.ones((), equity.dtype), jnp.ones(equity.shape, bool)
-    returns = equity / jnp.concatenate([jnp.expand_dims(one, 0), equity[:-1]]) - 1.0
-    m = moments(returns, valid)
-    return bootstrap(equity, one, valid, bars_per_year, key), probabilistic_sharpe(m), deflated_sharpe(m, trials)
 
 
 class Gap(NamedTuple):

@@ -20,6 +20,7 @@ from jaxppo.play.curve import TradeSums
 from jaxppo.play.metrics import METRICS, Metrics, figures
 from jaxppo.play.passes import decision_bars, fills, n_decisions
 from jaxppo.play.score import Curves, Score, pool_equity
+from jaxppo.play.significance import chance
 from jaxppo.store.columns import JOINED, POOLED
 from jaxppo.store.directory import iso
 from jaxppo.store.files import write_frame
@@ -31,7 +32,6 @@ from jaxppo.walkforward.figures import (
     join_curves,
     joined_bars_per_year,
     joined_metrics,
-    joined_significance,
     joined_sums,
     metric_gaps,
 )
@@ -239,9 +239,8 @@ def collect(
     equity, joined, per_year = _joined(history, tested, outputs)
     curve = jnp.asarray(equity["equity"].to_numpy(), jnp.float32)
     trials = jnp.float32(facts["trials"])
-    intervals, probable, deflated = jax.device_get(
-        joined_significance(curve, jnp.float32(per_year), trials, jax.random.key(seed))
-    )
+    one, valid = jnp.ones((), curve.dtype), jnp.ones(curve.shape, bool)
+    luck = jax.device_get(jax.jit(chance)(curve, one, valid, jnp.float32(per_year), trials, jax.random.key(seed)))
     returns = np.asarray(outputs.test.figures.pooled.net_return)
     holds = np.asarray([t.score.curves.hold[-1] - 1.0 for t in tested])
     gaps = metric_gaps(outputs.train, outputs.test.figures.pooled)
@@ -255,9 +254,9 @@ def collect(
         "joined": {name: figures(at(joined, i)) for i, name in enumerate(BASELINES)},
         "positive_folds": float((returns > 0).mean()),
         "folds_above_buy_and_hold": float((returns > holds).mean()),
-        "probabilistic_sharpe": float(probable),
-        "deflated_sharpe": float(deflated),
-        "intervals_90": intervals.ends(),
+        "probabilistic_sharpe": float(luck.probabilistic_sharpe),
+        "deflated_sharpe": float(luck.deflated_sharpe),
+        "intervals_90": luck.intervals.ends(),
         "gaps": {METRICS[k].column: v._asdict() for k, v in gaps.items()},
     }
     accounts = [_numbered(equity_frame(t.score, t.split), t) for t in tested]
