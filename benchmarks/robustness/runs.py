@@ -44,8 +44,9 @@ SMALL: dict[str, Any] = {
     "seed": 6,
     "learning_rate": 0.01,
 }
-_WRITERS = ("loop", "checkpoint", "checksums", "directory", "tensorboard", "artifacts", "gate", "session")
-WRITES = frozenset(str(Path(jaxppo.__file__ or "").parent / "run" / f"{name}.py") for name in _WRITERS)
+_ROOT = Path(jaxppo.__file__ or "").parent
+_WRITERS = [*sorted(_ROOT.glob("store/*.py")), _ROOT / "train" / "loop.py", _ROOT / "train" / "run.py"]
+WRITES = frozenset(str(path) for path in _WRITERS if path.name not in ("read.py", "columns.py", "rows.py"))
 """The code that touches a run directory."""
 
 
