@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from jaxppo.errors import JaxppoError as JaxppoError
     from jaxppo.market.bars import load_bars as load_bars
     from jaxppo.market.synthetic import synthetic_market as synthetic_market
+    from jaxppo.plugins import load_plugin as load_plugin
+    from jaxppo.plugins import register as register
     from jaxppo.store.checkpoint import restore_policy as restore_policy
     from jaxppo.version import __version__ as __version__
 
@@ -53,6 +55,8 @@ _HOMES = {
     "Config": "config.schema",
     "JaxppoError": "errors",
     "load_bars": "market.bars",
+    "load_plugin": "plugins",
+    "register": "plugins",
     "synthetic_market": "market.synthetic",
     "restore_policy": "store.checkpoint",
     "__version__": "version",

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import distribution
+from jaxppo.cli import Request
 from jaxppo.config.layers import resolve
 from jaxppo.config.schema import FIELD_GROUP, Config, coerce_fields
 from jaxppo.device import detect_device
@@ -174,16 +175,14 @@ def train(preset: str | None = None, **values: Any) -> Path:
     """
     from jaxppo.train.run import RunOptions, train_run
 
-    options, fields = _split(RunOptions, values, "train")
-    return train_run(options, preset, fields)
+    return train_run(_request(RunOptions, preset, values, "train"))
 
 
 def walkforward(preset: str | None = None, **values: Any) -> Path:
     """`python -m jaxppo.walkforward`; returns the folder. `values` as of `train`, with `WalkforwardOptions`."""
     from jaxppo.walkforward.run import WalkforwardOptions, walkforward_run
 
-    options, fields = _split(WalkforwardOptions, values, "walkforward")
-    return walkforward_run(options, preset, fields)
+    return walkforward_run(_request(WalkforwardOptions, preset, values, "walkforward"))
 
 
 def backtest(run_dir: str | Path, **values: Any) -> Path:
@@ -200,14 +199,16 @@ def replay(bars: str | Path, targets: str | Path, out: str | Path, **values: Any
     return replay_run(_all(ReplayOptions, {"bars": bars, "targets": targets, "out": out, **values}, "replay"))
 
 
-def _split(cls: type[Options], values: Mapping[str, Any], where: str) -> tuple[Options, dict[str, Any]]:
-    """A command's own options, and the fields of the configuration."""
+def _request(cls: type[Options], preset: str | None, values: Mapping[str, Any], where: str) -> Request[Options]:
+    """As the command line asks: a command's own options, and the fields of the configuration; `config` is a file."""
     own = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    rest = {k: v for k, v in values.items() if k not in own}
+    rest = {k: v for k, v in values.items() if k not in own and k != "config"}
     unknown = [k for k in rest if k not in FIELD_GROUP and k != "seed"]
     if unknown:
         raise ConfigError(f"{where}: unknown field {unknown[0]!r}; {nearest(unknown[0], [*own, *FIELD_GROUP])}")
-    return _all(cls, {k: v for k, v in values.items() if k in own}, where), coerce_fields(rest, where)
+    options = _all(cls, {k: v for k, v in values.items() if k in own}, where)
+    file = Path(values["config"]) if "config" in values else None
+    return Request(options, preset, coerce_fields(rest, where), file)
 
 
 def _all(cls: type[Options], values: Mapping[str, Any], where: str) -> Options:

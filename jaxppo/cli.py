@@ -7,14 +7,18 @@ import dataclasses
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Generic, NamedTuple, NoReturn, TypeVar
 
 import tyro
 
-from jaxppo.config.layers import flat_fields, resolve
+from jaxppo.config.layers import DeviceInfo, Resolved, flat_fields, resolve
+from jaxppo.config.rewards import REWARD_PRESETS
 from jaxppo.config.schema import FIELD_GROUP, Config
 from jaxppo.errors import CheckpointWarning, Interrupted, JaxppoError
+from jaxppo.plugins import load_plugin
 
 INTERRUPTED = 130  # what shells report of a command that SIGINT ended
 TERMINATED = 143  # and of one that SIGTERM ended
@@ -28,19 +32,38 @@ def _given(argv: Sequence[str]) -> set[str]:
     return {f.removeprefix("no_") if f.removeprefix("no_") in FIELD_GROUP else f for f in flags}
 
 
-def _preset(argv: Sequence[str]) -> str | None:
-    """The value of --preset, read before the rest since it decides the other flags' defaults."""
-    for i, arg in enumerate(argv):
-        if arg == "--preset" and i + 1 < len(argv):
-            return argv[i + 1]
-        if arg.startswith("--preset="):
-            return arg.split("=", 1)[1]
-    return None
+def _values(argv: Sequence[str], flag: str) -> list[str]:
+    """The values of a flag that is read before the rest, since it decides what the rest may be."""
+    found = [a.split("=", 1)[1] for a in argv if a.startswith(f"{flag}=")]
+    return found + [argv[i + 1] for i, a in enumerate(argv[:-1]) if a == flag]
 
 
-def parse_with_config(
-    argv: Sequence[str], program: str, description: str, options: type[T]
-) -> tuple[T, str | None, dict[str, Any]]:
+class Request(NamedTuple, Generic[T]):
+    """What a command line asks for: a command's own options, and a configuration."""
+
+    options: T
+    preset: str | None = None
+    given: Mapping[str, Any] = MappingProxyType({})  # fields of the configuration that were given, flat
+    file: Path | None = None  # of a configuration of one's own
+
+    def resolve(self, device: DeviceInfo | None) -> Resolved:
+        """The layered configuration."""
+        return resolve(self.preset, self.given, device, self.file)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plugins:
+    plugin: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """Python file of your own to execute first: what it registers may be named by other flags. May be given again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Base(_Plugins):
+    config: Path | None = None
+    """YAML file with a configuration of your own, in the form of configs/*.yaml: groups of fields, over a preset."""
+
+
+def parse_with_config(argv: Sequence[str], program: str, description: str, options: type[T]) -> Request[T]:
     """Parse a command's own options and a flag for every field of the configuration.
 
     Args:
@@ -50,29 +73,42 @@ def parse_with_config(
       options: a frozen dataclass of the command's own options, all with defaults.
 
     Returns:
-      The options, the preset if one was given, and the configuration's fields that were given, flat. A bad flag exits
-      with status 2 and the nearest names.
+      What is asked for. A bad flag exits with status 2 and the nearest names. The help shows the defaults in force: of
+      the preset, the file and the reward that are given, and of this device with `auto`.
     """
-    preset = _preset(argv)
-    # `auto` chooses sizes for the device later; its help shows the defaults.
-    base = resolve(preset).config if preset and preset != "auto" else Config(preset=preset or "quick_test")
-    args_type: Any = dataclasses.make_dataclass("Args", [("command", options), ("config", Config)], frozen=True)
-    args = tyro.cli(
-        args_type,
-        prog=program,
-        description=description,
-        args=list(argv),
-        default=args_type(options(), base),
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
-    )
+    file, preset = (next(iter(_values(argv, flag)), None) for flag in ("--config", "--preset"))
+    base = Request(None, preset, {}, Path(file) if file else None)
+    reward = [r for r in _values(argv, "--reward") if r in REWARD_PRESETS]
+    shown = resolve(preset, {"reward": reward[0]} if reward else {}, _device_for_help(argv), base.file).config
+    groups = [("command", options), ("base", _Base), ("fields", Config)]
+    args = _parse(argv, program, description, groups, options(), _Base(), shown)
     named = _given(argv)
-    given = {k: v for k, v in flat_fields(args.config).items() if k in named and k != "preset"}
-    return args.command, preset, given
+    given = {k: v for k, v in flat_fields(args.fields).items() if k in named and k != "preset"}
+    return Request(args.command, preset, given, base.file)
+
+
+def _device_for_help(argv: Sequence[str]) -> DeviceInfo:
+    """The device that `auto` would choose sizes for, looked at only where a person reads them: that loads JAX."""
+    if not {"-h", "--help"} & set(argv):
+        return DeviceInfo("cpu", "", 1, None)
+    from jaxppo.device import detect_device
+
+    return detect_device()
 
 
 def parse_options(argv: Sequence[str], program: str, description: str, options: type[T]) -> T:
     """Parse a command that has options of its own only; positional fields are `tyro.conf.Positional`."""
-    return tyro.cli(options, prog=program, description=description, args=list(argv))
+    return _parse(argv, program, description, [("command", options), ("base", _Plugins)]).command
+
+
+def _parse(argv: Sequence[str], program: str, description: str, groups: list[tuple[str, Any]], *defaults: Any) -> Any:
+    """Load the plugins, then parse; one attribute a group."""
+    for path in _values(argv, "--plugin"):
+        load_plugin(path)
+    args_type: Any = dataclasses.make_dataclass("Args", groups, frozen=True)
+    more = {"default": args_type(*defaults)} if defaults else {}
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+    return tyro.cli(args_type, prog=program, description=description, args=list(argv), config=config, **more)
 
 
 def run_command(command: Callable[[], object]) -> int:

@@ -11,6 +11,7 @@ import pytest
 from helpers import tiny_config
 
 from jaxppo.agent.encoders import receptive_field
+from jaxppo.cli import Request
 from jaxppo.errors import ConfigError
 from jaxppo.market.dataset import build_market, evaluation_set
 from jaxppo.market.synthetic import synthetic_market
@@ -380,13 +381,13 @@ def test_a_run_that_does_not_fit_says_so_and_fails(program, monkeypatch, capsys)
     assert plan.run_work.launches == 3 * 2 + 3 * (1 + 5)
     assert plan.run_work.flops == 3 * 5 * 1024
     monkeypatch.setattr("jaxppo.plan.run.plan_absent", lambda *_: plan)
-    assert plan_run(PlanOptions(), None, {}) == 1
+    assert plan_run(Request(PlanOptions())) == 1
     said = capsys.readouterr().out
     assert "DOES NOT FIT: 20 of 10 MiB (200.0%)" in said
     assert "6 an update, 2 a validation; host transfers: 0" in said
     roomy = gpu_plan(tiny_config(), A100, "made up", 30 * MIB, point, program, None)
     monkeypatch.setattr("jaxppo.plan.run.plan_absent", lambda *_: roomy)
-    assert plan_run(PlanOptions(), None, {}) == 0
+    assert plan_run(Request(PlanOptions())) == 0
 
 
 def test_shapes_from_sizes_are_those_of_a_market_of_that_size():

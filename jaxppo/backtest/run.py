@@ -39,7 +39,8 @@ from jaxppo.backtest.files import (
     write_backtest,
 )
 from jaxppo.backtest.played import Backtest, Settings, backtest
-from jaxppo.config.schema import Config
+from jaxppo.config.checks import require_data
+from jaxppo.config.schema import BarsFilter, Config
 from jaxppo.device import compile_program, enable_compilation_cache
 from jaxppo.env.trading import EnvSpec, env_spec
 from jaxppo.errors import ConfigError, RunDirectoryError
@@ -56,8 +57,8 @@ from jaxppo.store.gate import write_gate
 from jaxppo.store.rows import symbol_rows
 
 
-@dataclass(frozen=True)
-class BacktestOptions:
+@dataclass(frozen=True, kw_only=True)
+class BacktestOptions(BarsFilter):
     """What to play over which bars."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
@@ -68,14 +69,6 @@ class BacktestOptions:
     """Checkpoint: best (by validation fitness), latest, final, or the number of an update."""
     data: str | None = None
     """File or folder of bars; by default the run's own."""
-    interval: str | None = None
-    """Interval of the bars in --data, such as 1h."""
-    symbols: tuple[str, ...] = ()
-    """Symbols of --data; all that are found when empty."""
-    timezone: str | None = None
-    """Time zone of naive timestamps in --data."""
-    asset_classes: dict[str, str] = dataclasses.field(default_factory=dict)
-    """SYMBOL CLASS pairs that override the guessed asset class in --data."""
     out: Path | None = None
     """Folder to write, which must not hold anything yet; by default RUN_DIR/backtest/SPLIT-DATE-TIME."""
     random_draws: int = 20
@@ -95,10 +88,8 @@ def parse_which(text: str) -> Which:
 
 def load_backtest_bars(options: BacktestOptions, config: Config) -> tuple[list[Bars], str, Config]:
     """The bars to play over, what to call them, and the configuration with them as its data."""
+    require_data(options, options.data, "the run's own bars are used")
     if options.data is None:
-        given = [n for n in ("interval", "symbols", "timezone", "asset_classes") if getattr(options, n)]
-        if given:
-            raise ConfigError(f"{given[0]}: describes --data; without --data the run's own bars are used")
         return *load_market_bars(config.data), config
     read = functools.partial(
         load_bars, options.data, interval=options.interval, symbols=options.symbols, timezone=options.timezone

@@ -15,7 +15,7 @@ DESCRIPTION = "Check data, features and reward for self-deception; the exit stat
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
-    return run_command(lambda: check_run(*parse_with_config(arguments, PROGRAM, DESCRIPTION, CheckOptions)))
+    return run_command(lambda: check_run(parse_with_config(arguments, PROGRAM, DESCRIPTION, CheckOptions)))
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import jax
 import tyro
@@ -21,8 +21,9 @@ from jaxppo.check.parity import check_parity
 from jaxppo.check.probe import Kind, Probe, ProbeSizes, check_placebo, check_planted
 from jaxppo.check.reward import CONFIGURED, LANES, check_reward
 from jaxppo.check.verdict import Check, Player, slice_bars
+from jaxppo.cli import Request
 from jaxppo.config.checks import check_config
-from jaxppo.config.layers import replace_fields, resolve
+from jaxppo.config.layers import replace_fields
 from jaxppo.config.schema import FIELD_GROUP, Config, to_dict
 from jaxppo.device import detect_device, enable_compilation_cache
 from jaxppo.errors import ConfigError
@@ -118,15 +119,17 @@ class Checker:
         return check_parity(self.compute, self.few[:2], self.player)
 
 
-def resolve_check(options: CheckOptions, preset: str | None, given: Mapping[str, Any]) -> Config:
+def resolve_check(request: Request[CheckOptions]) -> Config:
     """The configuration to check: a run's own with `--policy`, else layered as for training."""
+    options, given = request.options, request.given
     if not options.effort > 0:
         raise ConfigError(f"effort: must be above 0, got {options.effort}")
     if options.out is not None:
         require_new_file(options.out)
     if options.policy is None:
-        return resolve(preset or "quick_test", given, detect_device()).config
-    fixed = [name for name in given if FIELD_GROUP.get(name) == "agent"] + (["preset"] if preset else [])
+        return request.resolve(detect_device()).config
+    fixed = [name for name in given if FIELD_GROUP.get(name) == "agent"]
+    fixed += [name for name, value in (("preset", request.preset), ("config", request.file)) if value is not None]
     if fixed:
         raise ConfigError(
             f"{fixed[0]}: --policy has a configuration of its own; leave --{fixed[0].replace('_', '-')} out"
@@ -163,14 +166,14 @@ def summary(checks: Sequence[tuple[Check, float]]) -> Table:
     return table
 
 
-def check_run(options: CheckOptions, preset: str | None, given: Mapping[str, Any]) -> int:
+def check_run(request: Request[CheckOptions]) -> int:
     """Run the checks and print them; the exit status is 1 where one fails.
 
     Raises:
       JaxppoError: a configuration, bars or policy that cannot be used; nothing is written.
     """
     enable_compilation_cache()
-    config = resolve_check(options, preset, given)
+    options, config = request.options, resolve_check(request)
     check_program(config)  # before anything is read
     bars, source = load_market_bars(config.data)
     console = Console()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 
 from jaxppo.config.rewards import REWARD_PRESETS
-from jaxppo.config.schema import Config
+from jaxppo.config.schema import BarsFilter, Config
 from jaxppo.errors import ConfigError
 
 
@@ -77,9 +78,21 @@ def _require_ranges(config: Config) -> None:
         raise ConfigError(f"seed: must be from 0 to 2147483647, got {config.seed}")
 
 
+def require_data(given: BarsFilter, data: str | None, otherwise: str) -> None:
+    """`ConfigError` where bars are described and none are given; `otherwise` says which are used then."""
+    if data is None:
+        named = [f.name for f in dataclasses.fields(BarsFilter) if getattr(given, f.name)]
+        if named:
+            flag = named[0].replace("_", "-")
+            raise ConfigError(
+                f"{named[0]}: describes --data; without --data {otherwise}: give --data, or leave --{flag} out"
+            )
+
+
 def check_config(config: Config) -> Config:
     """Return `config`, or raise `ConfigError` with the first thing that does not fit and what would."""
     refuse_url(config.data.data or "", "data")
+    require_data(config.data, config.data.data, "the embedded market is used")
     REWARD_PRESETS.find(config.reward.reward, "reward")
     _require_positive(config)
     _require_ranges(config)

@@ -1,7 +1,8 @@
-"""Presets, device tiers and the command line, layered: every value knows where it came from.
+"""Presets, device tiers, a user's own file and the command line, layered: every value knows where it came from.
 
-Order, later wins: the defaults of the schema, the preset's YAML file, the reward preset, the device tier (preset `auto`
-only), the command line. A preset sets budgets and a device tier sets sizes, so the two never touch the same field.
+Order, later wins: the defaults of the schema, the preset's YAML file, the device tier (preset `auto` only), a file of
+one's own (`--config`), the reward preset where none of these has decided, the command line. A preset sets budgets and a
+device tier sets sizes, so the two never touch the same field.
 """
 
 from __future__ import annotations
@@ -167,32 +168,57 @@ def _derived(config: Config) -> dict[str, Any]:
     return derived
 
 
-def resolve(preset: str, command_line: Mapping[str, Any] | None = None, device: DeviceInfo | None = None) -> Resolved:
-    """Layer preset, reward preset, device tier and command line over the defaults.
+def load_own(path: Path) -> tuple[str | None, dict[str, Any]]:
+    """A configuration file of a user's own: the preset that it is over, if it names one, and its fields, flat."""
+    raw = load_yaml(path) or {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping of config groups, got {type(raw).__name__}")
+    config = from_dict(raw, str(path))
+    flat = flat_fields(config)
+    fields = {f: flat[f] for group in raw if group in GROUPS for f in raw[group]}
+    return raw.get("preset"), fields | ({"seed": flat["seed"]} if "seed" in raw else {})
+
+
+def resolve(
+    preset: str | None = None,
+    command_line: Mapping[str, Any] | None = None,
+    device: DeviceInfo | None = None,
+    file: Path | None = None,
+) -> Resolved:
+    """Layer preset, a file of one's own, reward preset, device tier and command line over the defaults.
 
     Args:
-      preset: a name in PRESETS.
+      preset: a name in PRESETS; by default that of the file, else quick_test.
       command_line: flat fields that the user gave.
       device: needed by the preset `auto`.
+      file: YAML of one's own.
     """
     command_line = dict(command_line or {})
+    named, own = load_own(file) if file is not None else (None, {})
+    preset = preset or named or "quick_test"
     if "n_updates" in command_line:  # it beats the preset's total budget
         command_line = {"env_steps": 0, **command_line}
-    layers: list[tuple[str, dict[str, Any]]] = [(f"preset {preset}", load_preset(preset))]
-    reward = {**layers[0][1], **command_line}.get("reward", GROUPS["reward"]().reward)
-    layers.append((f"reward preset {reward}", dict(REWARD_PRESETS.find(reward, "reward").brings)))
+    if "n_updates" in own:
+        own = {"env_steps": 0, **own}
+    decided = load_preset(preset)
+    layers: list[tuple[str, dict[str, Any]]] = [(f"preset {preset}", decided)]
     if preset == "auto":
         if device is None:
             raise ConfigError("preset auto needs a device to choose its sizes for; choose another preset")
         tier = device_tier(device)
         layers.append((f"device tier {tier.name}", tier.sizes))
+    if file is not None:
+        layers.append((f"config {file}", own))
+        decided = decided | own
+    reward = {**decided, **command_line}.get("reward", GROUPS["reward"]().reward)
+    layers.append((f"reward preset {reward}", dict(REWARD_PRESETS.find(reward, "reward").brings)))
     layers.append(("command line", {k: v for k, v in command_line.items() if k != "preset"}))
 
     config, sources = Config(preset=preset), {"preset": "command line"}
     default = Config()
     for source, values in layers:
-        if source.startswith("reward"):  # a preset that names a discount has decided it
-            values = {k: v for k, v in values.items() if k not in layers[0][1]}
+        if source.startswith("reward"):  # a preset or file that names a discount has decided it
+            values = {k: v for k, v in values.items() if k not in decided}
         config = replace_fields(config, values)
         sources |= dict.fromkeys(values, source)
     derived = _derived(config)

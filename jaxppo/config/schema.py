@@ -14,12 +14,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from jaxppo.errors import ConfigError, nearest
 
 
-@dataclass(frozen=True)
-class DataConfig:
-    """Which bars, and how they are split by time."""
+@dataclass(frozen=True, kw_only=True)
+class BarsFilter:
+    """What to say of a file or folder of bars: the flags of every command that reads one."""
 
-    data: str | None = None
-    """File or folder of Parquet or CSV bars; without it, the embedded synthetic market."""
     interval: str | None = None
     """Bar interval to use, such as 30m, 1h or 1d; needed where a folder holds several."""
     symbols: tuple[str, ...] = ()
@@ -27,7 +25,15 @@ class DataConfig:
     timezone: str | None = None
     """Time zone of naive timestamps in the files, such as UTC, America/New_York or EET."""
     asset_classes: dict[str, str] = field(default_factory=dict)
-    """SYMBOL CLASS pairs that override the guessed asset class (equity, crypto or fx)."""
+    """SYMBOL CLASS pairs that override the guessed asset class (equity, crypto or fx, or a plugin's)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(BarsFilter):
+    """Which bars, and how they are split by time."""
+
+    data: str | None = None
+    """File or folder of Parquet or CSV bars; without it, the embedded synthetic market."""
     split_by: Literal["time", "symbol"] = "time"
     """time: the same cut-off dates for every symbol; symbol: fractions of each symbol's own bars (leaks time)."""
     train_fraction: float = 0.70

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxppo.config.schema import BarsFilter
 from jaxppo.market.bars import Refusal, format_interval, survey_bars
 from jaxppo.market.doubts import BarsReport, Finding, inspect_all
 from jaxppo.market.files import unread_archives
@@ -23,22 +24,14 @@ _STYLES = {"ok": "green", "doubtful": "yellow", "refused": "red"}
 _WIDTH = 110  # which holds the table of symbols of usual length; a narrower terminal wraps its lines
 
 
-@dataclass(frozen=True)
-class DataOptions:
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(BarsFilter):
     """What to check."""
 
     command: Annotated[Literal["check"], tyro.conf.Positional]
     """check: look at bars; nothing is changed."""
     path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
     """File or folder of Parquet or CSV bars."""
-    interval: str | None = None
-    """Only bars of this interval, such as 30m, 1h or 1d."""
-    symbols: tuple[str, ...] = ()
-    """Only these symbols."""
-    timezone: str | None = None
-    """Time zone of naive timestamps in the files, such as UTC, America/New_York or EET."""
-    asset_classes: dict[str, str] = field(default_factory=dict)
-    """SYMBOL CLASS pairs that override the guessed asset class (equity, crypto or fx)."""
     strict: bool = False
     """End with status 1 where a symbol is doubtful."""
     out: Path | None = None

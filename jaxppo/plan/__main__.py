@@ -20,7 +20,8 @@ DESCRIPTION = (
 
 def plan(arguments: Sequence[str]) -> int:
     """Plan from the command line's values; 0 when the run fits, 1 when it does not."""
-    options, preset, given = parse_with_config(arguments, PROGRAM, DESCRIPTION, PlanOptions)
+    request = parse_with_config(arguments, PROGRAM, DESCRIPTION, PlanOptions)
+    options = request.options
     if options.gpu != LOCAL:
         find_gpu(options.gpu)
         require_packages()
@@ -28,7 +29,7 @@ def plan(arguments: Sequence[str]) -> int:
             return _in_prepared_process(arguments)
     from jaxppo.plan.run import plan_run  # loads jax
 
-    return plan_run(options, preset, given)
+    return plan_run(request)
 
 
 def _in_prepared_process(arguments: Sequence[str]) -> int:

@@ -16,8 +16,9 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxppo.agent.encoders import receptive_field
+from jaxppo.cli import Request
 from jaxppo.config.checks import check_config
-from jaxppo.config.layers import DeviceInfo, replace_fields, resolve
+from jaxppo.config.layers import DeviceInfo, replace_fields
 from jaxppo.config.schema import Config
 from jaxppo.device import detect_device, enable_compilation_cache, xla_options
 from jaxppo.errors import ConfigError
@@ -35,6 +36,7 @@ from jaxppo.plan.text import gpu_lines, local_lines
 from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.program import Program, TapeSpec, make_train
 from jaxppo.ppo.state import hyper_from
+from jaxppo.store.directory import require_new_file
 from jaxppo.store.json import write_json
 
 Say = Callable[[str], None]
@@ -55,21 +57,22 @@ class CompiledSegment:
     seconds: float
 
 
-def plan_run(options: PlanOptions, preset: str | None, given: Mapping[str, Any]) -> int:
+def plan_run(request: Request[PlanOptions]) -> int:
     """Plan from the command line's values and print it; 0 when the run fits, 1 when it does not."""
+    options = request.options
     if options.measure_updates < 1:
         raise ConfigError(f"measure_updates: must be at least 1, got {options.measure_updates}")
-    if options.out is not None and not options.out.parent.is_dir():
-        raise ConfigError(f"out: there is no folder {options.out.parent} to write {options.out.name} to")
+    if options.out is not None:
+        require_new_file(options.out)
 
     def say(line: str) -> None:
         print(line, flush=True)
 
     if options.gpu == LOCAL:
-        local = plan_local(options, preset, given, say)
+        local = plan_local(request, say)
         lines, plan, fits = local_lines(local), asdict(local), True
     else:
-        there = plan_absent(options, preset, given, say)
+        there = plan_absent(request, say)
         lines, plan, fits = gpu_lines(there), asdict(there), there.fits
     for line in lines:
         say(line)
@@ -79,11 +82,12 @@ def plan_run(options: PlanOptions, preset: str | None, given: Mapping[str, Any])
     return 0 if fits else 1
 
 
-def plan_absent(options: PlanOptions, preset: str | None, given: Mapping[str, Any], say: Say) -> GpuPlan:
+def plan_absent(request: Request[PlanOptions], say: Say) -> GpuPlan:
     """Compile for a GPU that need not be there, count the program, and look for the largest env count."""
+    options = request.options
     gpu = find_gpu(options.gpu)
     limit = int(gpu.memory_bytes * MEMORY_SHARE)
-    config = resolve(preset or "quick_test", given, DeviceInfo("gpu", gpu.title, 1, limit)).config
+    config = request.resolve(DeviceInfo("gpu", gpu.title, 1, limit)).config
     check_program(config)  # before anything is read
     shapes = _absent_shapes(options, config)
     say(f"market: {shapes.words[0]}")
@@ -203,11 +207,11 @@ def _absent_shapes(options: PlanOptions, config: Config) -> MarketShapes:
 # On the device at hand.
 
 
-def plan_local(options: PlanOptions, preset: str | None, given: Mapping[str, Any], say: Say) -> LocalPlan:
+def plan_local(request: Request[PlanOptions], say: Say) -> LocalPlan:
     """Compile and run a few updates and a validation on the device at hand."""
     enable_compilation_cache()
     device = detect_device()
-    config = resolve(preset or "quick_test", given, device).config
+    options, config = request.options, request.resolve(device).config
     check_program(config)
     market, source = _local_market(options, config)
     data = evaluation_set(market.splits["validation"])

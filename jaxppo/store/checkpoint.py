@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -31,6 +31,7 @@ from jaxppo.env.trading import ACCOUNT_FEATURES
 from jaxppo.errors import CheckpointError, CheckpointWarning
 from jaxppo.market.dataset import Market
 from jaxppo.market.tape import zero_tape
+from jaxppo.plugins import Plugin, loaded_plugins, require_plugins
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.state import TrainState, hyper_from
 from jaxppo.store.checksums import damage, seal
@@ -62,10 +63,12 @@ class CheckpointInfo:
     best_fitness: float  # of the run so far
     best_update: int
     elapsed_seconds: float  # of training so far
+    plugins: tuple[Plugin, ...] = field(default_factory=loaded_plugins)  # that it was trained with
 
     def to_json(self) -> dict[str, Any]:
         raw = {k: v for k, v in asdict(self).items() if k not in ("config", "actions")}
         raw["feature_names"] = list(self.feature_names)
+        raw["plugins"] = [p._asdict() for p in self.plugins]
         actions = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.actions).items()}
         return {"format": FORMAT, **raw, "config": to_dict(self.config), "actions": actions}
 
@@ -79,6 +82,7 @@ class CheckpointInfo:
         actions: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["actions"].items()}
         fields["actions"] = ActionTable(**actions)
         fields["feature_names"] = tuple(fields["feature_names"])
+        fields["plugins"] = tuple(Plugin(**p) for p in fields["plugins"])
         fields |= {name: as_figures(fields[name]) for name in ("fitness", "best_fitness")}
         return CheckpointInfo(**fields)
 
@@ -279,6 +283,13 @@ class _Chosen(NamedTuple):
 
 
 def _open(path: Path, which: Which) -> _Chosen:
+    """The checkpoint asked for, whose plugins are loaded."""
+    chosen = _find(path, which)
+    require_plugins(chosen.info.plugins, str(chosen.path))
+    return chosen
+
+
+def _find(path: Path, which: Which) -> _Chosen:
     """The checkpoint asked for. By name, damaged ones are passed over with a warning; by number, they are refused."""
     folder, step = _folder(path)
     which = which if step is None else step
@@ -299,7 +310,7 @@ def _open(path: Path, which: Which) -> _Chosen:
         warnings.warn(
             f"{folder / str(number)}: is damaged: {text}; the checkpoint of update {chosen.path.name} is used",
             CheckpointWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return chosen
 

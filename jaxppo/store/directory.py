@@ -24,6 +24,7 @@ from jaxppo.env.actions import ActionTable
 from jaxppo.errors import RunDirectoryError
 from jaxppo.market.bars import format_interval
 from jaxppo.market.dataset import Market
+from jaxppo.plugins import Plugin, loaded_plugins
 from jaxppo.store.files import Growing, write_atomic
 from jaxppo.store.json import read_json, write_json
 from jaxppo.version import __version__
@@ -172,6 +173,7 @@ def write_manifest(run_dir: Path, inputs: RunInputs, actions: ActionTable, extra
         },
         "actions": {"name": actions.name, "labels": list(actions.labels)},
         "sources": dict(inputs.resolved.sources),
+        "plugins": [p._asdict() for p in loaded_plugins()],
     }
     write_json(run_dir / MANIFEST, {**earlier, **manifest, **extra})
 
@@ -191,6 +193,13 @@ def _cell(value: Any) -> Any:
             return ""
         return f"{value:.9g}"
     return value
+
+
+def manifest_plugins(run_dir: Path) -> list[Plugin]:
+    """The plugins that a run was trained with, by its manifest; none where it names none."""
+    named = earlier_manifest(run_dir).get("plugins")
+    rows = [p for p in named if isinstance(p, dict)] if isinstance(named, list) else []
+    return [Plugin(str(p.get("name")), str(p.get("sha256"))) for p in rows]
 
 
 class MetricsCsv:

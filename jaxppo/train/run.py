@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import Params
-from jaxppo.config.layers import DeviceInfo, Resolved, describe, flat_fields, load_config, resolve
+from jaxppo.cli import Request
+from jaxppo.config.layers import DeviceInfo, Resolved, describe, flat_fields, load_config
 from jaxppo.config.schema import Config
 from jaxppo.device import detect_device, enable_compilation_cache, xla_options
 from jaxppo.env.trading import env_spec
@@ -20,6 +21,7 @@ from jaxppo.errors import CheckpointError, ConfigError, Interrupted, RunDirector
 from jaxppo.market.dataset import Market, build_market, market_warnings
 from jaxppo.market.source import SYNTHETIC, load_market_bars
 from jaxppo.page.progress import Display
+from jaxppo.plugins import require_plugins
 from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.state import TrainState
 from jaxppo.store.checkpoint import has_checkpoints, require_match, restore_run
@@ -31,6 +33,7 @@ from jaxppo.store.directory import (
     earlier_manifest,
     held,
     iso,
+    manifest_plugins,
     write_config,
     write_manifest,
 )
@@ -57,8 +60,9 @@ class RunOptions:
     """Save and stop (status 75) before the process has run so long, compilation included; 0 for no limit."""
 
 
-def resolve_run(options: RunOptions, preset: str | None, given: Mapping[str, Any], device: DeviceInfo) -> Resolved:
+def resolve_run(request: Request[RunOptions], device: DeviceInfo) -> Resolved:
     """The configuration to run: layered for a new run, the saved one for a resumed run."""
+    options, given = request.options, dict(request.given)
     if options.keep_checkpoints < 1:
         raise ConfigError(f"keep_checkpoints: must be at least 1, got {options.keep_checkpoints}")
     if not 0 <= options.max_seconds < math.inf:
@@ -66,7 +70,7 @@ def resolve_run(options: RunOptions, preset: str | None, given: Mapping[str, Any
     if not options.resume:
         if options.extend_to:
             raise ConfigError("--extend-to goes on with a run: give --resume too, or --n-updates for a new run")
-        return resolve(preset or "quick_test", given, device)
+        return request.resolve(device)
     if options.run_dir is None:
         raise ConfigError("--resume needs --run-dir, the folder of the run to go on with")
     path = options.run_dir / CONFIG
@@ -74,7 +78,12 @@ def resolve_run(options: RunOptions, preset: str | None, given: Mapping[str, Any
         raise RunDirectoryError(
             f"{options.run_dir}: holds no run to resume ({CONFIG} is missing); begin one without --resume"
         )
-    config = resumed_config(load_config(path), {**given, **({"preset": preset} if preset else {})}, options.extend_to)
+    require_plugins(manifest_plugins(options.run_dir), str(options.run_dir))
+    if request.file is not None:
+        raise ConfigError("--config begins a new run; --resume goes on with the saved configuration, so leave it out")
+    if request.preset is not None:
+        given["preset"] = request.preset
+    config = resumed_config(load_config(path), given, options.extend_to)
     default = flat_fields(Config())
     return Resolved(config, {k: "saved run" for k, v in flat_fields(config).items() if v != default[k]})
 
@@ -128,19 +137,18 @@ def _require_same_data(run_dir: Path, data_hash: str | None, market: Market) -> 
         )
 
 
-def train_run(options: RunOptions, preset: str | None, given: Mapping[str, Any], began: float | None = None) -> Path:
-    """Train from the command line's values to a finished report; returns the run directory.
+def train_run(request: Request[RunOptions], began: float | None = None) -> Path:
+    """Train from what is asked for to a finished report; returns the run directory.
 
     Args:
-      options: where the run goes, and when it stops.
-      preset: of a new run.
-      given: fields of the configuration, flat.
+      request: where the run goes, when it stops, and what configuration it has.
       began: `time.monotonic()` that --max-seconds counts from; by default now.
     """
+    options = request.options
     began = time.monotonic() if began is None else began
     enable_compilation_cache()
     device = detect_device()
-    resolved = resolve_run(options, preset, given, device)
+    resolved = resolve_run(request, device)
     config = resolved.config
     display = Display(config.budget.n_updates, config.batch_steps)
     display.say(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}")

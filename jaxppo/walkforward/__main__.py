@@ -18,7 +18,7 @@ DESCRIPTION = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
-    return run_command(lambda: walkforward_run(*parse_with_config(arguments, PROGRAM, DESCRIPTION, WalkforwardOptions)))
+    return run_command(lambda: walkforward_run(parse_with_config(arguments, PROGRAM, DESCRIPTION, WalkforwardOptions)))
 
 
 if __name__ == "__main__":

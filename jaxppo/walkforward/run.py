@@ -17,7 +17,8 @@ import numpy as np
 from rich.console import Console
 
 from jaxppo.agent.encoders import receptive_field
-from jaxppo.config.layers import DeviceInfo, describe, resolve
+from jaxppo.cli import Request
+from jaxppo.config.layers import DeviceInfo, describe
 from jaxppo.config.schema import Config
 from jaxppo.device import compile_program, detect_device, enable_compilation_cache
 from jaxppo.errors import ConfigError
@@ -236,12 +237,13 @@ def fold_warnings(setup: Setup) -> list[str]:
     return found
 
 
-def walkforward_run(options: WalkforwardOptions, preset: str | None, given: Mapping[str, Any]) -> Path:
-    """Walk forward from the command line's values to a finished folder; returns it."""
-    check_options(options, given)
+def walkforward_run(request: Request[WalkforwardOptions]) -> Path:
+    """Walk forward from what is asked for to a finished folder; returns it."""
+    options = request.options
+    check_options(options, request.given)
     enable_compilation_cache()
     device = detect_device()
-    resolved = resolve(preset or "quick_test", given, device)
+    resolved = request.resolve(device)
     config = resolved.config
     check_program(config)  # before anything is read
     bars, source = load_market_bars(config.data)
