@@ -87,7 +87,7 @@ class Agent(NamedTuple):
     """The network's static half; parameters travel apart, as one vector. Build with `make_agent`."""
 
     spec: AgentSpec
-    graph: nnx.GraphDef
+    graph: nnx.GraphDef[ActorCritic]
     unravel: Callable[[Params], dict[str, Any]]
     """The vector as the network's nested dict of arrays."""
 
@@ -102,7 +102,8 @@ class Agent(NamedTuple):
             return self._bind(params).decide(market, observation)
 
     def _bind(self, params: Params) -> ActorCritic:
-        return nnx.merge(self.graph, nnx.State(self.unravel(params)))
+        network: ActorCritic = nnx.merge(self.graph, nnx.State(self.unravel(params)))
+        return network
 
 
 def _build(spec: AgentSpec, rngs: nnx.Rngs) -> ActorCritic:
@@ -116,12 +117,12 @@ def init_params(spec: AgentSpec, key: jax.Array) -> Params:
     four or more networks of the default size never returned on a 2-core CPU.
     """
 
-    @jax.custom_batching.sequential_vmap
     def one(key_data: jax.Array) -> Params:
         model = _build(spec, nnx.Rngs(jax.random.wrap_key_data(key_data)))
         return ravel_pytree(nnx.to_pure_dict(nnx.state(model, nnx.Param)))[0]
 
-    return one(jax.random.key_data(key))
+    params: Params = jax.custom_batching.sequential_vmap(one)(jax.random.key_data(key))
+    return params
 
 
 def make_agent(spec: AgentSpec) -> Agent:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -156,7 +156,7 @@ class Probe:
         self.kind = kind
         self.sizes = sizes
         self._compute = compute
-        self._functions: tuple[EnvSpec, Callable, Callable, Callable] | None = None
+        self._functions: tuple[EnvSpec, Callable[..., Any], Callable[..., Any], Callable[..., Any]] | None = None
 
     @property
     def steps(self) -> int:
@@ -190,7 +190,7 @@ class Probe:
         """Exposures (N, S) over a fresh market, by the actions nearest to them: (N, S) host arrays."""
         return jax.device_get(self._build(fresh.tape)[3](jnp.asarray(wanted, jnp.float32), fresh.tape))
 
-    def _build(self, tape: Tape) -> tuple[EnvSpec, Callable, Callable, Callable]:
+    def _build(self, tape: Tape) -> tuple[EnvSpec, Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
         if self._functions is None:
             config = self.config
             program = make_train(config, TapeSpec(tape.n_features, 1))

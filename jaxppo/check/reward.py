@@ -103,7 +103,7 @@ def _play(
         any_ = distribution(jnp.zeros(mask.shape), mask).sample(draw)
         return jnp.where(jnp.expand_dims(random, 0), any_, toward)
 
-    def one(before: _Carry, x: tuple) -> tuple[_Carry, None]:
+    def one(before: _Carry, x: tuple[Any, ...]) -> tuple[_Carry, None]:
         step, close, want, index = x
         action = decide(before.account, want, close, index)
         account, record = trade_bar(before.account, action, step, terms.costs, terms.allow_short, spec)

@@ -268,7 +268,8 @@ def to_dict(config: Config) -> dict[str, Any]:
             return {k: plain(v) for k, v in x.items()}
         return [plain(v) for v in x] if isinstance(x, (tuple, list)) else x
 
-    return plain(dataclasses.asdict(config))
+    nested: dict[str, Any] = plain(dataclasses.asdict(config))
+    return nested
 
 
 def from_dict(raw: Any, where: str = "config") -> Config:

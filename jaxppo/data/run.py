@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxppo.config.schema import BarsFilter
-from jaxppo.market.bars import Refusal, format_interval, survey_bars
+from jaxppo.market.bars import Refusal, survey_bars
+from jaxppo.market.calendar import format_interval
 from jaxppo.market.doubts import BarsReport, Finding, inspect_all
 from jaxppo.market.files import unread_archives
 from jaxppo.store.directory import iso, require_new_file

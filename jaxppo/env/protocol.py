@@ -8,7 +8,7 @@ instruments. All functions are elementwise over lanes and know no time: the trai
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from jaxppo.market.tape import MarketStep, Terms
 
 State = Any
 """Pytree of arrays whose leading axes are those of the lanes; an environment may add axes of its own behind them."""
+
+OneState = TypeVar("OneState")
 
 
 class StepResult(NamedTuple):
@@ -101,13 +103,14 @@ class Env(Protocol):
         """Scalars of one step over all lanes, to be averaged over steps and logged."""
 
 
-def choose_lanes(where: jax.Array, new: State, old: State) -> State:
+def choose_lanes(where: jax.Array, new: OneState, old: OneState) -> OneState:
     """`new` where `where`, bool with the lanes' number of axes, else `old`."""
 
     def choose(n: jax.Array, o: jax.Array) -> jax.Array:
         return jnp.where(jnp.expand_dims(where, tuple(range(where.ndim, o.ndim))), n, o)
 
-    return jax.tree.map(choose, new, old)
+    chosen: OneState = jax.tree.map(choose, new, old)
+    return chosen
 
 
 def finite_lanes(tree: Any, lanes: jax.Array) -> jax.Array:

@@ -48,7 +48,8 @@ def reachable(table: ActionTable, positions: tuple[float, ...], max_exposure: fl
     held = jnp.asarray(positions, jnp.float32)
     target, keep = _targets(table, held, allow_short, max_exposure)
     reached = np.where(keep, np.asarray(held)[:, None], target)  # (J, K)
-    return (np.abs(reached[:, :, None] - np.asarray(positions)) < 1e-5).any(axis=1)
+    hit: np.ndarray = (np.abs(reached[:, :, None] - np.asarray(positions)) < 1e-5).any(axis=1)
+    return hit
 
 
 def _targets(

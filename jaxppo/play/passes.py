@@ -95,7 +95,8 @@ def fills(tape: Tape, n_bars: int) -> tuple[jax.Array, jax.Array]:
 def as_lanes(costs: Costs, multiples: tuple[float, ...] = (1.0,)) -> Costs:
     """Costs (S,) as those of L lanes, each at a multiple: (L, S)."""
     factors = jnp.expand_dims(jnp.asarray(multiples, costs.fee.dtype), -1)
-    return jax.tree.map(lambda c: jnp.expand_dims(c, 0) * factors, costs)
+    lanes: Costs = jax.tree.map(lambda c: jnp.expand_dims(c, 0) * factors, costs)
+    return lanes
 
 
 def play(
@@ -130,7 +131,7 @@ def play(
     at_end = jnp.expand_dims(t == jnp.expand_dims(tape.length - 2, 0), 1)
     ruin = jnp.asarray(decider.env.ruin_level * cash, costs.fee.dtype)
 
-    def bar(carry: _Carry, x: tuple) -> tuple[_Carry, tuple[StepRecord, Any]]:
+    def bar(carry: _Carry, x: tuple[Any, ...]) -> tuple[_Carry, tuple[StepRecord, Any]]:
         row, market, close, ok, last = x
         before = carry.account
         gone = carry.ruined | gone_at(before, market.open, ruin)
@@ -154,7 +155,7 @@ def play(
         sums = jax.tree.map(lambda x: x.sum(0, dtype=x.dtype), rows)
         return Pass(record.equity, _per_bar(sums, bars), valid, end.account, record, note)
 
-    def step(carry: tuple[_Carry, TradeSums], x: tuple) -> tuple[tuple[_Carry, TradeSums], jax.Array]:
+    def step(carry: tuple[_Carry, TradeSums], x: tuple[Any, ...]) -> tuple[tuple[_Carry, TradeSums], jax.Array]:
         before, sums = carry
         after, (record, _) = bar(before, x)
         added = bar_sums(record, before.account.equity, x[1].close, x[3], cash)

@@ -103,7 +103,8 @@ def pool_lanes(p: Pass, data: EvaluationSet) -> Pooled:
         return Pooled(pooled_metrics(data, curve, of[1]), curve)
 
     # A lane at a time: all at once would gather (L, S, U) floats.
-    return jax.lax.map(one, (jnp.swapaxes(p.equity, 0, 1), p.sums))
+    pooled: Pooled = jax.lax.map(one, (jnp.swapaxes(p.equity, 0, 1), p.sums))
+    return pooled
 
 
 def account_metrics(p: Pass, tape: Tape, cash: float = 1.0) -> Metrics:

@@ -107,7 +107,8 @@ def run_updates(
         # Not `.at[i].set`, a scatter: GPUs run those in no fixed order, or slowly.
         return state, jax.tree.map(lambda x, m: jax.lax.dynamic_update_index_in_dim(x, m, i, 0), rows, metrics)
 
-    return jax.lax.fori_loop(0, n_updates, one, (state, rows))
+    done: tuple[TrainState, dict[str, jax.Array]] = jax.lax.fori_loop(0, n_updates, one, (state, rows))
+    return done
 
 
 def make_train(config: Config, tape_spec: TapeSpec) -> Program:

@@ -89,7 +89,8 @@ def path_windows(tape: Tape, paths: PathState, receptive_field: int, n_bars: int
 
 def path_terms(tape: Tape, paths: PathState) -> Terms:
     """What each path is traded at, for all its lanes: (P, 1)."""
-    return jax.tree.map(lambda x: jnp.expand_dims(x, 1), take_terms(tape, paths.symbol))
+    terms: Terms = jax.tree.map(lambda x: jnp.expand_dims(x, 1), take_terms(tape, paths.symbol))
+    return terms
 
 
 def _path_steps(tape: Tape, paths: PathState, n_steps: int) -> tuple[MarketStep, jax.Array]:

@@ -22,7 +22,7 @@ from jaxppo.config.layers import DeviceInfo, Resolved
 from jaxppo.config.schema import to_dict
 from jaxppo.env.actions import ActionTable
 from jaxppo.errors import RunDirectoryError
-from jaxppo.market.bars import format_interval
+from jaxppo.market.calendar import format_interval
 from jaxppo.market.dataset import Market
 from jaxppo.plugins import Plugin, loaded_plugins
 from jaxppo.store.files import Growing, write_atomic
