@@ -16,8 +16,8 @@ import tyro
 from jaxppo.device import enable_compilation_cache
 from jaxppo.env.account import AccountState, Levels, StepRecord
 from jaxppo.errors import ConfigError, DataError
-from jaxppo.market.bars import Bars, format_interval, load_bars
-from jaxppo.market.calendar import bars_per_year
+from jaxppo.market.bars import Bars, load_bars
+from jaxppo.market.calendar import bars_per_year, format_interval
 from jaxppo.market.orders import Decisions, load_decisions
 from jaxppo.market.tape import Costs, Tape, price_tape
 from jaxppo.play.deciders import Orders
