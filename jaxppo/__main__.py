@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ def _help() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and end the process with its status; returns only for --help, --version and mistakes."""
+    """Run a command, which ends the process; returns the status of --help, --version and mistakes only."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
@@ -39,9 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"error: unknown command {command!r}; {nearest(command, COMMANDS)}", file=sys.stderr)
         return 2
-    sys.argv = [f"jaxppo {command}", *rest]
-    runpy.run_module(f"jaxppo.{command}", run_name="__main__", alter_sys=True)
-    return 0
+    return int(importlib.import_module(f"jaxppo.{command}.__main__").run(rest))  # ends the process
 
 
 if __name__ == "__main__":

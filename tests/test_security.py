@@ -96,7 +96,8 @@ def forbidden(node: ast.AST) -> str | None:
 
 def test_the_package_has_nothing_that_runs_what_it_reads() -> None:
     found = [(str(p.relative_to(PACKAGE)), what) for p, node in parsed() if (what := forbidden(node))]
-    assert found == []
+    # A plugin is executed: a file that the user names on the command line, and no other (tests/test_plugins.py).
+    assert sorted(found) == [("plugins.py", "compile"), ("plugins.py", "exec")]
 
 
 def test_yaml_is_loaded_by_one_function_with_the_plain_loader() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from jaxppo.check.run import CheckOptions, check_run
 from jaxppo.cli import leave, parse_with_config, run_command
@@ -18,5 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(lambda: check_run(parse_with_config(arguments, PROGRAM, DESCRIPTION, CheckOptions)))
 
 
+def run(argv: Sequence[str]) -> NoReturn:
+    """The command as a process of its own."""
+    leave(main(argv))
+
+
 if __name__ == "__main__":
-    leave(main())
+    run(sys.argv[1:])

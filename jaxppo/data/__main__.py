@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from jaxppo.cli import leave, parse_options, run_command
 from jaxppo.data.run import DataOptions, check_data
@@ -20,5 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(lambda: check_data(parse_options(arguments, PROGRAM, DESCRIPTION, DataOptions)))
 
 
+def run(argv: Sequence[str]) -> NoReturn:
+    """The command as a process of its own."""
+    leave(main(argv))
+
+
 if __name__ == "__main__":
-    leave(main())
+    run(sys.argv[1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from jaxppo.cli import leave, parse_with_config, run_command
 from jaxppo.plan.gpus import find_gpu
@@ -48,5 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(lambda: plan(arguments))
 
 
+def run(argv: Sequence[str]) -> NoReturn:
+    """The command as a process of its own."""
+    leave(main(argv))
+
+
 if __name__ == "__main__":
-    leave(main())
+    run(sys.argv[1:])

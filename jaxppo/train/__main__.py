@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from jaxppo import BEGAN
 from jaxppo.cli import Request, leave, parse_with_config, run_command
@@ -25,6 +26,11 @@ def main(argv: Sequence[str] | None = None, began: float | None = None) -> int:
     return run_command(lambda: train_run(parse(arguments), began))
 
 
-if __name__ == "__main__":
+def run(argv: Sequence[str]) -> NoReturn:
+    """The command as a process of its own."""
     share_heaps()
-    leave(main(began=BEGAN))
+    leave(main(argv, began=BEGAN))
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from jaxppo.cli import leave, parse_with_config, run_command
 from jaxppo.walkforward.run import WalkforwardOptions, walkforward_run
@@ -21,5 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(lambda: walkforward_run(parse_with_config(arguments, PROGRAM, DESCRIPTION, WalkforwardOptions)))
 
 
+def run(argv: Sequence[str]) -> NoReturn:
+    """The command as a process of its own."""
+    leave(main(argv))
+
+
 if __name__ == "__main__":
-    leave(main())
+    run(sys.argv[1:])
