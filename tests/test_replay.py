@@ -93,6 +93,9 @@ def test_short_pays_borrow_at_each_close(run):
     assert [r["equity"] for r in done.equity] == pytest.approx([10000, 10099.1, 10198.3, 10198.3], rel=1e-12)
     check(done.trades, [{"side": "short", "entry_price": 100, "exit_price": 80, "pnl": 198.3, "fees": 0, "units": 10}])
     assert done.summary["total_borrow"] == pytest.approx(1.7, rel=1e-12)
+    # The same year's cost in more bars, where the class trades on more days.
+    other = run(bars, "bar,order_units\n0,-10\n2,10\n", "--borrow", 0.252, "--asset-classes", "X", "crypto")
+    assert other.summary["total_borrow"] == pytest.approx(1.7 * 252 / 365.25, rel=1e-12)
 
 
 def test_flip_splits_the_fee_between_its_two_trades(run):
@@ -342,7 +345,7 @@ def test_as_a_user_runs_it_on_parquet(tmp_path):
         ("bar,target\n", ("--ruin-level", "1"), "--ruin-level: 1.0 given"),
         ("bar,target\n", ("--max-exposure", "0"), "--max-exposure: 0.0 given"),
         ("bar,target\n", ("--borrow", "-0.1"), "--borrow: -0.1 given"),
-        ("bar,target\n", ("--symbol", "Y"), "no symbol 'Y'"),
+        ("bar,target\n", ("--symbols", "Y"), "no symbol 'Y'"),
     ],
 )
 def test_refuses_in_one_sentence_and_writes_nothing(tmp_path, capsys, targets, flags, message):
@@ -368,7 +371,7 @@ def test_refuses_missing_files_several_symbols_and_a_folder_in_use(tmp_path, cap
     write_bars(both / "X_1d.csv", FLAT * 3)
     write_bars(both / "Y_1d.csv", FLAT * 3)
     assert main([str(both), str(tmp_path / "t.csv"), "--out", str(tmp_path / "out")]) == 2
-    assert "bars of 2 symbols (X, Y); choose one with --symbol" in capsys.readouterr().err
+    assert "bars of 2 symbols (X, Y); choose one with --symbols" in capsys.readouterr().err
     assert main([str(both), str(tmp_path / "t.csv"), "--out", str(tmp_path / "out"), "--symbol", "Y"]) == 0
     assert main([str(write_bars(tmp_path / "Z_1d.csv", FLAT)), str(tmp_path / "t.csv"), "--out", "o"]) == 2
     assert "give 2 or more" in capsys.readouterr().err

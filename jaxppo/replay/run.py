@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from jaxppo.config.schema import BarsFilter
 from jaxppo.device import enable_compilation_cache
 from jaxppo.env.account import AccountState, Levels, StepRecord
 from jaxppo.errors import ConfigError, DataError
@@ -32,8 +33,8 @@ EQUITY, TRADES, SUMMARY = "equity.csv", "trades.csv", "summary.json"
 TRADE_COLUMNS = ("entry_bar", "exit_bar", "side", "units", "entry_price", "exit_price", "fees", "pnl", "reason")
 
 
-@dataclass(frozen=True)
-class ReplayOptions:
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions(BarsFilter):
     """What to replay, on which terms."""
 
     bars: Annotated[Path, tyro.conf.Positional]
@@ -64,12 +65,10 @@ class ReplayOptions:
     """Sell what is still open at the last close, at cost; by default it stays open, marked to market."""
     x64: bool = False
     """Compute in float64 in place of the trainer's float32."""
-    symbol: str | None = None
-    """Symbol to replay on, where the bars have several."""
-    interval: str | None = None
-    """Interval to replay on, such as 1h, where the bars have several."""
-    timezone: str = "UTC"
-    """Time zone of timestamps without one; only the bars a year depend on it."""
+    symbols: Annotated[tuple[str, ...], tyro.conf.arg(aliases=("--symbol",))] = ()
+    """The one to replay on, where the bars have several."""
+    timezone: str | None = "UTC"
+    """Time zone of naive timestamps in the files; only the bars a year depend on it."""
 
 
 def _check_options(options: ReplayOptions) -> None:
@@ -89,11 +88,11 @@ def _check_options(options: ReplayOptions) -> None:
 
 
 def _load(options: ReplayOptions) -> tuple[Bars, Decisions]:
-    wanted = () if options.symbol is None else (options.symbol,)
-    found = load_bars(options.bars, interval=options.interval, symbols=wanted, timezone=options.timezone)
+    asked = {f.name: getattr(options, f.name) for f in fields(BarsFilter)}
+    found = load_bars(options.bars, **asked)
     if len(found) > 1:
         names = ", ".join(b.symbol for b in found[:8]) + (", ..." if len(found) > 8 else "")
-        raise DataError(f"{options.bars}: bars of {len(found)} symbols ({names}); choose one with --symbol")
+        raise DataError(f"{options.bars}: bars of {len(found)} symbols ({names}); choose one with --symbols")
     bars = found[0]
     if len(bars.time) < 2:
         raise DataError(f"{options.bars}: one bar; an order fills at the open of the next, so give 2 or more")
