@@ -13,12 +13,13 @@ from jaxppo.agent.policy import distribution
 from jaxppo.check.verdict import Check
 from jaxppo.config.rewards import REWARD_PRESETS
 from jaxppo.config.schema import Config, RewardConfig
-from jaxppo.env.account import AccountState, open_account
 from jaxppo.env.protocol import choose_lanes
 from jaxppo.env.rewards import Outcome, begin_memory, move_memory, reward_components, total_reward
-from jaxppo.env.trading import EXPOSURE, EnvSpec, env_spec, observe_account, trade_bar
-from jaxppo.market.tape import Costs, MarketStep, Tape, Terms, consecutive_bars, take_steps, take_terms
+from jaxppo.env.trading import EXPOSURE, EnvSpec, env_spec
+from jaxppo.market.tape import Tape, consecutive_bars
+from jaxppo.play.deciders import choosing
 from jaxppo.play.oracle import hindsight_positions, reachable, table_positions, toward_exposure
+from jaxppo.play.passes import Bar, Decider, Watcher, as_lanes, play
 
 HOLD, LONG, SHORT, FLIP, RANDOM, ORACLE = "hold", "long", "short", "flip", "random", "oracle"
 LANES = (HOLD, LONG, SHORT, FLIP, RANDOM, ORACLE)
@@ -28,20 +29,20 @@ MAX_EPISODES = 2_000
 """Episodes played at most, spread evenly: 512,000 bars of the default length leave an error below 1 % of a reward."""
 
 
-class Episodes(NamedTuple):
-    """P paths of N decisions each, as training has them."""
-
-    symbol: np.ndarray  # (P,)
-    start: np.ndarray  # (P,) first decision bar
-    n_bars: int
-
-
 class Paid(NamedTuple):
     """Means a step of every episode and lane, (P, L) float64."""
 
     rewards: Mapping[str, np.ndarray]  # by reward
     growth: np.ndarray  # net log return, in basis points
     orders: np.ndarray
+
+
+class Episodes(NamedTuple):
+    """P paths of N decisions each, as training has them."""
+
+    symbol: np.ndarray  # (P,)
+    start: np.ndarray  # (P,) first decision bar
+    n_bars: int
 
 
 def cut_episodes(tape: Tape, length: int) -> Episodes:
@@ -53,11 +54,20 @@ def cut_episodes(tape: Tape, length: int) -> Episodes:
     return Episodes(chosen[:, 0], chosen[:, 1], n)
 
 
-def _oracle(episodes: Episodes, steps: MarketStep, costs: Costs, tape: Tape, spec: EnvSpec) -> np.ndarray:
+def episode_tape(tape: Tape, episodes: Episodes) -> Tape:
+    """The episodes as P symbols of a Tape of their own, (P, N + 1), without features."""
+    symbol = jnp.asarray(episodes.symbol, jnp.int32)
+    bars = consecutive_bars(jnp.asarray(episodes.start, jnp.int32), episodes.n_bars + 1).T
+    own, column = tape._replace(features=tape.features[:, :, :0]), jnp.expand_dims(symbol, -1)
+    cut: Tape = jax.tree.map(lambda x: jnp.asarray(x)[symbol] if x.ndim == 1 else x[column, bars], own)
+    return cut._replace(first=jnp.zeros_like(symbol), length=jnp.full_like(symbol, episodes.n_bars + 1))
+
+
+def _oracle(episodes: Tape, spec: EnvSpec) -> np.ndarray:
     """(N, P) exposures of the best policy in hindsight."""
-    open_, close = (np.asarray(x, np.float64).T for x in (steps.open, steps.close))
-    cost, borrow = np.asarray(costs.fee + costs.impact, np.float64), np.asarray(costs.borrow, np.float64)
-    allowed = np.asarray(tape.allow_short)[episodes.symbol]
+    open_, close = (np.asarray(x[:, 1:], np.float64) for x in (episodes.open, episodes.close))
+    cost = np.asarray(episodes.costs.fee + episodes.costs.impact, np.float64)
+    borrow, allowed = np.asarray(episodes.costs.borrow, np.float64), np.asarray(episodes.allow_short)
     wanted = np.zeros(open_.shape)
     for short in np.unique(allowed):
         of = allowed == short
@@ -75,54 +85,50 @@ def _wanted(oracle: np.ndarray, largest: float) -> np.ndarray:
     return np.stack([np.broadcast_to(rows[lane], shape) for lane in LANES], axis=-1).astype(np.float32)
 
 
-class _Carry(NamedTuple):
-    account: AccountState  # (P, L); the money is the same under every reward
+class _Paid(NamedTuple):
+    """Sums over bars, (L, P)."""
+
     memory: dict[str, dict[str, Any]]  # by reward: what it remembers of the accounts
-    sums: dict[str, jax.Array]  # (P, L) by reward
-    growth: jax.Array  # (P, L)
-    orders: jax.Array  # (P, L)
+    rewards: dict[str, jax.Array]
+    growth: jax.Array
+    orders: jax.Array
 
 
-def _play(
-    specs: Mapping[str, EnvSpec], steps: MarketStep, closes: jax.Array, wanted: jax.Array, terms: Terms, key: jax.Array
-) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
-    """Sums over steps of rewards, log growth and orders, (P, L) each. A ruined account restarts, as in training."""
-    spec = next(iter(specs.values()))
+def _lanes(wanted: jax.Array, spec: EnvSpec, episodes: Tape, key: jax.Array) -> Decider:
+    """The actions of `LANES`: those that lead nearest to what is wanted, and random ones."""
     random = jnp.asarray([lane == RANDOM for lane in LANES])
-    entropy = jnp.broadcast_to(jnp.expand_dims(random.astype(jnp.float32), 0), wanted.shape[1:])
-    equity = jnp.ones(wanted.shape[1:])
-    fresh = open_account(equity), {name: begin_memory(own.reward, equity) for name, own in specs.items()}
+    allowed = jnp.expand_dims(episodes.allow_short, -1)
 
-    def decide(account: AccountState, want: jax.Array, close: jax.Array, index: jax.Array) -> jax.Array:
-        vector = observe_account(account, close, spec.config)
+    def choose(row: tuple[jax.Array, jax.Array], vector: jax.Array, mask: jax.Array) -> jax.Array:
+        want, index = row
         exposure = vector[..., EXPOSURE]
         want = jnp.where(jnp.isnan(want), exposure, want)
-        toward = toward_exposure(spec.actions, want, exposure, terms.allow_short, spec.config.max_exposure)
-        mask = spec.mask(vector, terms)
+        toward = toward_exposure(spec.actions, want, exposure, allowed, spec.config.max_exposure)
         draw = jax.random.uniform(jax.random.fold_in(key, index), exposure.shape)
         any_ = distribution(jnp.zeros(mask.shape), mask).sample(draw)
         return jnp.where(jnp.expand_dims(random, 0), any_, toward)
 
-    def one(before: _Carry, x: tuple[Any, ...]) -> tuple[_Carry, None]:
-        step, close, want, index = x
-        action = decide(before.account, want, close, index)
-        account, record = trade_bar(before.account, action, step, terms.costs, terms.allow_short, spec)
-        outcome = Outcome(before.account, account, record, step, entropy)
-        sums, memory = {}, {}
-        for name, own in specs.items():
-            components = reward_components(outcome, own.reward, before.memory[name])
-            sums[name] = before.sums[name] + total_reward(components, own.reward)
-            memory[name] = move_memory(before.memory[name], outcome)
-        growth = before.growth + jnp.log(jnp.maximum(1.0 + record.net_return, 1e-6))
-        orders = before.orders + (record.order_units != 0).astype(jnp.float32)
-        account, memory = choose_lanes(record.ruined, fresh, (account, memory))
-        return _Carry(account, memory, sums, growth, orders), None
+    return choosing(choose, (wanted, jnp.arange(wanted.shape[0])), spec, episodes)
 
-    zero = jnp.zeros(wanted.shape[1:])
-    start = _Carry(*fresh, dict.fromkeys(specs, zero), zero, zero)
-    xs = (steps, closes, wanted, jnp.arange(wanted.shape[0]))
-    end, _ = jax.lax.scan(one, start, xs)
-    return end.sums, end.growth, end.orders
+
+def _payer(specs: Mapping[str, EnvSpec], shape: tuple[int, ...]) -> Watcher:
+    """Adds up what every reward pays accounts (L, P); the money is the same under each."""
+    zero = jnp.zeros(shape)
+    fresh = {name: begin_memory(own.reward, jnp.ones(shape)) for name, own in specs.items()}
+    entropy = jnp.expand_dims(jnp.asarray([float(lane == RANDOM) for lane in LANES]), -1) * jnp.ones(shape)
+
+    def add(paid: _Paid, bar: Bar) -> _Paid:
+        outcome = Outcome(bar.before, bar.after, bar.record, bar.market, entropy)
+        rewards, memory = {}, {}
+        for name, own in specs.items():
+            components = reward_components(outcome, own.reward, paid.memory[name])
+            rewards[name] = paid.rewards[name] + total_reward(components, own.reward)
+            memory[name] = move_memory(paid.memory[name], outcome)
+        growth = paid.growth + jnp.log(jnp.maximum(1.0 + bar.record.net_return, 1e-6))
+        orders = paid.orders + (bar.record.order_units != 0).astype(jnp.float32)
+        return _Paid(choose_lanes(bar.record.ruined, fresh, memory), rewards, growth, orders)
+
+    return Watcher(_Paid(fresh, dict.fromkeys(specs, zero), zero, zero), add)
 
 
 def reward_specs(config: Config) -> dict[str, EnvSpec]:
@@ -132,28 +138,29 @@ def reward_specs(config: Config) -> dict[str, EnvSpec]:
 
 
 def play_episodes(tape: Tape, config: Config, seed: int = 0) -> Paid:
-    """What every reward pays each of `LANES` on a tape, in episodes of the configured length."""
+    """What every reward pays each of `LANES` on a tape, in episodes of the configured length.
+
+    A ruined account restarts, and what is open at the end of an episode stays open, as in training.
+    """
     specs = reward_specs(config)
-    episodes = cut_episodes(tape, config.env.episode_steps)
-    symbol = jnp.asarray(episodes.symbol, jnp.int32)
-    bars = consecutive_bars(jnp.asarray(episodes.start, jnp.int32), episodes.n_bars)
-    at = jnp.broadcast_to(symbol, bars.shape)
-    steps, closes = take_steps(tape, at, bars), tape.close[at, bars]
-    terms = take_terms(tape, symbol)
-    wanted = _wanted(_oracle(episodes, steps, terms.costs, tape, specs[CONFIGURED]), config.env.max_exposure)
+    spec = specs[CONFIGURED]
+    episodes = episode_tape(tape, cut_episodes(tape, config.env.episode_steps))
+    wanted = jnp.asarray(_wanted(_oracle(episodes, spec), config.env.max_exposure))
+    n = wanted.shape[0]
 
-    def lanes(x: Any) -> Any:
-        return jax.tree.map(lambda y: jnp.expand_dims(y, -1), x)
+    def played(wanted: jax.Array, episodes: Tape, key: jax.Array) -> _Paid:
+        costs = as_lanes(episodes.costs, (1.0,) * len(LANES))
+        decider, payer = _lanes(wanted, spec, episodes, key), _payer(specs, costs.fee.shape)
+        done = play(decider, episodes, n, costs, keep=False, close_at_end=False, restart=True, watcher=payer)
+        paid: _Paid = done.watched
+        return paid._replace(memory={})
 
-    played = jax.jit(lambda *a: _play(specs, *a))(
-        lanes(steps), lanes(closes), jnp.asarray(wanted), lanes(terms), jax.random.key(seed),
-    )  # fmt: skip
-    n = episodes.n_bars
-    sums, growth, orders = jax.tree.map(lambda x: np.asarray(x, np.float64) / n, jax.device_get(played))
-    short = np.asarray(tape.allow_short)[episodes.symbol]
-    for x in (*sums.values(), growth, orders):
+    done = jax.device_get(jax.jit(played)(wanted, episodes, jax.random.key(seed)))
+    rewards, growth, orders = jax.tree.map(lambda x: np.asarray(x, np.float64).T / n, done[1:])
+    short = np.asarray(episodes.allow_short)
+    for x in (*rewards.values(), growth, orders):
         x[~short, LANES.index(SHORT)] = np.nan  # where short selling is not allowed there is no always-short
-    return Paid(sums, 1e4 * growth, orders)
+    return Paid(rewards, 1e4 * growth, orders)
 
 
 def _mean(x: np.ndarray) -> list[float]:

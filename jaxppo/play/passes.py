@@ -47,6 +47,23 @@ class Decider(NamedTuple):
     env: EnvConfig  # stops, ruin level and gaps of the accounts
 
 
+class Bar(NamedTuple):
+    """What happened on one bar of every account, as a `Watcher` sees it."""
+
+    before: AccountState  # (L, S) at the decision's close
+    after: AccountState  # (L, S) at this bar's close, before a ruined account starts again
+    record: StepRecord  # (L, S)
+    market: MarketStep  # (1, S)
+    valid: jax.Array  # (1, S) bool
+
+
+class Watcher(NamedTuple):
+    """Something to add up over the bars of a Pass."""
+
+    start: Any  # pytree of arrays
+    add: Callable[[Any, Bar], Any]  # what there is so far, and a bar
+
+
 class Pass(NamedTuple):
     """What L accounts a symbol did on N decisions of S symbols, padded at the end.
 
@@ -59,6 +76,7 @@ class Pass(NamedTuple):
     account: AccountState  # (L, S) at the last close
     record: StepRecord | None  # (N, L, S), where it was kept
     note: Any  # (N, L, S, ...), what the decider noted; None where the record was not kept
+    watched: Any  # what the watcher had added up at the end; None without one
 
 
 class _Carry(NamedTuple):
@@ -66,6 +84,7 @@ class _Carry(NamedTuple):
     # takes three times as long on a CPU.
     account: AccountState  # (L, S)
     ruined: jax.Array  # (L, S) bool
+    watched: Any
 
 
 def n_decisions(tape: Tape) -> int:
@@ -108,10 +127,10 @@ def play(
     keep: bool = True,
     cash: float = 1.0,
     close_at_end: bool = True,
+    restart: bool = False,
+    watcher: Watcher | None = None,
 ) -> Pass:
     """Decide from the first to the last bar of every symbol, L accounts of `cash` each.
-
-    An account that is ruined is closed out and stays ruined.
 
     Args:
       decider: who decides.
@@ -122,6 +141,8 @@ def play(
         equity alone takes 170 MB.
       cash: money that every account starts with.
       close_at_end: sell what is open at a symbol's last close, at cost; else it stays open, marked to market.
+      restart: a ruined account starts again, as in training; else it is closed out and stays ruined.
+      watcher: adds something up besides.
     """
     costs = as_lanes(tape.costs) if costs is None else costs
     t, valid = decision_bars(tape, n_bars)
@@ -130,6 +151,9 @@ def play(
     closes = jnp.expand_dims(tape.close[symbol, t], 1)
     at_end = jnp.expand_dims(t == jnp.expand_dims(tape.length - 2, 0), 1)
     ruin = jnp.asarray(decider.env.ruin_level * cash, costs.fee.dtype)
+
+    start = open_account(jnp.full(costs.fee.shape, cash, tape.close.dtype))
+    zero, none = jnp.zeros_like(start.equity), jnp.zeros(costs.fee.shape, jnp.int32)
 
     def bar(carry: _Carry, x: tuple[Any, ...]) -> tuple[_Carry, tuple[StepRecord, Any]]:
         row, market, close, ok, last = x
@@ -142,10 +166,14 @@ def play(
             account, record = close_out(account, record, market.close, costs, closing)
         idle = jax.tree.map(jnp.zeros_like, record)._replace(equity=before.equity)
         record, account = jax.tree.map(lambda new, old: jnp.where(ok, new, old), (record, account), (idle, before))
-        return _Carry(account, carry.ruined | record.ruined), (record, order.note)
+        watched = (
+            carry.watched if watcher is None else watcher.add(carry.watched, Bar(before, account, record, market, ok))
+        )
+        if restart:
+            account = jax.tree.map(lambda new, old: jnp.where(record.ruined, new, old), start, account)
+        return _Carry(account, jnp.where(restart, False, carry.ruined | record.ruined), watched), (record, order.note)
 
-    start = open_account(jnp.full(costs.fee.shape, cash, tape.close.dtype))
-    begin = _Carry(start, jnp.zeros(costs.fee.shape, bool))
+    begin = _Carry(start, jnp.zeros(costs.fee.shape, bool), None if watcher is None else watcher.start)
     xs = (decider.inputs, steps, closes, jnp.expand_dims(valid, 1), at_end)
     bars = jnp.maximum(tape.length - 1 - tape.first, 1).astype(start.equity.dtype).reshape(1, -1)
     if keep:
@@ -153,7 +181,7 @@ def play(
         before = jnp.concatenate([jnp.expand_dims(start.equity, 0), record.equity[:-1]])
         rows = bar_sums(record, before, steps.close, jnp.expand_dims(valid, 1), cash)
         sums = jax.tree.map(lambda x: x.sum(0, dtype=x.dtype), rows)
-        return Pass(record.equity, _per_bar(sums, bars), valid, end.account, record, note)
+        return Pass(record.equity, _per_bar(sums, bars), valid, end.account, record, note, end.watched)
 
     def step(carry: tuple[_Carry, TradeSums], x: tuple[Any, ...]) -> tuple[tuple[_Carry, TradeSums], jax.Array]:
         before, sums = carry
@@ -161,9 +189,8 @@ def play(
         added = bar_sums(record, before.account.equity, x[1].close, x[3], cash)
         return (after, jax.tree.map(jnp.add, sums, added)), record.equity
 
-    zero, none = jnp.zeros_like(start.equity), jnp.zeros(costs.fee.shape, jnp.int32)
     (end, sums), equity = jax.lax.scan(step, (begin, TradeSums(zero, zero, none, none, zero, zero)), xs)
-    return Pass(equity, _per_bar(sums, bars), valid, end.account, None, None)
+    return Pass(equity, _per_bar(sums, bars), valid, end.account, None, None, end.watched)
 
 
 def bar_sums(record: StepRecord, before: jax.Array, close: jax.Array, valid: jax.Array, cash: float = 1.0) -> TradeSums:
