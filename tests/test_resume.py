@@ -277,7 +277,7 @@ def test_a_signal_saves_and_stops(args, tmp_path):
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate()
     assert process.returncode == 143, err
-    assert "SIGTERM: finishing the segment and saving; once more to stop at once" in out
+    assert "SIGTERM: finishing the segment and saving; send it again to stop at once" in out
     (text,) = err.splitlines()
     stopped = re.fullmatch(
         r"interrupted: SIGTERM; stopped at update (\d+) of 20000; go on with --run-dir .* --resume", text
@@ -320,7 +320,7 @@ def test_a_run_is_extended_when_asked_to_and_says_what_that_does(whole, copy, ar
     # N = 20: W = 1, M = 19, k = 12: .01 + .99 (1 + cos(pi 11 / 19)) / 2 = .3835; .01 of that. The entropy coefficient
     # falls over .6 x 20 = 12 updates. With N = 12 both are at their ends: .01 x .01 and .005.
     line = next(line for line in out.splitlines() if line.startswith("extended from 12 to 20 updates"))
-    assert "the learning rate goes on at 0.00383 (with 12 it were 0.0001)" in line
+    assert "the learning rate goes on at 0.00383 (with 12 it would be 0.0001)" in line
     assert "the entropy coefficient at 0.005 (0.005)" in line
     assert line.endswith("validations go on every 2 updates")
     assert metrics(copy)[1][:7] == metrics(whole)[1]  # what was done stays as it was

@@ -3,8 +3,9 @@
 Order of events (the timing contract): the order fills at the open; during the bar liquidation, stop-loss and
 take-profit are looked at in that order; the account is marked at the close, where borrow accrues.
 
-Equity moves by the bar's profit less its costs, and cash is what it leaves beside the position. Were it cash + units *
-close, float32 would round sums of several times the equity under leverage, and no bar would forget it.
+The state keeps the equity, to which every bar adds its profit less its costs; cash is the equity less the value of the
+position. If the state kept cash and the equity were cash + units * close, then under leverage float32 would round sums
+of several times the equity, and the errors would stay in the account.
 """
 
 from __future__ import annotations
@@ -95,11 +96,13 @@ def open_account(start: jax.Array) -> AccountState:
 
 
 def broken_accounts(account: AccountState) -> jax.Array:
-    """Accounts with a number that is not one, bool of the account's shape. Such an account never comes back by itself.
+    """Accounts that hold a NaN or an infinite amount, bool of the account's shape.
 
-    NaN compares as false, so it is not even ruined: every later bar of its episode would be NaN too.
+    Such an account does not recover: NaN compares as false, so it is never ruined, and every later bar of its episode
+    would be NaN too.
     """
-    # One sum, one look: a sum is finite only if all its terms are. Exit levels are infinite where there is none.
+    # A sum is finite only if all its terms are, so one test is enough for all amounts. Exit levels are tested apart,
+    # for they are infinite where there is none.
     levels = jnp.isnan(account.stop) | jnp.isnan(account.take_profit)
     money = (
         account.units * account.mark
@@ -130,7 +133,7 @@ def _earn(account: AccountState, money: jax.Array) -> AccountState:
 
 
 def exposure_at(account: AccountState, price: jax.Array) -> jax.Array:
-    """Signed notional over equity at `price`; 0 for an account that owns nothing, whatever it owes."""
+    """Signed notional over equity at `price`; 0 where the equity is not above 0."""
     notional = account.units * price
     equity = equity_at(account, price)
     return jnp.where(equity > 0, notional / jnp.where(equity > 0, equity, 1.0), 0.0)
@@ -316,8 +319,9 @@ def advance(
     if levels is not None:
         ordered = _place_levels(account, ordered, levels)
     exposure = exposure_at(ordered, bar.open)
-    # A level computed from the entry is rounded: 98.49 below 100.5, 2 % away, by half a unit in the last place each for
-    # the entry, the .98, their product and the low. A level that was given is the number that it is.
+    # A level computed from the entry price is rounded, and must still be touched by a bar that touches the exact one:
+    # 98.49, which is 2 % below 100.5, is off by half a unit in the last place each for the entry, the factor .98, their
+    # product and the bar's low. A level that was given is exact and needs no tolerance.
     slack = 2.0 * float(jnp.finfo(account.equity.dtype).eps) if levels is None else 0.0
     exit_ = _find_exit(ordered, bar, ruin, env, slack)
     exited, out = _close_position(ordered, exit_, costs)
@@ -380,7 +384,7 @@ def settle(
     """
     units = jnp.where(gone_at(account, bar.open, ruin), account.units, units)
     after, record = advance(account, jnp.where(ruined, 0.0, units), bar, costs, ruin, env, levels)
-    # Not left to `equity <= ruin`, which rounding decides for an account that was liquidated at that very equity.
+    # Set here, since for an account liquidated at exactly the ruin level rounding would decide `equity <= ruin`.
     return after, record._replace(ruined=record.ruined | ruined)
 
 

@@ -97,7 +97,7 @@ class Env(Protocol):
         """Fresh lanes where `where`, bool, broadcastable with (P, L)."""
 
     def sound(self, state: State) -> jax.Array:
-        """(P, L) bool: all numbers of the lane are numbers. A lane that is not is restarted."""
+        """(P, L) bool: every number of the lane is finite. A lane with one that is not is restarted."""
 
     def metrics(self, result: StepResult) -> dict[str, jax.Array]:
         """Scalars of one step over all lanes, to be averaged over steps and logged."""

@@ -31,7 +31,7 @@ DIFFERENTIAL_SHARPE_ETA = 0.01
 # market would be rewarded by the hundreds.
 DIFFERENTIAL_SHARPE_VARIANCE = 1e-8
 DIFFERENTIAL_SHARPE_CLIP = 10.0
-# An account at or below nothing has no log return; ruin ends it there.
+# An equity at or below 0 has no log return; ruin ends the episode there.
 LOG_RETURN_FLOOR = 1e-3
 
 

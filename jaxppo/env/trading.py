@@ -111,7 +111,7 @@ class EnvSpec:
         return choose_lanes(where, self.begin(equity.shape, equity.dtype), state)
 
     def sound(self, state: Lanes) -> jax.Array:
-        """Neither the account nor what is remembered of it holds a number that is not one."""
+        """Every number of the account and of its rewards' memory is finite."""
         return ~broken_accounts(state.account) & finite_lanes(state.memory, state.account.equity)
 
     def metrics(self, result: StepResult) -> dict[str, jax.Array]:

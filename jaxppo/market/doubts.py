@@ -40,8 +40,8 @@ SPIKE, LARGE_SPIKE = 25.0, 60.0
 TICK, LARGE_TICK = 18.0, 45.0
 """Wick over the usual range of a bar: crashes reach 40 (GBP, 6 October 2016), real bad ticks 47 (SPY) to 511 (AAPL)."""
 LARGE_MOVE = 0.25
-"""Log size (real crypto news: 0.20) from which half the first threshold, of a wick a third, is
-enough: for a jump to be told, for a spike or wick to be doubtful."""
+"""Log size of a large move; real news of crypto moved 0.20. For a move of this size half of `JUMP` is enough to be
+reported, and half of `SPIKE`, or a third of `TICK`, to be doubtful."""
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def _panics_unseen() -> Iterator[None]:
     """
     try:
         stderr = os.dup(2)
-    except OSError:  # a process without one has nothing to hold back
+    except OSError:  # a process without stderr has nothing to hold back
         yield
         return
     with tempfile.TemporaryFile() as held:

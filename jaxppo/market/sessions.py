@@ -85,7 +85,7 @@ def missing_bars(time: np.ndarray, interval: int, asset_class: str, timezone: st
         if hours == "exchange" and interval < DAY:  # nights and weekends, of unknown length
             bars[:] = 0
         expected = len(time) + int(bars.sum())
-    elif HOUR < interval < DAY:  # such bars may begin at the hours of UTC, whose place in the session has seasons
+    elif HOUR < interval < DAY:  # may begin at fixed hours of UTC, which daylight saving moves
         count = _by_open_time if hours == "week" else _by_day
         bars = count(time, interval, asset_class, timezone)
         expected = len(time) + int(bars.sum())

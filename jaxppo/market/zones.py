@@ -39,7 +39,7 @@ def zone_problems(bars: Bars) -> list[ZoneProblem]:
     if bars.interval < DAY and bars.timezone != record.timezone:
         return []  # a market of its own, such as the embedded one
     closed = _closed_hours(bars)
-    # Longer bars may begin at hours of UTC, whose place in New York's day has seasons of its own.
+    # Longer bars may begin at fixed hours of UTC, which move in New York's day with daylight saving.
     return closed or (_openings(bars) if bars.interval <= HOUR else [])
 
 

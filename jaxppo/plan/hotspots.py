@@ -13,7 +13,7 @@ from jaxppo.plan.roofline import Row
 LONG_LOOP = 1_000
 # Share of the run's launches above which it is worth knowing what they are.
 MANY = 0.05
-# What a kernel is told by, the first that it holds.
+# What a kernel is called: by the first of these operations that it holds.
 _KINDS = {
     "dot": "matmul",
     "sort": "sort",

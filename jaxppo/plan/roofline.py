@@ -25,7 +25,8 @@ class Work:
     vector_ops: float = 0
     bytes: float = 0
     seconds: float = 0  # roofline
-    with_launches: tuple[float, float] = (0, 0)  # each kernel the longer of its work and a launch, cheap or dear
+    # Each kernel takes as long as its work or a launch, whichever is longer: at the lowest and highest cost of a launch.
+    with_launches: tuple[float, float] = (0, 0)
 
     def __add__(self, other: Work) -> Work:
         types = {*self.matmul_flops, *other.matmul_flops}

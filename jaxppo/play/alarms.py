@@ -19,7 +19,7 @@ KL_LIMIT = 0.1
 """Mean KL of the updates between two validations. Healthy runs stayed under .01; at .1 most samples are clipped, and
 the surrogate no longer says anything about the policy that it has led to."""
 EXPLAINED_VARIANCE = 0.0
-"""Below it the value is a worse guess than its own mean, and so is every advantage made of it."""
+"""Below 0 the value predicts its target worse than a constant would, and the advantages made of it mislead."""
 
 Row = Mapping[str, float]
 

@@ -118,9 +118,9 @@ def _ordered_units(m: Moment, value: jax.Array, kind: str) -> jax.Array:
         wanted = value
     else:
         wanted = m.account.units + value
-        # Fractions that add up to nothing leave a speck: 0.1 + 0.2 - 0.3 is 6e-17, and a trade that never closes.
-        speck = 64 * jnp.finfo(value.dtype).eps * jnp.abs(m.account.units)
-        wanted = jnp.where(jnp.abs(wanted) <= speck, 0.0, wanted)
+        # Fractions that add up to 0 leave a rounding error: 0.1 + 0.2 - 0.3 is 6e-17, and the trade would stay open.
+        rounding = 64 * jnp.finfo(value.dtype).eps * jnp.abs(m.account.units)
+        wanted = jnp.where(jnp.abs(wanted) <= rounding, 0.0, wanted)
     return jnp.where(jnp.isnan(value), m.account.units, wanted)
 
 

@@ -108,7 +108,7 @@ def tail_losses(returns: jax.Array, valid: jax.Array, share: float = 0.05) -> tu
     """
     n = valid.sum(-1, keepdims=True, dtype=jnp.int32)
     ordered = jnp.sort(jnp.where(valid, returns, jnp.inf), axis=-1)
-    # 1e-4 below: .05 n of whole 20ths is a hair above in float32, and would count one bar more.
+    # Less 1e-4: float32 rounds .05 n to just above a whole number where n is a multiple of 20, and the ceiling adds 1.
     k = jnp.maximum(jnp.ceil(share * n.astype(returns.dtype) - 1e-4), 1.0).astype(jnp.int32)
     bar = jnp.arange(returns.shape[-1], dtype=jnp.int32).reshape((1,) * (returns.ndim - 1) + (-1,))
     mean = jnp.where(bar < k, ordered, 0.0).sum(-1) / k[..., 0].astype(returns.dtype)

@@ -32,7 +32,7 @@ class Evidence(NamedTuple):
     trades: float
     deflated_sharpe: float
     peak_fitness: float  # of all validations
-    hold_share: float  # of decisions that keep the position; bars flat where no action keeps
+    hold_share: float  # of decisions that keep the position; where no action does, of bars flat
     order_share: float  # of bars on which an order was filled
     long_share: float  # of bars in the market, those of symbols that may be sold short
     final_fitness: float = math.nan  # of the last validation, where another one is judged

@@ -24,7 +24,7 @@ def first_guard(learned: Learned) -> Guard:
 
 
 def is_sound(tree: Any) -> jax.Array:
-    """() bool: the squares of all floats in `tree` have a finite sum. A weight beyond 1e19 is none to go on with."""
+    """() bool: the squares of all floats in `tree` have a finite sum. A weight beyond 1e19, too, counts as broken."""
     floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.isfinite(sum((jnp.square(x).sum() for x in floats), start=jnp.zeros(())))
 

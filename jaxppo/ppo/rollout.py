@@ -45,7 +45,7 @@ class Transition(NamedTuple):
     value: jax.Array  # (P, L)
     reward: jax.Array  # (P, L)
     terminated: jax.Array  # (P, L) bool: as the environment says
-    bad: jax.Array  # (P, L) bool: a number of the step is not one; its reward is what its value expected
+    bad: jax.Array  # (P, L) bool: a number of the step is not finite; its reward is what its value expected
     every: EveryAction | None = None  # where advantages are counterfactual
 
 
@@ -203,7 +203,7 @@ def collect(
         return env.restart(after, result.terminated | broken), (kept, _step_metrics(result, env, action), counts)
 
     broken_before = ~env.sound(start.lanes)
-    # All at once, 4 bytes a step: a draw inside the loop is as many small kernels again as the lanes.
+    # All draws at once, 4 bytes a step: drawing inside the loop would double the small kernels of each step.
     keys = jax.vmap(lambda index: jax.random.fold_in(start.key, index))(jnp.arange(n_steps))
     uniforms = jax.vmap(lambda k: jax.random.uniform(k, broken_before.shape))(keys)
     xs = (steps, closes[:-1], market[:-1], market[1:], uniforms)

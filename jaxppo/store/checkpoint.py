@@ -118,13 +118,13 @@ def survey(folder: Path) -> Survey:
 
 
 def _largest(state: TrainState) -> int:
-    """Bytes that a checkpoint does not pass: its arrays, should they not compress at all, and their descriptions."""
+    """Most bytes that a checkpoint takes: its arrays, if they do not compress at all, and their descriptions."""
     arrays = sum(x.nbytes for x in jax.tree.leaves((state, state.params, state.params)))
     return int(1.01 * arrays) + _DESCRIPTIONS
 
 
 def _reason(error: Exception) -> str:
-    """Why a save failed, in a phrase: TensorStore puts the system's words at the end of a long story."""
+    """Why a save failed, in a phrase: TensorStore puts the system's message at the end of a long text."""
     text = str(error)
     if found := re.search(r": ([^:]+) \[os_error_code", text):
         return found[1]
@@ -167,7 +167,7 @@ class CheckpointWriter:
         return f"checkpoints: the newest {self._keep}, the best and one being written, at most {most:.2f} MiB in all"
 
     def kept(self, state: TrainState) -> dict[str, Any]:
-        """What is on the disk, and the bytes that it never passes."""
+        """What is on the disk, and the most bytes that it can take."""
         sizes = [sum(p.stat().st_size for p in (self._folder / str(u)).rglob("*") if p.is_file()) for u in self.updates]
         return {"updates": self.updates, "bytes": sum(sizes), "most_bytes": (self._keep + 2) * _largest(state)}
 
@@ -181,7 +181,7 @@ class CheckpointWriter:
         """
         self._settle()
         best = state.params if best is None else best
-        # A copy: on the CPU a host view would keep the buffers from donation, or see what they are used for next.
+        # A copy: on the CPU a view would keep the buffers from being donated, or show what is written into them next.
         host, best = jax.tree.map(lambda x: np.array(x), jax.device_get((state, best)))
         self._running = self._thread.submit(self._write, host, best, info)
 
@@ -248,7 +248,7 @@ class CheckpointWriter:
                 self._remove(step)
 
     def _remove(self, step: int) -> None:
-        """Take a checkpoint away: first its name, so that no half of it is ever taken for a damaged one."""
+        """Remove a checkpoint. It is renamed first, so that one removed by half is never taken for a damaged one."""
         self._fitness.pop(step, None)
         path = self._folder / str(step)
         if path.exists():

@@ -236,7 +236,7 @@ class MetricsCsv:
         if not self._path.exists():
             return None
         text = self._path.read_bytes().decode("utf-8", "replace")
-        whole = text[: text.rfind("\n") + 1]  # a cut-off "10,0.5" would pass for the row of update 1
+        whole = text[: text.rfind("\n") + 1]  # what is left of a row that was cut off may look whole
         rows: list[dict[str, Any]] = []
         with suppress(csv.Error):  # what a crash left at the end need not be text
             for row in csv.DictReader(io.StringIO(whole)):

@@ -50,7 +50,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError as error:  # of a write that finds no room the system names no file
+    except OSError as error:  # the system names no file where a write finds no room
         error.filename = error.filename or str(path)
         raise
     finally:

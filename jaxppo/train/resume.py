@@ -17,7 +17,8 @@ from jaxppo.store.directory import CONFIG
 
 # The gate judges what was computed, and bars are compared by their hash, wherever they lie.
 HARMLESS = frozenset({"data", *(name for name, group in FIELD_GROUP.items() if group == "gate")})
-EXTENT = frozenset({"n_updates", "env_steps", "n_validations"})  # the two others only say how it was arrived at
+# The second and the third are other ways to give a number of updates.
+EXTENT = frozenset({"n_updates", "env_steps", "n_validations"})
 
 
 def changed_fields(saved: Config, wanted: Mapping[str, Any]) -> dict[str, str]:
@@ -82,8 +83,8 @@ def describe_resume(trained: Config | None, config: Config, update: int) -> list
         was, now = scheduled(config, before, update), scheduled(config, after, update)
         lines.append(
             f"extended from {before} to {after} updates: the schedules are functions of that number, so from here the"
-            f" learning rate goes on at {now[0]:.3g} (with {before} it were {was[0]:.3g}) and the entropy coefficient"
-            f" at {now[1]:.3g} ({was[1]:.3g}), to {scheduled(config, after, after - 1)[0]:.3g} and"
+            f" learning rate goes on at {now[0]:.3g} (with {before} it would be {was[0]:.3g}) and the entropy"
+            f" coefficient at {now[1]:.3g} ({was[1]:.3g}), to {scheduled(config, after, after - 1)[0]:.3g} and"
             f" {config.ppo.entropy_end:.3g} at the end; validations go on every {config.budget.validate_every} updates"
         )
     return lines

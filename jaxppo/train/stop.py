@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}  # what shells report of a command that the signal ended
-OUT_OF_TIME = 75  # EX_TEMPFAIL of sysexits.h: come again
-_SEGMENTS = 5  # the slowest of so many is what the next is expected to take
-_SHARE = 0.1  # of the time that a segment took, in case the next is slower
+OUT_OF_TIME = 75  # EX_TEMPFAIL of sysexits.h: a failure that passes, try again later
+_SEGMENTS = 5  # the next segment is expected to take as long as the slowest of this many before it
+_SHARE = 0.1  # and longer by this share, in case it is slower still
 
 
 class StopReason(NamedTuple):
@@ -42,7 +42,10 @@ class Pace:
             self._taken.append((n_updates, seconds))
 
     def foresee(self, n_updates: int) -> float:
-        """Seconds that a segment of `n_updates` may take; a shorter one than before as long as those, as it may."""
+        """Seconds that a segment of `n_updates` may take.
+
+        Where it has fewer updates than an earlier one it is still expected to take as long: its validation is the same.
+        """
         if not self._taken:
             return self._known * n_updates * (1 + _SHARE)
         return max(s * max(1.0, n_updates / n) for n, s in self._taken) * (1 + _SHARE)
@@ -112,7 +115,7 @@ class Stop:
             if self._signal is not None:
                 _leave_at_once(number)
             self._signal = number
-            self._say(f"{number.name}: finishing the segment and saving; once more to stop at once")
+            self._say(f"{number.name}: finishing the segment and saving; send it again to stop at once")
 
 
 def _leave_at_once(number: signal.Signals) -> None:
