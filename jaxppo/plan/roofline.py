@@ -25,7 +25,7 @@ class Work:
     vector_ops: float = 0
     bytes: float = 0
     seconds: float = 0  # roofline
-    # Each kernel takes as long as its work or a launch, whichever is longer: at the lowest and highest cost of a launch.
+    # Each kernel takes as long as its work or a launch, whichever is longer: at the lowest and highest launch cost.
     with_launches: tuple[float, float] = (0, 0)
 
     def __add__(self, other: Work) -> Work:
