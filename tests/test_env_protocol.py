@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
+import re
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -10,6 +13,10 @@ import numpy as np
 import pytest
 from helpers import random_tape, tiny_config
 
+import jaxppo.config.rewards
+import jaxppo.env.protocol
+import jaxppo.env.rewards
+import jaxppo.ppo
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.protocol import StepResult, choose_lanes, finite_lanes
 from jaxppo.env.trading import env_spec
@@ -176,6 +183,34 @@ def test_ruin_restarts_the_account():
     seen = np.asarray(rollout.steps.observation)[1:]
     assert (seen[ruined[:-1]] == 0).all()  # of an equity of 1 that holds nothing
     assert (np.asarray(lanes.equity) > RUIN).all()
+
+
+class Lying(PairEnv):
+    """Says that it observes less than it does."""
+
+    n_observation = 2
+
+
+def test_shapes_are_checked_where_the_environment_is_traced():
+    spec, tape = bind_env(config_with("gae"), Lying(), 2), pair_tape()
+    hyper = hyper_from(spec.config)
+    state = jax.eval_shape(lambda: begin_run(spec, jax.random.key(0), hyper, tape))
+    with pytest.raises(AssertionError, match=r"has shape \(16, 4, 3\) but expected \(16, 4, 2\)"):
+        jax.eval_shape(lambda s: run_updates(spec, s, hyper, tape, 1, 1), state)
+
+
+def test_the_trainer_does_not_know_the_account():
+    forbidden = re.compile(r"jaxppo\.env\.(account|actions|rewards)\b")
+    files = list((Path(jaxppo.ppo.__file__).parent).glob("*.py"))
+    assert len(files) > 8
+    assert [f.name for f in files if forbidden.search(f.read_text())] == []
+
+
+@pytest.mark.parametrize("module", [jaxppo.env.protocol, jaxppo.env.rewards, jaxppo.config.rewards])
+def test_examples_in_docstrings(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0
 
 
 def test_the_trading_environment_steps_any_leading_shape():

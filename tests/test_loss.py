@@ -155,7 +155,7 @@ def hand_batch(old_log_prob, advantage):
         return jnp.asarray(values, jnp.float32).reshape(shape)
 
     samples = Samples(
-        observation=jnp.zeros((*shape, EXPOSURE + 1)),
+        observation=jnp.zeros((*shape, ENV.n_observation)),
         action=jnp.array([0, 2], jnp.int32).reshape(shape),
         log_prob=column(old_log_prob),
         value=column([0.0, 0.0]),
@@ -203,7 +203,7 @@ def every_action_loss(advantage, normalize):
     params = {"logits": jnp.log(jnp.array([1.0, 2.0, 5.0])), "value": jnp.float32(2.0)}
     hyper = Hyper(*(jnp.float32(0) for _ in Hyper._fields))._replace(clip=jnp.float32(0.2))
     samples = Samples(
-        observation=jnp.zeros((1, 1, 1, EXPOSURE + 1)),
+        observation=jnp.zeros((1, 1, 1, ENV.n_observation)),
         action=None,
         log_prob=jnp.full((1, 1, 1, 3), -np.log(3), jnp.float32),
         value=jnp.zeros((1, 1, 1)),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -99,6 +100,8 @@ class EnvSpec:
 
         The result's record is a `StepRecord`; an episode terminates by ruin only.
         """
+        chex.assert_type(action, int)
+        chex.assert_equal_shape([action, state.account.equity])
         account, record = trade_bar(state.account, action, market, terms.costs, terms.allow_short, self)
         outcome = Outcome(state.account, account, record, market, jnp.asarray(entropy))
         components = reward_components(outcome, self.reward, state.memory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -67,6 +68,13 @@ def ppo_loss(
 ) -> tuple[jax.Array, LossMetrics]:
     """Total loss of a minibatch; the encoder runs once over each of its paths, under the gradient."""
     samples = batch.samples
+    shape = samples.value.shape  # (T, P, L)
+    every = (len(env.action_labels),) if samples.action is None else ()
+    chex.assert_shape(batch.features, (shape[1], None, None))
+    chex.assert_shape(samples.observation, (*shape, env.n_observation))
+    chex.assert_shape([samples.log_prob, samples.advantage], (*shape, *every))
+    chex.assert_shape(samples.value_target, shape)
+    chex.assert_type([samples.observation, samples.log_prob, samples.value, samples.advantage], float)
     market = jnp.swapaxes(agent.encode(params, batch.features), 0, 1)  # (T, P, H)
     logits, value = agent.decide(params, market, samples.observation)
     policy = distribution(logits, env.mask(samples.observation, batch.terms))

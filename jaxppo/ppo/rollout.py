@@ -6,6 +6,7 @@ import math
 from functools import partial
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -173,18 +174,24 @@ def collect(
     market = jnp.swapaxes(market, 0, 1)  # (T + 1, P, H)
     steps, closes = _path_steps(tape, paths, n_steps)
     terms = path_terms(tape, paths)
-    log_n_actions = math.log(len(env.action_labels))
+    n_actions = len(env.action_labels)
 
     def play(
         lanes: State, x: tuple[MarketStep, jax.Array, jax.Array, jax.Array, jax.Array]
     ) -> tuple[State, tuple[Transition, dict[str, jax.Array], dict[str, jax.Array]]]:
         step, close, encoded, next_encoded, uniform = x
         seen = env.observe(lanes, close)
+        allowed = env.mask(seen, terms)
+        chex.assert_shape([seen, allowed], [(*shape, env.n_observation), (*shape, n_actions)])
+        chex.assert_type([seen, allowed], [float, bool])
         logits, value = agent.decide(params, encoded, seen)
-        policy = distribution(logits, env.mask(seen, terms))
+        policy = distribution(logits, allowed)
         action = policy.sample(uniform)
-        entropy = policy.entropy() / log_n_actions
+        entropy = policy.entropy() / math.log(n_actions)
         after, result = env.step(lanes, action, step, terms, entropy)
+        chex.assert_shape([result.reward, result.terminated], shape)
+        chex.assert_type([result.reward, result.terminated], [float, bool])
+        chex.assert_trees_all_equal_shapes_and_dtypes(after, lanes)
         broken = ~env.sound(after)
         bad = broken | unclean | ~jnp.isfinite(result.reward)
         result = result._replace(
@@ -203,9 +210,13 @@ def collect(
         return env.restart(after, result.terminated | broken), (kept, _step_metrics(result, env, action), counts)
 
     broken_before = ~env.sound(start.lanes)
+    shape = broken_before.shape  # (P, L)
+    chex.assert_rank(broken_before, 2)
+    chex.assert_shape([paths.symbol, paths.t], shape[:1])
+    chex.assert_type([broken_before, paths.symbol, paths.t], [bool, int, int])
     # All draws at once, 4 bytes a step: drawing inside the loop would double the small kernels of each step.
     keys = jax.vmap(lambda index: jax.random.fold_in(start.key, index))(jnp.arange(n_steps))
-    uniforms = jax.vmap(lambda k: jax.random.uniform(k, broken_before.shape))(keys)
+    uniforms = jax.vmap(lambda k: jax.random.uniform(k, shape))(keys)
     xs = (steps, closes[:-1], market[:-1], market[1:], uniforms)
     lanes = env.restart(start.lanes, broken_before)
     lanes, (transitions, metrics, counts) = jax.lax.scan(play, lanes, xs)

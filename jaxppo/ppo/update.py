@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -163,6 +164,9 @@ def update(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One PPO update: the next state and its scalar metrics."""
     budget, episode = spec.config.budget, spec.config.env.episode_steps
+    chex.assert_shape([*hyper, state.update, state.steps], ())
+    chex.assert_equal_shape([state.params, state.moments.mean, state.moments.square])
+    chex.assert_type([state.params, state.update, state.steps], [float, int, int])
     hyper = hyper._replace(learning_rate=hyper.learning_rate * state.guard.scale)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.update)
     act, shuffle, restart = jax.random.split(key, 3)
