@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from jaxppo.config.layers import DeviceInfo, Resolved, flat_fields, resolve
 from jaxppo.config.rewards import REWARD_PRESETS
 from jaxppo.config.schema import FIELD_GROUP, Config
 from jaxppo.errors import CheckpointWarning, Interrupted, JaxppoError
+from jaxppo.market.asset_classes import ASSET_CLASSES
 from jaxppo.plugins import load_plugin
 
 INTERRUPTED = 130  # what shells report of a command that SIGINT ended
@@ -108,7 +110,20 @@ def _parse(argv: Sequence[str], program: str, description: str, groups: list[tup
     args_type: Any = dataclasses.make_dataclass("Args", groups, frozen=True)
     more = {"default": args_type(*defaults)} if defaults else {}
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
-    return tyro.cli(args_type, prog=program, description=description, args=list(argv), config=config, **more)
+    args = _fee_of_every_class(argv)
+    return tyro.cli(args_type, prog=program, description=description, args=args, config=config, **more)
+
+
+def _fee_of_every_class(argv: Sequence[str]) -> list[str]:
+    """`--fee 0.001` as the CLASS FRACTION pairs that it stands for: one number is the fee of every class."""
+    words = [w for a in argv for w in (a.split("=", 1) if a.startswith("--fee=") else (a,))]
+    found: list[str] = []
+    for i, word in enumerate(words):
+        if i and words[i - 1] == "--fee" and re.fullmatch(r"-?[0-9.]+(e-?[0-9]+)?", word):
+            found += [w for name in ASSET_CLASSES for w in (name, word)]
+        else:
+            found.append(word)
+    return found
 
 
 def run_command(command: Callable[[], object]) -> int:

@@ -362,3 +362,16 @@ def test_a_command_ends_at_once_with_its_status_and_all_that_was_printed(status)
         assert process.wait(timeout=60) == status  # the thread would wait for a line until the pipe is closed
         assert process.stdout is not None
         assert process.stdout.read() == "said"
+
+
+@pytest.mark.parametrize(
+    ("line", "fee"),
+    [
+        (["--fee", "0.001"], {"equity": 0.001, "crypto": 0.001, "fx": 0.001}),
+        (["--fee=2e-4", "--spread", "0.1"], {"equity": 0.0002, "crypto": 0.0002, "fx": 0.0002}),
+        (["--fee", "fx", "0.1", "crypto", "0"], {"fx": 0.1, "crypto": 0.0}),
+    ],
+    ids=["one number", "with an equals sign", "by class"],
+)
+def test_a_fee_is_one_number_or_one_a_class(line, fee):
+    assert parse(line).given["fee"] == fee

@@ -79,7 +79,8 @@ class EnvConfig:
     take_profit_gap: Literal["open", "limit"] = "open"
     """Fill of a take-profit that the open gaps through: at the open, or (pessimistic) at the limit."""
     fee: dict[str, float] = field(default_factory=dict)
-    """Fee per side on the notional, as CLASS FRACTION pairs over the defaults equity .001, crypto .0025, fx .0001."""
+    """Fee per side, as a fraction of the notional: CLASS FRACTION pairs over the defaults equity .001, crypto .0025,
+    fx .0001, or one number for every class."""
     spread: float = 0.0
     """Full bid-ask spread as a fraction of the price; a fill pays half of it."""
     slippage: float = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,8 +45,8 @@ class ReplayOptions(BarsFilter):
     """Folder to write, which must not hold anything yet."""
     cash: float = 10_000.0
     """Cash to start with."""
-    fee: float = 0.0
-    """Fee per side, as a fraction of the notional of a fill."""
+    fee: dict[str, float] = field(default_factory=dict)
+    """Fee per side, as a fraction of the notional: CLASS FRACTION pairs, or one number for every class."""
     slippage: float = 0.0
     """Slippage as a fraction of the price, always against us."""
     spread: float = 0.0
@@ -79,7 +79,10 @@ def _check_options(options: ReplayOptions) -> None:
             raise ConfigError(f"--{name.replace('_', '-')}: {getattr(options, name)} given; it must be {rule}")
 
     demand(math.isfinite(options.cash) and options.cash > 0, "cash", "a number above 0")
-    for name in ("fee", "slippage", "spread", "ruin_level"):
+    for fee in options.fee.values():
+        if not 0 <= fee < 1:
+            raise ConfigError(f"--fee: {fee} given; it must be a fraction from 0 to below 1")
+    for name in ("slippage", "spread", "ruin_level"):
         demand(0 <= getattr(options, name) < 1, name, "a fraction from 0 to below 1")
     demand(math.isfinite(options.borrow) and options.borrow >= 0, "borrow", "0 or more, a year")
     demand(options.trials >= 1, "trials", "1 or more")
@@ -97,17 +100,22 @@ def _load(options: ReplayOptions) -> tuple[Bars, Decisions]:
     if len(bars.time) < 2:
         raise DataError(f"{options.bars}: one bar; an order fills at the open of the next, so give 2 or more")
     decisions = load_decisions(options.targets, len(bars.time))
-    cost = options.fee + options.slippage + options.spread / 2
+    cost = _fee(options, bars) + options.slippage + options.spread / 2
     if decisions.order == "target" and (np.abs(decisions.value) * cost >= 1).any():
         largest = np.nanmax(np.abs(decisions.value))
         raise DataError(f"{options.targets}: a target of {largest:g} costs more than the account; give a smaller one")
     return bars, decisions
 
 
+def _fee(options: ReplayOptions, bars: Bars) -> float:
+    """The fee of the bars' class."""
+    return options.fee.get(bars.asset_class, 0.0)
+
+
 def _tape(options: ReplayOptions, bars: Bars, dtype: Any) -> Tape:
     """The bars as the one symbol of a Tape, with its costs."""
     per_year = bars_per_year(bars.time, bars.interval, bars.asset_class, bars.timezone)
-    numbers = (options.fee, options.slippage + options.spread / 2, options.borrow / per_year, per_year)
+    numbers = (_fee(options, bars), options.slippage + options.spread / 2, options.borrow / per_year, per_year)
     *costs, years = (jnp.full(1, x, dtype) for x in numbers)
     prices = (bars.open, bars.high, bars.low, bars.close)
     open_, high, low, close = (jnp.asarray(x, dtype).reshape(1, -1) for x in prices)
@@ -200,7 +208,7 @@ def _summary(
     held = np.sign(record.units)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items() if k != "out"}
     return {
-        "settings": {**settings, "order": decisions.order},
+        "settings": {**settings, "fee": _fee(options, bars), "order": decisions.order},
         "data": {"symbol": bars.symbol, "interval": format_interval(bars.interval), "bars": len(bars.time)},
         "counts": {
             "decisions": len(decisions.bar),
@@ -243,7 +251,7 @@ def replay_run(options: ReplayOptions) -> Path:
     with whole_folder(options.out) as folder:
         done = _play(options, bars, decisions)
         _check_finite(options, done)
-        trades = round_trips(done.record, options.fee)
+        trades = round_trips(done.record, _fee(options, bars))
         summary = _summary(options, bars, decisions, done, trades)
         rows = _equity_rows(done.record, bars.close, options.cash)
         write_csv(folder / EQUITY, ("bar", "cash", "units", "equity"), rows)
