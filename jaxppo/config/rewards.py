@@ -45,7 +45,7 @@ REWARD_PRESETS = Registry(
                 "slippage": 0.05,
                 "drawdown": 0.05,
             },
-            "the predecessor's: mostly agreement with the next bars",
+            "the faithful predecessor, weights sum to 1.05: prone to always hold",
             direction_threshold=0.001,
             pnl="tanh",
             exploration=0.01,
@@ -62,11 +62,13 @@ REWARD_PRESETS = Registry(
                 "slippage": 0.02,
                 "drawdown": 0.03,
             },
-            "the predecessor's: mostly the bar's net return",
+            "seven components; what the authors of v245 moved to",
             brings={"gamma": 0.991, "entropy_end": 0.015},
         ),
         # In percent: the value head then learns numbers near 1 instead of near .01.
-        RewardPreset("log_return", {"log_return": 100.0}, "the bar's net log return, in percent"),
-        RewardPreset("differential_sharpe", {"differential_sharpe": 1.0}, "what the bar adds to a moving Sharpe ratio"),
+        RewardPreset("log_return", {"log_return": 100.0}, "net log return of the bar, in percent; the default"),
+        RewardPreset(
+            "differential_sharpe", {"differential_sharpe": 1.0}, "Moody and Saffell 2001, eta 0.01, clipped at 10"
+        ),
     ],
 )

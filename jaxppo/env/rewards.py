@@ -149,18 +149,35 @@ def _differential_sharpe(o: Outcome, preset: RewardPreset, memory: SharpeMoments
 REWARD_COMPONENTS = Registry(
     "component",
     [
-        RewardComponent("direction", _agreement, "being on the side of the next bars", lambda p: 1.0),
-        RewardComponent("magnitude", _magnitude, "the same, by the size of position and move", lambda p: 1.0),
-        RewardComponent("pnl", _pnl, "net return, bounded", lambda p: 1.0 if p.pnl == "tanh" else 2.0),
-        RewardComponent("stop_tp", _stop_tp, "take-profits less stops that fired", lambda p: 1.0),
-        RewardComponent("exploration", _exploration, "entropy of the policy", lambda p: p.exploration),
-        RewardComponent("slippage", _slippage, "costs, as a share of equity"),
-        RewardComponent("drawdown", _drawdown, "drawdown beyond 15 %, squared"),
-        RewardComponent("log_return", _log_return, "net log return"),
+        RewardComponent(
+            "direction",
+            _agreement,
+            "1 on the side of the next five bars, -1 on the other, 0 within a threshold",
+            lambda p: 1.0,
+        ),
+        RewardComponent(
+            "magnitude",
+            _magnitude,
+            "the same side, times the size of the position and of the move over its volatility",
+            lambda p: 1.0,
+        ),
+        RewardComponent(
+            "pnl",
+            _pnl,
+            "net return of the bar: `v245` tanh(1000 r), others 100 r clipped at 2",
+            lambda p: 1.0 if p.pnl == "tanh" else 2.0,
+        ),
+        RewardComponent("stop_tp", _stop_tp, "1 for a take-profit that fired, -1 for a stop", lambda p: 1.0),
+        RewardComponent(
+            "exploration", _exploration, "entropy of the policy at the decision, scaled", lambda p: p.exploration
+        ),
+        RewardComponent("slippage", _slippage, "-10 times the costs as a share of equity"),
+        RewardComponent("drawdown", _drawdown, "-10 times the square of the drawdown beyond 15 %"),
+        RewardComponent("log_return", _log_return, "net log return of the bar"),
         RewardComponent(
             "differential_sharpe",
             _differential_sharpe,
-            "what the bar adds to a moving Sharpe ratio",
+            "what the bar adds to a moving Sharpe ratio; remembers two moments",
             lambda p: DIFFERENTIAL_SHARPE_CLIP,
             Memory(_begin_moments, _move_moments),
         ),

@@ -1,16 +1,17 @@
-"""README's tables of what each number means: `python -m jaxppo.page.reference README.md` writes them anew."""
+"""README's tables of numbers and rewards: `python -m jaxppo.page.reference README.md` writes them anew."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from jaxppo.config.rewards import REWARD_PRESETS
+from jaxppo.env.rewards import REWARD_COMPONENTS
 from jaxppo.play.metrics import METRICS
 from jaxppo.store.columns import ACTION, COMPONENT, PROGRESS, TIMING, TRAINING, VALIDATION_ACTION, validation_columns
 from jaxppo.store.files import write_atomic
-
-BEGIN, END = "<!-- columns: written by jaxppo.page.reference -->\n", "<!-- end of columns -->\n"
 
 
 def columns_table() -> str:
@@ -26,13 +27,34 @@ def _table(heading: str, rows: Iterable[tuple[str, str]]) -> str:
     return f"| {heading} | meaning |\n|---|---|\n" + "".join(f"| `{name}` | {text} |\n" for name, text in rows)
 
 
-def with_columns(text: str) -> str:
-    """`text`, with the tables of today between its two markers."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + BEGIN + columns_table() + END + after
+def _settings(values: Mapping[str, Any]) -> str:
+    """What a preset brings with it, in a cell."""
+    return ", ".join(
+        f"{name} {value if not isinstance(value, dict) else _settings(value)}" for name, value in values.items()
+    )
+
+
+def rewards_table() -> str:
+    """Markdown of every reward preset with what it brings along, and of every component."""
+    presets = "".join(f"| `{p.name}` | {p.help} | {_settings(p.brings)} |\n" for p in REWARD_PRESETS.values())
+    components = _table("component", ((c.name, c.help) for c in REWARD_COMPONENTS.values()))
+    return f"| `--reward` | what it is | comes with |\n|---|---|---|\n{presets}\n{components}"
+
+
+TABLES: dict[str, Callable[[], str]] = {"columns": columns_table, "rewards": rewards_table}
+"""What stands between `<!-- NAME: ... -->` and `<!-- end of NAME -->`."""
+
+
+def with_tables(text: str) -> str:
+    """`text`, with the tables of today between their markers."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name}: written by jaxppo.page.reference -->\n", f"<!-- end of {name} -->\n"
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = before + begin + table() + end + after
+    return text
 
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    write_atomic(path, with_columns(path.read_text(encoding="utf-8")))
+    write_atomic(path, with_tables(path.read_text(encoding="utf-8")))
