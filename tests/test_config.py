@@ -399,3 +399,55 @@ def test_a_config_cannot_be_changed():
         Config().seed = 1
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().ppo.gamma = 0.5
+
+
+# A file of one's own
+
+
+def own(tmp_path, text: str) -> Path:
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_an_own_file_is_layered_between_preset_and_command_line(tmp_path):
+    path = own(tmp_path, "preset: standard\nseed: 5\nppo: {gamma: 0.9, epochs: 2}\nbudget: {n_updates: 7}\n")
+    found = resolve(None, {"epochs": 3, "reward": "v33"}, file=path)
+    config = found.config
+    assert (config.preset, config.seed, config.budget.n_envs) == ("standard", 5, 16_384)
+    assert (config.ppo.gamma, config.ppo.epochs, config.budget.n_updates) == (0.9, 3, 7)  # v33 would bring .991
+    assert config.ppo.entropy_end == 0.015  # which the file leaves to v33
+    assert found.sources["gamma"] == found.sources["seed"] == f"config {path}"
+    assert found.sources["epochs"] == "command line"
+    assert resolve("quick_test", file=path).config.preset == "quick_test"  # --preset wins over the file's
+    assert resolve(None).config.preset == "quick_test"
+
+
+def test_the_configuration_that_a_run_keeps_can_be_given_again(tmp_path):
+    config = resolve("standard", {"gamma": 0.97, "symbols": ("A",), "data": "bars"}).config
+    again = resolve(None, file=own(tmp_path, yaml.safe_dump(to_dict(config)))).config
+    assert again == config
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ppo: {gama: 0.9}\n", "unknown field ppo.gama; did you mean 'gamma'"),
+        ("pop: {}\n", "unknown group 'pop'; did you mean 'ppo'?"),
+        ("preset: standrd\n", "preset: unknown preset 'standrd'; did you mean 'standard'"),
+        ("- 1\n", "expected a mapping of config groups, got list"),
+        ("ppo: [\n", "not valid YAML"),
+    ],
+)
+def test_an_own_file_that_does_not_fit_is_one_sentence(tmp_path, text, said):
+    with pytest.raises(ConfigError) as error:
+        resolve(None, file=own(tmp_path, text))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("given", [{"interval": "1h"}, {"symbols": ("A",)}, {"timezone": "UTC"}])
+def test_what_describes_the_data_needs_data(given):
+    (name,) = given
+    with pytest.raises(ConfigError, match=f"{name}: describes --data; without --data the embedded market is used"):
+        resolve("quick_test", given)

@@ -25,4 +25,4 @@ class PlanOptions:
     measure_updates: int = 3
     """Updates to time with --gpu local."""
     out: Path | None = None
-    """JSON file to write every figure to."""
+    """JSON file to write every figure to, which must not exist yet."""
