@@ -24,7 +24,7 @@ from jaxppo.env.actions import action_mask
 from jaxppo.env.trading import EXPOSURE, BoundEnv, observe_account
 from jaxppo.env.trading import make_env as env_on_tape
 from jaxppo.errors import ConfigError, nearest
-from jaxppo.market.asset_classes import may_short
+from jaxppo.market.asset_classes import ASSET_CLASSES, may_short
 from jaxppo.market.bars import Bars
 from jaxppo.market.dataset import Market, evaluation_set
 from jaxppo.market.dataset import build_market as lay_out
@@ -206,6 +206,7 @@ def _request(cls: type[Options], preset: str | None, values: Mapping[str, Any], 
     unknown = [k for k in rest if k not in FIELD_GROUP and k != "seed"]
     if unknown:
         raise ConfigError(f"{where}: unknown field {unknown[0]!r}; {nearest(unknown[0], [*own, *FIELD_GROUP])}")
+    rest = _fee_of_every_class(rest)
     options = _all(cls, {k: v for k, v in values.items() if k in own}, where)
     file = Path(values["config"]) if "config" in values else None
     return Request(options, preset, coerce_fields(rest, where), file)
@@ -213,8 +214,14 @@ def _request(cls: type[Options], preset: str | None, values: Mapping[str, Any], 
 
 def _all(cls: type[Options], values: Mapping[str, Any], where: str) -> Options:
     """A dataclass of options; text is a path where the option is one."""
-    hints = get_type_hints(cls)
+    hints, values = get_type_hints(cls), _fee_of_every_class(values)
     for name in values:
         if name not in hints:
             raise ConfigError(f"{where}: unknown option {name!r}; {nearest(name, hints)}")
     return cls(**{k: Path(v) if isinstance(v, str) and "Path" in str(hints[k]) else v for k, v in values.items()})
+
+
+def _fee_of_every_class(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As on the command line, a `fee` that is one number is that of every asset class."""
+    fee = values.get("fee")
+    return {**values, "fee": dict.fromkeys(ASSET_CLASSES, float(fee))} if isinstance(fee, (int, float)) else {**values}

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import jaxppo
 from jaxppo.replay.__main__ import main
 
 # Bars whose opens are all that most examples need.
@@ -316,6 +317,19 @@ def test_as_a_user_runs_it_on_parquet(tmp_path):
     assert rows_of(tmp_path / "deep/out/equity.csv")[-1] == {"bar": 2, "cash": 9899, "units": 1, "equity": 10001}
 
 
+def test_a_fee_is_one_number_or_one_a_class(tmp_path):
+    bars = write_bars(tmp_path / "X_1d.csv", FLAT * 2)
+    (tmp_path / "t.csv").write_text("bar,units\n0,1\n")
+
+    def fees(number, fee):
+        out = jaxppo.replay(bars, tmp_path / "t.csv", tmp_path / str(number), fee=fee)
+        return json.loads((out / "summary.json").read_text())["total_fees"]
+
+    assert fees(0, 0.01) == pytest.approx(1)
+    assert fees(1, {"equity": 0.02}) == pytest.approx(2)
+    assert fees(2, {"crypto": 0.02}) == 0
+
+
 @pytest.mark.parametrize(
     ("targets", "flags", "message"),
     [
@@ -342,6 +356,7 @@ def test_as_a_user_runs_it_on_parquet(tmp_path):
         ("bar,target\n0,2000\n", ("--fee", "0.001"), "a target of 2000 costs more than the account"),
         ("bar,target\n", ("--cash", "0"), "--cash: 0.0 given"),
         ("bar,target\n", ("--fee", "-0.1"), "--fee: -0.1 given"),
+        ("bar,target\n", ("--fee", "equty", "0.1"), "fee: unknown asset class 'equty'; did you mean 'equity'"),
         ("bar,target\n", ("--ruin-level", "1"), "--ruin-level: 1.0 given"),
         ("bar,target\n", ("--max-exposure", "0"), "--max-exposure: 0.0 given"),
         ("bar,target\n", ("--borrow", "-0.1"), "--borrow: -0.1 given"),

@@ -17,6 +17,7 @@ from jaxppo.config.schema import BarsFilter
 from jaxppo.device import enable_compilation_cache
 from jaxppo.env.account import AccountState, Levels, StepRecord
 from jaxppo.errors import ConfigError, DataError
+from jaxppo.market.asset_classes import ASSET_CLASSES
 from jaxppo.market.bars import Bars, load_bars
 from jaxppo.market.calendar import bars_per_year, format_interval
 from jaxppo.market.orders import Decisions, load_decisions
@@ -79,7 +80,8 @@ def _check_options(options: ReplayOptions) -> None:
             raise ConfigError(f"--{name.replace('_', '-')}: {getattr(options, name)} given; it must be {rule}")
 
     demand(math.isfinite(options.cash) and options.cash > 0, "cash", "a number above 0")
-    for fee in options.fee.values():
+    for name, fee in options.fee.items():
+        ASSET_CLASSES.find(name, "fee")
         if not 0 <= fee < 1:
             raise ConfigError(f"--fee: {fee} given; it must be a fraction from 0 to below 1")
     for name in ("slippage", "spread", "ruin_level"):
