@@ -19,6 +19,7 @@ from jaxppo.env.rewards import Memory, RewardComponent
 from jaxppo.market.asset_classes import AssetClass
 from jaxppo.market.calendar import local_fields
 from jaxppo.market.features import FeatureGroup
+from jaxppo.play.rules import Rule
 
 
 def is_monday_or_friday(m):
@@ -69,6 +70,8 @@ def remember(memory, outcome):
 
 register(RewardComponent("surprise", surprise, "return over its moving mean", memory=Memory(jnp.zeros_like, remember)))
 register(RewardPreset("steady", {"surprise": 0.5, "log_return": 50.0}, "half of it for returns above the usual"))
+
+register(Rule("long", "Always long", "all equity, at all times", lambda tape, t: jnp.ones(t.shape)))
 
 register(
     AssetClass(

@@ -25,6 +25,7 @@ _REGISTRIES = (
     ("jaxppo.env.rewards", "RewardComponent", "REWARD_COMPONENTS"),
     ("jaxppo.config.rewards", "RewardPreset", "REWARD_PRESETS"),
     ("jaxppo.play.metrics", "Metric", "METRICS"),
+    ("jaxppo.play.rules", "Rule", "RULES"),
 )
 """Module, type of the records and registry of all that can be added."""
 _LARGEST = 2**20  # bytes of a plugin
@@ -42,7 +43,7 @@ _loaded: dict[Plugin, list[tuple[Registry[Any], str]]] = {}
 
 
 def register(record: Any) -> Any:
-    """Put a record into the registry of its type: feature group, encoder, action table, asset class, reward, metric.
+    """Put a record into the registry of its type: features, encoder, actions, asset class, reward, metric or rule.
 
     Returns:
       The record.

@@ -12,6 +12,7 @@ from jaxppo.page import canvas
 from jaxppo.page.plots import symbol_curves, trades_on_price, underwater
 from jaxppo.page.style import BENCHMARK, BLACK, GREY, LOSS, MUTED, ORANGE, POLICY, SKY, WIN
 from jaxppo.page.text import percent
+from jaxppo.play.rules import RULES
 from jaxppo.store.columns import POOLED
 from jaxppo.store.read import Evaluation, of_symbol, times, values
 
@@ -35,7 +36,7 @@ def make_plots(
 
 
 def equity_among_baselines(played: Evaluation, baselines: pl.DataFrame) -> Figure:
-    """Pooled equity against buy-and-hold, momentum and the band of the random draws."""
+    """Pooled equity against buy-and-hold, the rules and the band of the random draws."""
     pooled = of_symbol(played.equity, POOLED)
     x, policy, hold = times(pooled), values(pooled, "equity"), values(pooled, "benchmark")
     low, high = values(baselines, "random_p5"), values(baselines, "random_p95")
@@ -47,7 +48,11 @@ def equity_among_baselines(played: Evaluation, baselines: pl.DataFrame) -> Figur
         x[at], low[at], high[at], color=SKY, alpha=0.28, linewidth=0, label="random times, 5th to 95th percentile"
     )
     for y, color, width, name in (
-        (values(baselines, "momentum"), ORANGE, 1.2, "momentum"),
+        *(
+            (values(baselines, name), ORANGE, 1.2, name.replace("_", " "))
+            for name in RULES
+            if name in baselines.columns
+        ),
         (hold, BENCHMARK, 1.6, "buy-and-hold"),
         (policy, POLICY, 2.1, "policy"),
     ):

@@ -16,6 +16,7 @@ import polars as pl
 from jaxppo.backtest.played import COST_MULTIPLES, Backtest
 from jaxppo.market.dataset import Split, decision_times, joint_calendar
 from jaxppo.play.metrics import figures
+from jaxppo.play.rules import RULES
 from jaxppo.play.significance import curve_moments, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
 from jaxppo.store.files import write_frame
 from jaxppo.store.json import write_json
@@ -53,7 +54,7 @@ def baseline_rows(done: Backtest) -> list[dict[str, Any]]:
     """Pooled figures of the policy and of every baseline; random draws as their mean, 5th and 95th percentile."""
     base, random = done.baselines, done.baselines.random
     named = [("policy", done.score.figures.pooled), ("buy_and_hold", base.buy_and_hold), ("flat", base.flat)]
-    named.append(("momentum", base.momentum))
+    named += [(name, base.rules[name]) for name in RULES]
     named.append(("random_mean", jax.tree.map(np.mean, random)))
     named += [(f"random_p{q}", jax.tree.map(lambda x, q=q: np.percentile(x, q), random)) for q in (5, 95)]
     return [{"name": name, **figures(metrics)} for name, metrics in named]
@@ -104,14 +105,14 @@ def _curve(done: Backtest, split: Split) -> pl.DataFrame:
 
 
 def _baseline_curves(done: Backtest, split: Split) -> pl.DataFrame:
-    """Pooled equity of momentum, and of the random draws the mean and the 5th and 95th percentile at every bar."""
+    """Pooled equity of the rules, and of the random draws the mean and the 5th and 95th percentile at every bar."""
     joint = joint_calendar(split).time
     random = np.asarray(done.baselines.random_equity, np.float64)
     low, high = np.percentile(random, (5, 95), axis=0)
     return pl.DataFrame(
         {
             "time": utc_times(joint),
-            "momentum": np.asarray(done.baselines.momentum_equity, np.float64),
+            **{name: np.asarray(done.baselines.rule_equity[name], np.float64) for name in RULES},
             "random_mean": random.mean(0),
             "random_p5": low,
             "random_p95": high,

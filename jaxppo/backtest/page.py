@@ -9,6 +9,7 @@ from jaxppo.backtest.charts import make_plots
 from jaxppo.page import document, sections, tables
 from jaxppo.page.document import Section
 from jaxppo.page.text import moment, number, plural
+from jaxppo.play.rules import RULES
 from jaxppo.store.files import write_page
 from jaxppo.store.read import BacktestData, load_backtest
 
@@ -16,7 +17,6 @@ NAMES = {
     "policy": "Policy",
     "buy_and_hold": "Buy-and-hold",
     "flat": "Always flat",
-    "momentum": "Momentum, 20 bars",
     "random_mean": "Random times, mean",
     "random_p5": "Random times, 5 %",
     "random_p95": "Random times, 95 %",
@@ -67,7 +67,8 @@ def _about(data: BacktestData) -> list[str]:
 
 
 def _equity(data: BacktestData, images: dict[str, bytes]) -> Section:
-    rows = [(NAMES.get(name, name), row) for name, row in data.facts["baselines"].items()]
+    titles = {**NAMES, **{name: rule.title for name, rule in RULES.items()}}
+    rows = [(titles.get(name, name), row) for name, row in data.facts["baselines"].items()]
     caption = (
         "Growth of 1.00. Shaded: where 90 % of the random draws lie. A random draw holds the very positions of the "
         "policy, as often and as long, at other times; what the policy adds to that is timing. Momentum follows the "

@@ -15,17 +15,17 @@ from jaxppo.agent.policy import Agent, Params
 from jaxppo.env.account import StepRecord
 from jaxppo.env.trading import EnvSpec
 from jaxppo.market.dataset import EvaluationSet
-from jaxppo.play.baselines import hold_sums, shifts_between_trades, trend_sign
+from jaxppo.play.baselines import hold_sums, shifts_between_trades
 from jaxppo.play.curve import TradeSums
 from jaxppo.play.deciders import argmax_policy, wishing
 from jaxppo.play.metrics import Metrics
 from jaxppo.play.passes import as_lanes, decision_bars, play
+from jaxppo.play.rules import RULES
 from jaxppo.play.score import Pooled, Score, pool_lanes, pooled_metrics, score
 from jaxppo.play.significance import Intervals, bootstrap
 
 # Multiples of the run's fee, spread, slippage and borrow cost at which the policy is played again; 1 is the run itself.
 COST_MULTIPLES = (0.0, 1.0, 2.0)
-MOMENTUM_BARS = 20
 LEAST_SHIFT = 0.1  # of a symbol's history, either way
 
 
@@ -42,9 +42,9 @@ class Baselines(NamedTuple):
 
     buy_and_hold: Metrics  # ()
     flat: Metrics  # ()
-    momentum: Metrics  # ()
+    rules: dict[str, Metrics]  # () by name
     random: Metrics  # (D,) one a draw
-    momentum_equity: jax.Array  # (U,)
+    rule_equity: dict[str, jax.Array]  # (U,)
     random_equity: jax.Array  # (D, U)
 
 
@@ -60,10 +60,9 @@ class Backtest(NamedTuple):
 def play_baselines(
     data: EvaluationSet, spec: EnvSpec, record: StepRecord, valid: jax.Array, key: jax.Array, settings: Settings
 ) -> Pooled:
-    """Momentum, then the policy's positions at random other times, in one pass.
+    """The rules, then the policy's positions at random other times, in one pass.
 
-    Momentum holds the full exposure in the direction of the last MOMENTUM_BARS bars (flat instead of short where shorts
-    are not allowed). A random draw takes the positions that the policy held, shifted in a circle: it orders the same
+    A random draw takes the positions that the policy held, shifted in a circle: it orders the same
     exposure at the same spacing and closes at the close of the bar on which the policy's stop or take-profit fired. So
     trades, turnover, exposure and the mix of long and short are the policy's, at the same costs, and only what it knew
     of the market is gone. Shifting its actions instead would leave the exits to stops that fire elsewhere: on the
@@ -79,7 +78,7 @@ def play_baselines(
       settings: static sizes.
 
     Returns:
-      Lanes (1 + D,).
+      Lanes (R + D,), R rules first.
     """
     tape = data.tape
     t, _ = decision_bars(tape, settings.n_bars)
@@ -91,19 +90,20 @@ def play_baselines(
     column = jnp.expand_dims(jnp.arange(tape.n_symbols, dtype=jnp.int32), 0)
     ordered = jnp.where(record.order_units != 0, record.exposure, jnp.nan)  # (N, S)
     closed = record.exit_units != 0
-    trend = trend_sign(tape.close, t, MOMENTUM_BARS)
-    trend = jnp.where(tape.allow_short, trend, jnp.maximum(trend, 0.0))
+    sides = jnp.stack([rule.side(tape, t) for rule in RULES.values()], axis=1)  # (N, R, S)
+    sides = jnp.where(tape.allow_short, sides, jnp.maximum(sides, 0.0))
+    n_rules = len(RULES)
 
     def wish(given: tuple[jax.Array, jax.Array], units: jax.Array) -> tuple[jax.Array, jax.Array]:
-        bar, trend = given
-        side = jnp.expand_dims(trend, 0)
-        turn = jnp.where(jnp.sign(units[:1]) != side, spec.config.max_exposure * side, jnp.nan)
+        bar, side = given
+        turned = jnp.sign(units[:n_rules]) != jnp.sign(side)
+        turn = jnp.where(turned, spec.config.max_exposure * side, jnp.nan)
         row = (bar + shift) % decisions
         target = jnp.concatenate([turn, ordered[row, column]], axis=0)
         return target, jnp.concatenate([jnp.zeros_like(side, bool), closed[row, column]], axis=0)
 
-    inputs = (jnp.arange(settings.n_bars, dtype=jnp.int32), trend)
-    costs = as_lanes(tape.costs, (1.0,) * (1 + settings.random_draws))
+    inputs = (jnp.arange(settings.n_bars, dtype=jnp.int32), sides)
+    costs = as_lanes(tape.costs, (1.0,) * (n_rules + settings.random_draws))
     return pool_lanes(play(wishing(wish, inputs, spec), tape, settings.n_bars, costs, keep=False), data)
 
 
@@ -148,10 +148,10 @@ def backtest(
     baselines = Baselines(
         buy_and_hold=hold_metrics(data, own),
         flat=flat_metrics(data, own.curves.pooled),
-        momentum=jax.tree.map(lambda x: x[0], played.metrics),
-        random=jax.tree.map(lambda x: x[1:], played.metrics),
-        momentum_equity=played.equity[0],
-        random_equity=played.equity[1:],
+        rules={name: jax.tree.map(lambda x, i=i: x[i], played.metrics) for i, name in enumerate(RULES)},
+        random=jax.tree.map(lambda x: x[len(RULES) :], played.metrics),
+        rule_equity={name: played.equity[i] for i, name in enumerate(RULES)},
+        random_equity=played.equity[len(RULES) :],
     )
     curve = own.curves.pooled
     one, calendar = jnp.ones((), curve.dtype), data.calendar
