@@ -111,32 +111,79 @@ def _step_metrics(result: StepResult, env: Env, action: jax.Array) -> dict[str, 
     return metrics
 
 
-class Scene(NamedTuple):
-    """A decision and what the market makes of it, whatever is decided."""
+class Bar(NamedTuple):
+    """What a step of all paths reads of the market, whatever is decided; a rollout scans T of them."""
 
-    lanes: State  # (P, L) at the decision
-    policy: Distribution  # (P, L, K)
+    close: jax.Array  # (P, 1) of the decision bar
     market: MarketStep  # (P, 1): the bar to come
+    encoded: jax.Array  # (P, H): the market at the decision
+    next_encoded: jax.Array  # (P, H): the market at the close of the bar to come
+    uniform: jax.Array  # (P, L) in [0, 1): draws the action
+
+
+class Ground(NamedTuple):
+    """What holds for a path as long as the rollout."""
+
     terms: Terms  # (P, 1)
-    next_encoded: jax.Array  # (P, H): the market at the close of that bar
+    unclean: jax.Array  # (P, 1) bool: a feature of the path is not finite
 
 
-def every_action(spec: TrainSpec[Env], params: Params, scene: Scene, gamma: jax.Array) -> EveryAction:
-    """Take every action from every lane, and value the state that each leads to."""
-    policy = scene.policy
-    n = policy.log_probs.shape[-1]
+def every_action(
+    spec: TrainSpec[Env], params: Params, lanes: State, policy: Distribution, bar: Bar, terms: Terms, gamma: jax.Array
+) -> EveryAction:
+    """Take every action from every lane (P, L), and value the state that each leads to."""
+    shape, n = policy.log_probs.shape[:-1], policy.log_probs.shape[-1]
     # K leads, so that each action's lanes lie together: the last axis stays the lanes.
     lead = partial(jax.tree.map, lambda x: jnp.expand_dims(x, 0))
-    lanes = policy.log_probs.shape[:-1]
-    action = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32).reshape(n, *(1 for _ in lanes)), (n, *lanes))
-    held = jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *x.shape[1:])), lead(scene.lanes))
+    action = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32).reshape(n, 1, 1), (n, *shape))
+    held = jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *x.shape[1:])), lead(lanes))
     entropy = jnp.expand_dims(policy.entropy() / math.log(n), 0)
-    market = lead(scene.market)
-    after, result = spec.env.step(held, action, market, lead(scene.terms), entropy)
-    _, value = spec.agent.decide(params, lead(scene.next_encoded), spec.env.observe(after, market.close))
+    market = lead(bar.market)
+    after, result = spec.env.step(held, action, market, lead(terms), entropy)
+    _, value = spec.agent.decide(params, lead(bar.next_encoded), spec.env.observe(after, market.close))
     probability = jnp.moveaxis(jnp.exp(policy.log_probs), -1, 0)
     advantage = counterfactual(result.reward, value, result.terminated, probability, gamma)
     return EveryAction(policy.log_probs, jnp.moveaxis(advantage, 0, -1))
+
+
+def play_bar(
+    spec: TrainSpec[Env], params: Params, ground: Ground, gamma: jax.Array, lanes: State, bar: Bar
+) -> tuple[State, tuple[Transition, dict[str, jax.Array], dict[str, jax.Array]]]:
+    """One decision of every lane (P, L) and what came of it.
+
+    Returns:
+      The lanes at the next close, terminated and broken ones restarted; the transition; metrics, which are means over
+      lanes; and counts of what was bad.
+    """
+    env, shape = spec.env, bar.uniform.shape
+    n_actions = len(env.action_labels)
+    seen = env.observe(lanes, bar.close)
+    allowed = env.mask(seen, ground.terms)
+    chex.assert_shape([seen, allowed], [(*shape, env.n_observation), (*shape, n_actions)])
+    chex.assert_type([seen, allowed], [float, bool])
+    logits, value = spec.agent.decide(params, bar.encoded, seen)
+    policy = distribution(logits, allowed)
+    action = policy.sample(bar.uniform)
+    after, result = env.step(lanes, action, bar.market, ground.terms, policy.entropy() / math.log(n_actions))
+    chex.assert_shape([result.reward, result.terminated], shape)
+    chex.assert_type([result.reward, result.terminated], [float, bool])
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, lanes)
+    broken = ~env.sound(after)
+    bad = broken | ground.unclean | ~jnp.isfinite(result.reward)
+    result = result._replace(
+        reward=jnp.where(bad, 0.0, result.reward),
+        components=jax.tree.map(lambda c: jnp.where(bad, 0.0, c), result.components),
+    )
+    every = None
+    if spec.config.ppo.advantages == "counterfactual":
+        every = every_action(spec, params, lanes, policy, bar, ground.terms, gamma)
+        known = ~bad & jnp.isfinite(every.advantage).all(-1)
+        every = every._replace(advantage=jnp.where(jnp.expand_dims(known, -1), every.advantage, 0.0))
+    reward = jnp.where(bad, value, result.reward)
+    kept = Transition(seen, action, policy.log_prob(action), value, reward, result.terminated, bad, every)
+    counts = {"bad_samples": bad, "broken_accounts": broken}
+    counts = jax.tree.map(lambda x: x.astype(jnp.float32).sum(), counts)
+    return env.restart(after, result.terminated | broken), (kept, _step_metrics(result, env, action), counts)
 
 
 class RolloutStart(NamedTuple):
@@ -166,60 +213,25 @@ def collect(
       advantage and value error are 0, and a lane that is not sound is restarted.
     """
     env, agent, paths, n_steps = spec.env, spec.agent, start.paths, spec.config.budget.n_steps
-    windows = path_windows(tape, paths, spec.receptive_field, n_steps + 1)
-    finite = jnp.isfinite(windows)
-    clean = finite.all(axis=(1, 2))
-    unclean = jnp.expand_dims(~clean, -1)
-    market = agent.encode(params, jnp.where(finite, windows, 0.0))
-    market = jnp.swapaxes(market, 0, 1)  # (T + 1, P, H)
-    steps, closes = _path_steps(tape, paths, n_steps)
-    terms = path_terms(tape, paths)
-    n_actions = len(env.action_labels)
-
-    def play(
-        lanes: State, x: tuple[MarketStep, jax.Array, jax.Array, jax.Array, jax.Array]
-    ) -> tuple[State, tuple[Transition, dict[str, jax.Array], dict[str, jax.Array]]]:
-        step, close, encoded, next_encoded, uniform = x
-        seen = env.observe(lanes, close)
-        allowed = env.mask(seen, terms)
-        chex.assert_shape([seen, allowed], [(*shape, env.n_observation), (*shape, n_actions)])
-        chex.assert_type([seen, allowed], [float, bool])
-        logits, value = agent.decide(params, encoded, seen)
-        policy = distribution(logits, allowed)
-        action = policy.sample(uniform)
-        entropy = policy.entropy() / math.log(n_actions)
-        after, result = env.step(lanes, action, step, terms, entropy)
-        chex.assert_shape([result.reward, result.terminated], shape)
-        chex.assert_type([result.reward, result.terminated], [float, bool])
-        chex.assert_trees_all_equal_shapes_and_dtypes(after, lanes)
-        broken = ~env.sound(after)
-        bad = broken | unclean | ~jnp.isfinite(result.reward)
-        result = result._replace(
-            reward=jnp.where(bad, 0.0, result.reward),
-            components=jax.tree.map(lambda c: jnp.where(bad, 0.0, c), result.components),
-        )
-        every = None
-        if spec.config.ppo.advantages == "counterfactual":
-            every = every_action(spec, params, Scene(lanes, policy, step, terms, next_encoded), gamma)
-            known = ~bad & jnp.isfinite(every.advantage).all(-1)
-            every = every._replace(advantage=jnp.where(jnp.expand_dims(known, -1), every.advantage, 0.0))
-        reward = jnp.where(bad, value, result.reward)
-        kept = Transition(seen, action, policy.log_prob(action), value, reward, result.terminated, bad, every)
-        counts = {"bad_samples": bad, "broken_accounts": broken}
-        counts = jax.tree.map(lambda x: x.astype(jnp.float32).sum(), counts)
-        return env.restart(after, result.terminated | broken), (kept, _step_metrics(result, env, action), counts)
-
     broken_before = ~env.sound(start.lanes)
     shape = broken_before.shape  # (P, L)
     chex.assert_rank(broken_before, 2)
     chex.assert_shape([paths.symbol, paths.t], shape[:1])
     chex.assert_type([broken_before, paths.symbol, paths.t], [bool, int, int])
+    windows = path_windows(tape, paths, spec.receptive_field, n_steps + 1)
+    finite = jnp.isfinite(windows)
+    clean = finite.all(axis=(1, 2))
+    market = agent.encode(params, jnp.where(finite, windows, 0.0))
+    market = jnp.swapaxes(market, 0, 1)  # (T + 1, P, H)
+    steps, closes = _path_steps(tape, paths, n_steps)
     # All draws at once, 4 bytes a step: drawing inside the loop would double the small kernels of each step.
     keys = jax.vmap(lambda index: jax.random.fold_in(start.key, index))(jnp.arange(n_steps))
     uniforms = jax.vmap(lambda k: jax.random.uniform(k, shape))(keys)
-    xs = (steps, closes[:-1], market[:-1], market[1:], uniforms)
+    bars = Bar(closes[:-1], steps, market[:-1], market[1:], uniforms)
+    ground = Ground(path_terms(tape, paths), jnp.expand_dims(~clean, -1))
     lanes = env.restart(start.lanes, broken_before)
-    lanes, (transitions, metrics, counts) = jax.lax.scan(play, lanes, xs)
+    play = partial(play_bar, spec, params, ground, gamma)
+    lanes, (transitions, metrics, counts) = jax.lax.scan(play, lanes, bars)
     _, last_value = agent.decide(params, market[-1], env.observe(lanes, closes[-1]))
     metrics = jax.tree.map(jnp.mean, metrics) | jax.tree.map(jnp.sum, counts)
     metrics["broken_accounts"] += broken_before.astype(jnp.float32).sum()
