@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
 
 from jaxppo.agent.encoders import RELU_GAIN, dense, make_encoder, on_rows
 from jaxppo.config.schema import AgentConfig
 
-Params = jax.Array
-"""(N,) float32: all parameters of a network as one vector. Only where the network is bound are they a nested dict."""
+Params = Float[jax.Array, " N"]
+"""All parameters of a network as one float32 vector. Only where the network is bound are they a nested dict."""
 
 # Logit of a masked action: e^-1e9 is 0 in every float, and 0 * -1e9 stays finite where -inf would give nan.
 MASKED_LOGIT = -1e9
@@ -93,11 +95,16 @@ class Agent(NamedTuple):
 
     def encode(self, params: Params, features: jax.Array) -> jax.Array:
         """Market projection of paths: (P, R - 1 + n, F) to (P, n, H)."""
+        chex.assert_shape(features, (None, None, self.spec.n_features))
+        chex.assert_type(features, float)
         with jax.named_scope("encode"):
             return self._bind(params).encode(features)
 
     def decide(self, params: Params, market: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Logits (..., L, K) and values (..., L) of lanes (..., L, A) on encoded bars (..., H)."""
+        chex.assert_axis_dimension(observation, -1, self.spec.n_observation)
+        chex.assert_rank(observation, market.ndim + 1)
+        chex.assert_type((market, observation), float)
         with jax.named_scope("decide"):
             return self._bind(params).decide(market, observation)
 
@@ -168,4 +175,5 @@ class Distribution(NamedTuple):
 
 def distribution(logits: jax.Array, mask: jax.Array) -> Distribution:
     """Distribution over the actions that `mask` (..., K) allows."""
+    chex.assert_type(mask, bool)
     return Distribution(jax.nn.log_softmax(jnp.where(mask, logits, MASKED_LOGIT), axis=-1))

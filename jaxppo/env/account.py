@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int32
 
 from jaxppo.config.schema import EnvConfig
 from jaxppo.market.tape import Costs, MarketStep
@@ -26,18 +27,18 @@ REASONS = ("order", "stop", "take_profit", "liquidation", "end")
 class AccountState(NamedTuple):
     """An account at a close. Money and units are floats of the ledger's dtype; any common shape."""
 
-    units: jax.Array  # signed
-    mark: jax.Array  # price of the units in `equity`: the close; anything when flat
-    equity: jax.Array  # cash + units * mark
-    rest: jax.Array  # what rounding has kept out of `equity` so far, to be added with the next change (Kahan 1965)
-    peak: jax.Array  # highest equity at a close so far, the start included
-    average_cost: jax.Array  # average entry fill price of the open position; 0 when flat
-    stop: jax.Array  # price level; 0 (long) or inf (short) for none
-    take_profit: jax.Array  # price level; inf (long) or 0 (short) for none
-    trade_pnl: jax.Array  # realised so far in the open trade, net of its fees and borrow
-    bars_held: jax.Array  # int32
-    trades: jax.Array  # int32: round trips closed
-    wins: jax.Array  # int32: those with a net gain
+    units: Float[jax.Array, "*accounts"]  # signed
+    mark: Float[jax.Array, "*accounts"]  # price of the units in `equity`: the close; anything when flat
+    equity: Float[jax.Array, "*accounts"]  # cash + units * mark
+    rest: Float[jax.Array, "*accounts"]  # rounded off `equity` so far; added with the next change (Kahan 1965)
+    peak: Float[jax.Array, "*accounts"]  # highest equity at a close so far, the start included
+    average_cost: Float[jax.Array, "*accounts"]  # average entry fill price of the open position; 0 when flat
+    stop: Float[jax.Array, "*accounts"]  # price level; 0 (long) or inf (short) for none
+    take_profit: Float[jax.Array, "*accounts"]  # price level; inf (long) or 0 (short) for none
+    trade_pnl: Float[jax.Array, "*accounts"]  # realised so far in the open trade, net of its fees and borrow
+    bars_held: Int32[jax.Array, "*accounts"]
+    trades: Int32[jax.Array, "*accounts"]  # round trips closed
+    wins: Int32[jax.Array, "*accounts"]  # those with a net gain
 
     @property
     def cash(self) -> jax.Array:
@@ -48,31 +49,31 @@ class AccountState(NamedTuple):
 class Levels(NamedTuple):
     """Exit prices given from outside, in place of distances from the entry; nan leaves a level as it is."""
 
-    stop: jax.Array  # price
-    take_profit: jax.Array  # price
+    stop: Float[jax.Array, "*levels"]  # price
+    take_profit: Float[jax.Array, "*levels"]  # price
 
 
 class StepRecord(NamedTuple):
     """What happened on one bar: enough to rebuild every trade. Same shape as the account."""
 
-    equity: jax.Array  # at the close
-    net_return: jax.Array  # equity / equity at the last close - 1
-    units: jax.Array  # at the close
-    order_units: jax.Array  # signed units filled at the open
-    order_price: jax.Array  # its fill price
-    exit_units: jax.Array  # signed units filled during the bar (0: nothing fired)
-    exit_price: jax.Array
-    reason: jax.Array  # int32, one of REASON_*
-    fees: jax.Array  # money
-    borrow: jax.Array  # money
-    cost: jax.Array  # fees + impact, money, against fills at the mid price
-    traded: jax.Array  # notional filled, money
-    exposure: jax.Array  # signed notional / equity, right after the order
-    closed: jax.Array  # int32: round trips closed on this bar, 0 to 2
-    wins: jax.Array  # int32: those with a net gain
-    gain: jax.Array  # net P&L of those with a gain
-    loss: jax.Array  # net P&L of those without, <= 0
-    ruined: jax.Array  # bool: on this bar or, where an account goes on after its ruin, before
+    equity: Float[jax.Array, "*record"]  # at the close
+    net_return: Float[jax.Array, "*record"]  # equity / equity at the last close - 1
+    units: Float[jax.Array, "*record"]  # at the close
+    order_units: Float[jax.Array, "*record"]  # signed units filled at the open
+    order_price: Float[jax.Array, "*record"]  # its fill price
+    exit_units: Float[jax.Array, "*record"]  # signed units filled during the bar (0: nothing fired)
+    exit_price: Float[jax.Array, "*record"]
+    reason: Int32[jax.Array, "*record"]  # one of REASON_*
+    fees: Float[jax.Array, "*record"]  # money
+    borrow: Float[jax.Array, "*record"]  # money
+    cost: Float[jax.Array, "*record"]  # fees + impact, money, against fills at the mid price
+    traded: Float[jax.Array, "*record"]  # notional filled, money
+    exposure: Float[jax.Array, "*record"]  # signed notional / equity, right after the order
+    closed: Int32[jax.Array, "*record"]  # round trips closed on this bar, 0 to 2
+    wins: Int32[jax.Array, "*record"]  # those with a net gain
+    gain: Float[jax.Array, "*record"]  # net P&L of those with a gain
+    loss: Float[jax.Array, "*record"]  # net P&L of those without, <= 0
+    ruined: Bool[jax.Array, "*record"]  # on this bar or, where an account goes on after its ruin, before
 
 
 def open_account(start: jax.Array) -> AccountState:

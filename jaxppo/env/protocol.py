@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from jaxppo.market.tape import MarketStep, Terms
 
@@ -24,8 +25,8 @@ OneState = TypeVar("OneState")
 class StepResult(NamedTuple):
     """What a step tells about itself besides the next state. All of the lanes' shape."""
 
-    reward: jax.Array  # float
-    terminated: jax.Array  # bool: the episode ended by what happened in it, so there is no future to value
+    reward: Float[jax.Array, "*lanes"]
+    terminated: Bool[jax.Array, "*lanes"]  # the episode ended by what happened in it, so there is no future to value
     components: dict[str, jax.Array]  # unweighted parts of the reward
     record: Any  # what else the environment wants to say; `metrics` may look at it
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int32
 
 from jaxppo.config.rewards import RewardPreset
 from jaxppo.config.schema import EnvConfig, RewardConfig
@@ -144,17 +145,17 @@ def env_spec(env: EnvConfig, reward: RewardConfig) -> EnvSpec:
 class Observation(NamedTuple):
     """A pointer into the Tape plus the account vector; the market features are the encoder's to look up."""
 
-    symbol: jax.Array  # () int32
-    t: jax.Array  # () int32
-    account: jax.Array  # (len(ACCOUNT_FEATURES),) float32
+    symbol: Int32[jax.Array, "*lanes"]
+    t: Int32[jax.Array, "*lanes"]
+    account: Float[jax.Array, "*lanes A"]  # one of ACCOUNT_FEATURES each
 
 
 class EnvState(NamedTuple):
     """One environment: where it is on the Tape and what it owns."""
 
-    symbol: jax.Array  # () int32
-    t: jax.Array  # () int32: decision bar
-    age: jax.Array  # () int32: bars since reset
+    symbol: Int32[jax.Array, "*lanes"]
+    t: Int32[jax.Array, "*lanes"]  # decision bar
+    age: Int32[jax.Array, "*lanes"]  # bars since reset
     account: AccountState
     memory: dict[str, Any]  # of the reward components that have one
 

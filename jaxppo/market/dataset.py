@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int32
 
 from jaxppo.config.schema import Config, DataConfig
 from jaxppo.errors import DataError
@@ -290,7 +291,7 @@ def _split(have: Sequence[tuple[_Symbol, SplitRange]], config: Config) -> Split:
         bars_per_year=jnp.asarray(years, jnp.float32),
     )
     return Split(
-        tape=tape,
+        tape=tape.check(),
         symbols=tuple(s.bars.symbol for s, _ in have),
         times=tuple(s.time[r.begin : r.end] for s, r in have),
     )
@@ -299,9 +300,9 @@ def _split(have: Sequence[tuple[_Symbol, SplitRange]], config: Config) -> Split:
 class Calendar(NamedTuple):
     """The calendar that symbols share, to pool their accounts in real time; padded to U times."""
 
-    behind: jax.Array  # (S, U) int32: decisions a symbol has behind it once the bars of a time have closed
-    valid: jax.Array  # (U,) bool
-    bars_per_year: jax.Array  # () float32: of the pool
+    behind: Int32[jax.Array, "S U"]  # decisions a symbol has behind it once the bars of a time have closed
+    valid: Bool[jax.Array, " U"]
+    bars_per_year: Float[jax.Array, ""]  # of the pool
 
 
 class EvaluationSet(NamedTuple):

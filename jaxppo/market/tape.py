@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int32
+
+from jaxppo.shapes import check_fields
 
 # Bars ahead that the `direction` and `magnitude` reward components look at; observations never do.
 REWARD_HORIZON = 5
@@ -17,33 +21,39 @@ VOLATILITY_BARS = 20
 class Costs(NamedTuple):
     """Trading costs of a symbol, as fractions; any common shape."""
 
-    fee: jax.Array  # per side, on the notional of a fill
-    impact: jax.Array  # half spread + slippage: how far a fill is moved against us
-    borrow: jax.Array  # per bar, on short notional at the close
+    fee: Float[jax.Array, "*costs"]  # per side, on the notional of a fill
+    impact: Float[jax.Array, "*costs"]  # half spread + slippage: how far a fill is moved against us
+    borrow: Float[jax.Array, "*costs"]  # per bar, on short notional at the close
 
 
 class Terms(NamedTuple):
     """On what terms a symbol may be traded; any common shape."""
 
     costs: Costs
-    allow_short: jax.Array  # bool
+    allow_short: Bool[jax.Array, "*costs"]
 
 
 class Tape(NamedTuple):
     """Bars and causal features of S symbols, padded to T bars. Decisions are taken at bars first..length - 2."""
 
-    features: jax.Array  # (S, T, F) float32
-    open: jax.Array  # (S, T) float32
-    high: jax.Array  # (S, T) float32
-    low: jax.Array  # (S, T) float32
-    close: jax.Array  # (S, T) float32
-    forward_return: jax.Array  # (S, T) float32: open[t + 1] to close[t + REWARD_HORIZON]; for rewards only
-    volatility: jax.Array  # (S, T) float32: trailing deviation of a REWARD_HORIZON-bar return
-    first: jax.Array  # (S,) int32: first decision bar; it has a full receptive field behind it
-    length: jax.Array  # (S,) int32: valid bars
-    costs: Costs  # (S,) float32
-    allow_short: jax.Array  # (S,) bool
-    bars_per_year: jax.Array  # (S,) float32
+    features: Float[jax.Array, "S T F"]
+    open: Float[jax.Array, "S T ..."]
+    high: Float[jax.Array, "S T ..."]
+    low: Float[jax.Array, "S T ..."]
+    close: Float[jax.Array, "S T ..."]
+    forward_return: Float[jax.Array, "S T ..."]  # open[t + 1] to close[t + REWARD_HORIZON]; for rewards only
+    volatility: Float[jax.Array, "S T ..."]  # trailing deviation of a REWARD_HORIZON-bar return
+    first: Int32[jax.Array, " S"]  # first decision bar; it has a full receptive field behind it
+    length: Int32[jax.Array, " S"]  # valid bars
+    costs: Costs  # (S,), or (S, ...) with the prices
+    allow_short: Bool[jax.Array, "S ..."]
+    bars_per_year: Float[jax.Array, " S"]
+
+    def check(self) -> Tape:
+        """The Tape itself; `TypeError` or `AssertionError` for a field of another shape or dtype than it says."""
+        check_fields(self)
+        chex.assert_shape(self.costs.fee, self.allow_short.shape)
+        return self
 
     @property
     def n_symbols(self) -> int:
@@ -103,18 +113,18 @@ def price_tape(
         costs=costs,
         allow_short=jnp.ones(n_symbols, bool),
         bars_per_year=bars_per_year,
-    )
+    ).check()
 
 
 class MarketStep(NamedTuple):
     """What one step needs of the market: the bar after the decision, and the decision bar's reward context."""
 
-    open: jax.Array  # bar t + 1
-    high: jax.Array
-    low: jax.Array
-    close: jax.Array
-    forward_return: jax.Array  # bar t
-    volatility: jax.Array  # bar t
+    open: Float[jax.Array, "*market"]  # bar t + 1
+    high: Float[jax.Array, "*market"]
+    low: Float[jax.Array, "*market"]
+    close: Float[jax.Array, "*market"]
+    forward_return: Float[jax.Array, "*market"]  # bar t
+    volatility: Float[jax.Array, "*market"]  # bar t
 
 
 def take_steps(tape: Tape, symbol: jax.Array, t: jax.Array) -> MarketStep:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int32
 
 from jaxppo.play.formulas import Moments, max_drawdown, moments, net_returns, sharpe, tail_losses
 
@@ -14,12 +15,12 @@ from jaxppo.play.formulas import Moments, max_drawdown, moments, net_returns, sh
 class TradeSums(NamedTuple):
     """Sums over an account's bars; any common shape."""
 
-    gains: jax.Array
-    losses: jax.Array  # <= 0
-    trades: jax.Array  # int32
-    wins: jax.Array  # int32
-    turnover: jax.Array  # mean over bars of notional traded / equity
-    exposure: jax.Array  # mean over bars of |notional| / equity at the closes
+    gains: Float[jax.Array, "*accounts"]
+    losses: Float[jax.Array, "*accounts"]  # <= 0
+    trades: Int32[jax.Array, "*accounts"]
+    wins: Int32[jax.Array, "*accounts"]
+    turnover: Float[jax.Array, "*accounts"]  # mean over bars of notional traded / equity
+    exposure: Float[jax.Array, "*accounts"]  # mean over bars of |notional| / equity at the closes
 
 
 def payoff(sums: TradeSums) -> jax.Array:

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from jaxppo.config.schema import EnvConfig
 from jaxppo.env.account import AccountState, Levels, StepRecord, close_out, gone_at, open_account, settle
@@ -24,10 +26,10 @@ class Moment(NamedTuple):
 
     row: Any  # of the decider's own inputs
     account: AccountState  # (L, S)
-    close: jax.Array  # (1, S) of the decision bar
+    close: Float[jax.Array, "1 S"]  # of the decision bar
     market: MarketStep  # (1, S): the bar to come, at whose open the order fills; nothing else of it may be looked at
     costs: Costs  # (L, S)
-    gone: jax.Array  # (L, S) bool: ruined before, or about to be at that open; such an account sends no order
+    gone: Bool[jax.Array, "L S"]  # ruined before, or about to be at that open; such an account sends no order
 
 
 class Order(NamedTuple):
@@ -54,7 +56,7 @@ class Bar(NamedTuple):
     after: AccountState  # (L, S) at this bar's close, before a ruined account starts again
     record: StepRecord  # (L, S)
     market: MarketStep  # (1, S)
-    valid: jax.Array  # (1, S) bool
+    valid: Bool[jax.Array, "1 S"]
 
 
 class Watcher(NamedTuple):
@@ -70,9 +72,9 @@ class Pass(NamedTuple):
     After a symbol's last bar its record repeats a flat, unchanged account.
     """
 
-    equity: jax.Array  # (N, L, S) at the closes, from a start of `cash`
+    equity: Float[jax.Array, "N L S"]  # at the closes, from a start of `cash`
     sums: TradeSums  # (L, S)
-    valid: jax.Array  # (N, S) bool: the decisions that are a symbol's own
+    valid: Bool[jax.Array, "N S"]  # the decisions that are a symbol's own
     account: AccountState  # (L, S) at the last close
     record: StepRecord | None  # (N, L, S), where it was kept
     note: Any  # (N, L, S, ...), what the decider noted; None where the record was not kept
@@ -83,7 +85,7 @@ class _Carry(NamedTuple):
     # Lanes first: with the two lanes of a cost sweep last, no loop over accounts is vectorised and a bar of 100 symbols
     # takes three times as long on a CPU.
     account: AccountState  # (L, S)
-    ruined: jax.Array  # (L, S) bool
+    ruined: Bool[jax.Array, "L S"]
     watched: Any
 
 
@@ -144,7 +146,8 @@ def play(
       restart: a ruined account starts again, as in training; else it is closed out and stays ruined.
       watcher: adds something up besides.
     """
-    costs = as_lanes(tape.costs) if costs is None else costs
+    costs = as_lanes(tape.check().costs) if costs is None else costs
+    chex.assert_shape(costs, (None, tape.n_symbols))
     t, valid = decision_bars(tape, n_bars)
     symbol = symbol_rows(t)
     steps = jax.tree.map(lambda x: jnp.expand_dims(x, 1), take_steps(tape, symbol, t))
@@ -160,6 +163,7 @@ def play(
         before = carry.account
         gone = carry.ruined | gone_at(before, market.open, ruin)
         order = decider.decide(Moment(row, before, close, market, costs, gone))
+        chex.assert_shape(order.units, before.units.shape)
         account, record = settle(before, order.units, market, costs, ruin, decider.env, carry.ruined, order.levels)
         if close_at_end or order.close is not False:
             closing = (last | order.close) if close_at_end else jnp.asarray(order.close)

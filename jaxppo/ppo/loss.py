@@ -7,28 +7,30 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int32
 
 from jaxppo.agent.policy import Agent, Params, distribution
 from jaxppo.env.protocol import Env
 from jaxppo.market.tape import Terms
 from jaxppo.ppo.state import Hyper
+from jaxppo.shapes import check_fields
 
 
 class Samples(NamedTuple):
     """What the loss needs of T steps of P paths x L lanes."""
 
-    observation: jax.Array  # (T, P, L, A)
-    action: jax.Array | None  # (T, P, L) int32; None where the loss is taken over every action
-    log_prob: jax.Array  # (T, P, L) of the behaviour policy; (T, P, L, K) over every action
-    value: jax.Array  # (T, P, L) of the behaviour policy
-    advantage: jax.Array  # shape of log_prob
-    value_target: jax.Array  # (T, P, L)
+    observation: Float[jax.Array, "T P L A"]
+    action: Int32[jax.Array, "T P L"] | None  # None where the loss is taken over every action
+    log_prob: Float[jax.Array, "T P L ..."]  # of the behaviour policy; (T, P, L, K) over every action
+    value: Float[jax.Array, "T P L"]  # of the behaviour policy
+    advantage: Float[jax.Array, "T P L ..."]  # shape of log_prob
+    value_target: Float[jax.Array, "T P L"]
 
 
 class Batch(NamedTuple):
     """A minibatch of P whole paths."""
 
-    features: jax.Array  # (P, R - 1 + T, F)
+    features: Float[jax.Array, "P B F"]  # (P, R - 1 + T, F)
     terms: Terms  # (P, 1)
     samples: Samples
 
@@ -36,11 +38,11 @@ class Batch(NamedTuple):
 class LossMetrics(NamedTuple):
     """Scalars of one minibatch."""
 
-    policy_loss: jax.Array
-    value_loss: jax.Array
-    entropy: jax.Array
-    approx_kl: jax.Array
-    clip_fraction: jax.Array
+    policy_loss: Float[jax.Array, ""]
+    value_loss: Float[jax.Array, ""]
+    entropy: Float[jax.Array, ""]
+    approx_kl: Float[jax.Array, ""]
+    clip_fraction: Float[jax.Array, ""]
 
 
 def policy_loss(log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array, clip: jax.Array) -> jax.Array:
@@ -67,14 +69,12 @@ def ppo_loss(
     normalize: bool,
 ) -> tuple[jax.Array, LossMetrics]:
     """Total loss of a minibatch; the encoder runs once over each of its paths, under the gradient."""
+    check_fields(batch)
     samples = batch.samples
     shape = samples.value.shape  # (T, P, L)
     every = (len(env.action_labels),) if samples.action is None else ()
-    chex.assert_shape(batch.features, (shape[1], None, None))
     chex.assert_shape(samples.observation, (*shape, env.n_observation))
     chex.assert_shape([samples.log_prob, samples.advantage], (*shape, *every))
-    chex.assert_shape(samples.value_target, shape)
-    chex.assert_type([samples.observation, samples.log_prob, samples.value, samples.advantage], float)
     market = jnp.swapaxes(agent.encode(params, batch.features), 0, 1)  # (T, P, H)
     logits, value = agent.decide(params, market, samples.observation)
     policy = distribution(logits, env.mask(samples.observation, batch.terms))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int32
 
 from jaxppo.agent.policy import Distribution, Params, distribution
 from jaxppo.env.protocol import Env, State, StepResult
@@ -25,13 +26,14 @@ from jaxppo.market.tape import (
 )
 from jaxppo.ppo.advantages import counterfactual
 from jaxppo.ppo.state import PathState, TrainSpec
+from jaxppo.shapes import check_fields
 
 
 class EveryAction(NamedTuple):
     """What is known of every action at one step, the one that was taken among them."""
 
-    log_prob: jax.Array  # (P, L, K)
-    advantage: jax.Array  # (P, L, K)
+    log_prob: Float[jax.Array, "*T P L K"]
+    advantage: Float[jax.Array, "*T P L K"]
 
 
 class Transition(NamedTuple):
@@ -40,13 +42,13 @@ class Transition(NamedTuple):
     50 bytes with 8 account features, and 8 more an action where every action is looked at: 74 with 3 actions.
     """
 
-    observation: jax.Array  # (P, L, A)
-    action: jax.Array  # (P, L) int32
-    log_prob: jax.Array  # (P, L)
-    value: jax.Array  # (P, L)
-    reward: jax.Array  # (P, L)
-    terminated: jax.Array  # (P, L) bool: as the environment says
-    bad: jax.Array  # (P, L) bool: a number of the step is not finite; its reward is what its value expected
+    observation: Float[jax.Array, "*T P L A"]
+    action: Int32[jax.Array, "*T P L"]
+    log_prob: Float[jax.Array, "*T P L"]
+    value: Float[jax.Array, "*T P L"]
+    reward: Float[jax.Array, "*T P L"]
+    terminated: Bool[jax.Array, "*T P L"]  # as the environment says
+    bad: Bool[jax.Array, "*T P L"]  # a number of the step is not finite; its reward is what its value expected
     every: EveryAction | None = None  # where advantages are counterfactual
 
 
@@ -54,8 +56,8 @@ class Rollout(NamedTuple):
     """T steps of P paths x L lanes."""
 
     steps: Transition  # fields (T, P, L, ...)
-    last_value: jax.Array  # (P, L): value of the state after the last step
-    clean: jax.Array  # (P,) bool: all features that the path saw are finite
+    last_value: Float[jax.Array, "P L"]  # value of the state after the last step
+    clean: Bool[jax.Array, " P"]  # all features that the path saw are finite
 
 
 def start_paths(tape: Tape, key: jax.Array, n_paths: int, n_steps: int, episode_steps: int) -> PathState:
@@ -212,6 +214,7 @@ def collect(
       lane or features are not finite is bad: it ends its episode with the reward that its value expected, so that
       advantage and value error are 0, and a lane that is not sound is restarted.
     """
+    tape.check()
     env, agent, paths, n_steps = spec.env, spec.agent, start.paths, spec.config.budget.n_steps
     broken_before = ~env.sound(start.lanes)
     shape = broken_before.shape  # (P, L)
@@ -235,4 +238,6 @@ def collect(
     _, last_value = agent.decide(params, market[-1], env.observe(lanes, closes[-1]))
     metrics = jax.tree.map(jnp.mean, metrics) | jax.tree.map(jnp.sum, counts)
     metrics["broken_accounts"] += broken_before.astype(jnp.float32).sum()
-    return lanes, Rollout(transitions, last_value, clean), metrics
+    rollout = Rollout(transitions, last_value, clean)
+    check_fields(rollout)
+    return lanes, rollout, metrics

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,6 +17,7 @@ from jaxppo.ppo.loss import Batch, Samples, ppo_loss
 from jaxppo.ppo.rollout import Rollout, RolloutStart, advance_paths, collect, path_terms, path_windows
 from jaxppo.ppo.schedule import entropy_coefficient, per_gradient_step, warmup_cosine
 from jaxppo.ppo.state import Guard, Hyper, Learned, Moments, PathState, TrainSpec, TrainState
+from jaxppo.shapes import check_fields
 
 ADAM_EPS = 1e-5
 
@@ -163,10 +163,9 @@ def update(
     state: TrainState, tape: Tape, spec: TrainSpec[Env], hyper: Hyper
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One PPO update: the next state and its scalar metrics."""
+    check_fields(state)
+    check_fields(hyper)
     budget, episode = spec.config.budget, spec.config.env.episode_steps
-    chex.assert_shape([*hyper, state.update, state.steps], ())
-    chex.assert_equal_shape([state.params, state.moments.mean, state.moments.square])
-    chex.assert_type([state.params, state.update, state.steps], [float, int, int])
     hyper = hyper._replace(learning_rate=hyper.learning_rate * state.guard.scale)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.update)
     act, shuffle, restart = jax.random.split(key, 3)
