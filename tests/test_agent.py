@@ -9,14 +9,13 @@ import pytest
 from helpers import random_tape
 from jax.flatten_util import ravel_pytree
 
-from jaxppo.agent.encoders import receptive_field
+from jaxppo.agent.encoders import ENCODERS, receptive_field
 from jaxppo.agent.policy import AgentSpec, distribution, init_params, make_agent
 from jaxppo.config.schema import AgentConfig, EnvConfig
 from jaxppo.env.actions import action_mask, action_table
 from jaxppo.errors import ConfigError
 from jaxppo.market.tape import take_windows
 
-ENCODERS = ("tcn", "window_mlp", "none")
 WINDOW, FEATURES, ACCOUNT, ACTIONS, CHANNELS, WIDTH = 8, 5, 3, 4, 16, 12
 
 
