@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Generic, NamedTuple, NoReturn, TypeVar
 
 import tyro
 
-from jaxppo.config.layers import DeviceInfo, Resolved, flat_fields, resolve
+from jaxppo.config.layers import DeviceInfo, Resolved, flat_fields, layer, resolve
 from jaxppo.config.rewards import REWARD_PRESETS
 from jaxppo.config.schema import FIELD_GROUP, Config
 from jaxppo.errors import CheckpointWarning, Interrupted, JaxppoError
@@ -35,9 +35,9 @@ def _given(argv: Sequence[str]) -> set[str]:
 
 
 def _values(argv: Sequence[str], flag: str) -> list[str]:
-    """The values of a flag that is read before the rest, since it decides what the rest may be."""
-    found = [a.split("=", 1)[1] for a in argv if a.startswith(f"{flag}=")]
-    return found + [argv[i + 1] for i, a in enumerate(argv[:-1]) if a == flag]
+    """The values of a flag that is read before the rest, since it decides what the rest may be, in order."""
+    words = [w for a in argv for w in (a.split("=", 1) if a.startswith(f"{flag}=") else (a,))]
+    return [value for word, value in itertools.pairwise(words) if word == flag]
 
 
 class Request(NamedTuple, Generic[T]):
@@ -60,7 +60,7 @@ class _Plugins:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Base(_Plugins):
+class _Files(_Plugins):
     config: Path | None = None
     """YAML file with a configuration of your own, in the form of configs/*.yaml: groups of fields, over a preset."""
 
@@ -78,12 +78,14 @@ def parse_with_config(argv: Sequence[str], program: str, description: str, optio
       What is asked for. A bad flag exits with status 2 and the nearest names. The help shows the defaults in force: of
       the preset, the file and the reward that are given, and of this device with `auto`.
     """
-    file, preset = (next(iter(_values(argv, flag)), None) for flag in ("--config", "--preset"))
+    _load_plugins(argv)
+    file, preset = (next(reversed(_values(argv, flag)), None) for flag in ("--config", "--preset"))
     base = Request(None, preset, {}, Path(file) if file else None)
     reward = [r for r in _values(argv, "--reward") if r in REWARD_PRESETS]
-    shown = resolve(preset, {"reward": reward[0]} if reward else {}, _device_for_help(argv), base.file).config
-    groups = [("command", options), ("base", _Base), ("fields", Config)]
-    args = _parse(argv, program, description, groups, options(), _Base(), shown)
+    # Unchecked: the command line may mend what does not fit by itself, such as a file with an interval and no data.
+    shown = layer(preset, {"reward": reward[-1]} if reward else {}, _device_for_help(argv), base.file).config
+    groups = [("command", options), ("files", _Files), ("fields", Config)]
+    args = _parse(argv, program, description, groups, options(), _Files(), shown)
     named = _given(argv)
     given = {k: v for k, v in flat_fields(args.fields).items() if k in named and k != "preset"}
     return Request(args.command, preset, given, base.file)
@@ -100,13 +102,18 @@ def _device_for_help(argv: Sequence[str]) -> DeviceInfo:
 
 def parse_options(argv: Sequence[str], program: str, description: str, options: type[T]) -> T:
     """Parse a command that has options of its own only; positional fields are `tyro.conf.Positional`."""
-    return _parse(argv, program, description, [("command", options), ("base", _Plugins)]).command
+    _load_plugins(argv)
+    return _parse(argv, program, description, [("command", options), ("files", _Plugins)]).command
+
+
+def _load_plugins(argv: Sequence[str]) -> None:
+    """Execute the files that --plugin names, before anything looks up what they register."""
+    for path in _values(argv, "--plugin"):
+        load_plugin(path)
 
 
 def _parse(argv: Sequence[str], program: str, description: str, groups: list[tuple[str, Any]], *defaults: Any) -> Any:
-    """Load the plugins, then parse; one attribute a group."""
-    for path in _values(argv, "--plugin"):
-        load_plugin(path)
+    """Parse; one attribute a group."""
     args_type: Any = dataclasses.make_dataclass("Args", groups, frozen=True)
     more = {"default": args_type(*defaults)} if defaults else {}
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
@@ -119,11 +126,19 @@ def _fee_of_every_class(argv: Sequence[str]) -> list[str]:
     words = [w for a in argv for w in (a.split("=", 1) if a.startswith("--fee=") else (a,))]
     found: list[str] = []
     for i, word in enumerate(words):
-        if i and words[i - 1] == "--fee" and re.fullmatch(r"-?[0-9.]+(e-?[0-9]+)?", word):
+        if i and words[i - 1] == "--fee" and _is_number(word):
             found += [w for name in ASSET_CLASSES for w in (name, word)]
         else:
             found.append(word)
     return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def run_command(command: Callable[[], object]) -> int:

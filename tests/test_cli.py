@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
 import polars as pl
 import pytest
@@ -23,7 +24,9 @@ from jaxppo.agent.policy import ActorCritic
 from jaxppo.config import schema
 from jaxppo.config.layers import PRESETS
 from jaxppo.config.schema import FIELD_GROUP
+from jaxppo.errors import ConfigError
 from jaxppo.market.synthetic import synthetic_market
+from jaxppo.plugins import unload_plugins
 from jaxppo.train import run as session
 from jaxppo.train.__main__ import main, parse
 
@@ -106,12 +109,32 @@ def test_an_unknown_preset_names_the_nearest(call):
             ["--allow-short", "stocks"],
             "allow_short: unknown asset class 'stocks'; valid names are 'crypto', 'equity', 'fx'",
         ),
+        (
+            ["--targets", "1", "--actions", "targets"],
+            "targets: need at least two different target exposures, got [1.0]",
+        ),
+        (
+            ["--fee", "equity", "0.7"],
+            "fee: equity has 0.7; a fee is a fraction of the notional from 0 to 0.5",
+        ),
+        (["--scale-window", "1"], "scale_window must be at least 2 bars, got 1"),
+        (["--n-steps", "0", "--env-steps", "100"], "n_steps: must be above 0, got 0"),
+        (
+            ["--validation-fraction", "0.4"],
+            "train_fraction 0.7 and validation_fraction 0.4 must be above 0 and sum to at most 1",
+        ),
+        (
+            ["--reward-weights", "log_return", "0"],
+            "reward_weights: every component has weight 0; give at least one a weight",
+        ),
     ],
     ids=lambda x: x[0],
 )
 def test_a_choice_that_is_not_there_is_refused_before_anything_is_built(call, line, said, monkeypatch):
     monkeypatch.setattr(ActorCritic, "__init__", None)  # building a network would fail
-    assert refused(call(*line)) == said
+    monkeypatch.setattr(jax, "eval_shape", None)  # and so would tracing one
+    monkeypatch.setattr(jax, "jit", None)
+    assert refused(call("--data", "nowhere.csv", *line)) == said  # and the file is not looked for
 
 
 @pytest.mark.parametrize(
@@ -327,6 +350,53 @@ def test_help_explains_every_flag(help_text, name):
     assert f"{' '.join(texts[name].split())} (default: " in help_text
 
 
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ([], {"n_envs": "2048", "gamma": "0.99", "n_updates": "40"}),
+        (["--preset", "production"], {"n_envs": "131072", "compute_dtype": "float32"}),
+        (["--preset", "auto"], {"n_envs": "2048", "n_updates": "7630"}),  # of a CPU, and derived from its env steps
+        (["--reward", "v245"], {"gamma": "0.995", "reward": "v245"}),
+        (["--preset", "production", "--preset", "quick_test"], {"n_envs": "2048"}),
+        (["--config", "own.yaml"], {"gamma": "0.9", "interval": "1h", "n_envs": "16384"}),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_help_shows_the_defaults_in_force(line, shown, tmp_path, monkeypatch, capsys):
+    (tmp_path / "own.yaml").write_text("preset: standard\nppo: {gamma: 0.9}\ndata: {interval: 1h}\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main([*line, "--help"])
+    assert stop.value.code == 0
+    text = " ".join(words(capsys.readouterr().out))
+    for name, value in shown.items():
+        flag = name.replace("_", "-")
+        assert re.search(rf"--{flag} (?:(?! --).)*?\(default: {re.escape(value)}\)", text), name
+
+
+def test_what_an_own_file_lacks_the_command_line_may_add(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("data: {interval: 1h}\nbudget: {lanes: 48}\n")
+    request = parse(["--config", str(path), "--data", "bars", "--n-envs", "768"])
+    assert request.resolve(None).config.data.interval == "1h"
+    with pytest.raises(ConfigError, match="interval: describes --data"):
+        parse(["--config", str(path), "--n-envs", "768"]).resolve(None)
+
+
+def test_an_own_file_may_name_what_a_plugin_registers(tmp_path):
+    plugin, path = tmp_path / "my.py", tmp_path / "own.yaml"
+    plugin.write_text(
+        "import jaxppo\nfrom jaxppo.config.rewards import RewardPreset\n"
+        "jaxppo.register(RewardPreset('sevenfold', {'log_return': 7.0}, 'of the test', brings={'gamma': 0.5}))\n"
+    )
+    path.write_text("reward: {reward: sevenfold}\n")
+    try:
+        config = parse(["--config", str(path), "--plugin", str(plugin)]).resolve(None).config
+    finally:
+        unload_plugins()
+    assert (config.reward.reward, config.ppo.gamma) == ("sevenfold", 0.5)
+
+
 def test_presets_are_those_of_the_configs_folder():
     assert sorted(p.stem for p in (REPO / "configs").glob("*.yaml")) == sorted(PRESETS)
 
@@ -368,10 +438,11 @@ def test_a_command_ends_at_once_with_its_status_and_all_that_was_printed(status)
     ("line", "fee"),
     [
         (["--fee", "0.001"], {"equity": 0.001, "crypto": 0.001, "fx": 0.001}),
+        (["--fee", "1E-3"], {"equity": 0.001, "crypto": 0.001, "fx": 0.001}),
         (["--fee=2e-4", "--spread", "0.1"], {"equity": 0.0002, "crypto": 0.0002, "fx": 0.0002}),
         (["--fee", "fx", "0.1", "crypto", "0"], {"fx": 0.1, "crypto": 0.0}),
     ],
-    ids=["one number", "with an equals sign", "by class"],
+    ids=["one number", "with a large E", "with an equals sign", "by class"],
 )
 def test_a_fee_is_one_number_or_one_a_class(line, fee):
     assert parse(line).given["fee"] == fee

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxppo.config.checks import check_config
 from jaxppo.config.schema import Config, DataConfig, from_dict
 from jaxppo.env.trading import env_spec
 from jaxppo.errors import ConfigError, DataError
@@ -91,9 +92,9 @@ def test_without_a_test_share_its_cutoff_is_beyond_the_data():
     [(0.0, 0.5), (1.0, 0.1), (0.5, 0.0), (0.8, 0.3), (-0.1, 0.5), (0.5, 1.0), (float("nan"), 0.1), (0.5, float("nan"))],
 )
 def test_fractions_that_leave_nothing(train, validation):
-    config = DataConfig(train_fraction=train, validation_fraction=validation)
+    config = Config(data=DataConfig(train_fraction=train, validation_fraction=validation))
     with pytest.raises(ConfigError, match=f"train_fraction {train} and validation_fraction {validation} must be above"):
-        cutoff_times([np.arange(20)], config)
+        check_config(config)
 
 
 def test_ranges_by_hand():

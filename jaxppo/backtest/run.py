@@ -61,14 +61,14 @@ from jaxppo.store.rows import symbol_rows
 class BacktestOptions(BarsFilter):
     """What to play over which bars."""
 
-    run_dir: Annotated[Path, tyro.conf.Positional]
+    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """Folder of the run whose policy is played."""
     split: SplitName = "test"
     """By the run's own cut-off dates: validation, test (all that begins after them), or all bars."""
     which: str = "best"
     """Checkpoint: best (by validation fitness), latest, final, or the number of an update."""
     data: str | None = None
-    """File or folder of bars; by default the run's own."""
+    """File or folder of Parquet or CSV bars; by default the run's own."""
     out: Path | None = None
     """Folder to write, which must not hold anything yet; by default RUN_DIR/backtest/SPLIT-DATE-TIME."""
     random_draws: int = 20

@@ -72,6 +72,11 @@ def _require_ranges(config: Config) -> None:
     for name in ("env_steps", "n_validations"):
         _require_in(name, getattr(config.budget, name), 0, math.inf)
     _require_in("purge_bars", config.data.purge_bars, 0, math.inf)
+    train, validation = config.data.train_fraction, config.data.validation_fraction
+    if not (0 < train < 1 and 0 < validation < 1 and train + validation <= 1):
+        raise ConfigError(
+            f"train_fraction {train} and validation_fraction {validation} must be above 0 and sum to at most 1"
+        )
     for name, value in vars(config.gate).items():
         _require_in(name, value, 0.0, 1.0 if "drawdown" in name or "consistency" in name else math.inf)
     if not 0 <= config.seed < 2**31:

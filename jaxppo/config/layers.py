@@ -45,7 +45,7 @@ class DeviceTier:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A checked configuration and the source of each value that is not the schema's default."""
+    """A configuration and the source of each value that is not the schema's default."""
 
     config: Config
     sources: Mapping[str, str]  # field -> source
@@ -157,7 +157,7 @@ def _derived(config: Config) -> dict[str, Any]:
     """Fields that a total budget or a number of validations decides."""
     budget = config.budget
     n_updates = budget.n_updates
-    if budget.env_steps > 0:
+    if budget.env_steps > 0 and config.batch_steps > 0:  # sizes of 0 are refused by `check_config`
         n_updates = -(-budget.env_steps // config.batch_steps)
     derived: dict[str, Any] = {"n_updates": n_updates} if n_updates != budget.n_updates else {}
     every = budget.validate_every
@@ -186,13 +186,28 @@ def resolve(
     device: DeviceInfo | None = None,
     file: Path | None = None,
 ) -> Resolved:
-    """Layer preset, a file of one's own, reward preset, device tier and command line over the defaults.
+    """`layer`, checked: `ConfigError` with the first thing that does not fit."""
+    resolved = layer(preset, command_line, device, file)
+    check_config(resolved.config)
+    return resolved
+
+
+def layer(
+    preset: str | None = None,
+    command_line: Mapping[str, Any] | None = None,
+    device: DeviceInfo | None = None,
+    file: Path | None = None,
+) -> Resolved:
+    """Layer preset, device tier, a file of one's own, reward preset and command line over the defaults.
 
     Args:
       preset: a name in PRESETS; by default that of the file, else quick_test.
       command_line: flat fields that the user gave.
       device: needed by the preset `auto`.
       file: YAML of one's own.
+
+    Raises:
+      ConfigError: an unknown name, or a file that cannot be read. Whether the values fit together is not looked at.
     """
     command_line = dict(command_line or {})
     named, own = load_own(file) if file is not None else (None, {})
@@ -226,7 +241,7 @@ def resolve(
     config = replace_fields(config, derived)
     sources |= {name: "derived from " + _why(name, config) for name in derived}
     sources = {k: v for k, v in sources.items() if flat_fields(config).get(k) != flat_fields(default).get(k)}
-    return Resolved(check_config(config), sources)
+    return Resolved(config, sources)
 
 
 def _why(name: str, config: Config) -> str:

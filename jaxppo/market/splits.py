@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxppo.config.schema import DataConfig
-from jaxppo.errors import ConfigError
 
 SPLITS = ("train", "validation", "test")
 
@@ -26,15 +25,6 @@ class SplitRange(NamedTuple):
         return max(0, self.end - 1 - self.first)
 
 
-def check_fractions(config: DataConfig) -> None:
-    """`ConfigError` unless every split gets a share."""
-    train, validation = config.train_fraction, config.validation_fraction
-    if not (0 < train < 1 and 0 < validation < 1 and train + validation <= 1):
-        raise ConfigError(
-            f"train_fraction {train} and validation_fraction {validation} must be above 0 and sum to at most 1"
-        )
-
-
 def cutoff_times(times: Sequence[np.ndarray], config: DataConfig) -> tuple[int, int]:
     """The two dates before which `train_fraction` and `train_fraction + validation_fraction` of all bars begin.
 
@@ -45,7 +35,6 @@ def cutoff_times(times: Sequence[np.ndarray], config: DataConfig) -> tuple[int, 
     Returns:
       UTC seconds: validation begins at the first, test at the second.
     """
-    check_fractions(config)
     pooled = np.sort(np.concatenate(list(times)))
     last = len(pooled) - 1
     train = round(config.train_fraction * len(pooled))

@@ -38,9 +38,9 @@ TRADE_COLUMNS = ("entry_bar", "exit_bar", "side", "units", "entry_price", "exit_
 class ReplayOptions(BarsFilter):
     """What to replay, on which terms."""
 
-    bars: Annotated[Path, tyro.conf.Positional]
+    bars: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BARS")]
     """Parquet or CSV file of bars, or a folder of them."""
-    targets: Annotated[Path, tyro.conf.Positional]
+    targets: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TARGETS")]
     """CSV file of decisions: bar, one of target, units and order_units, optionally stop and take_profit."""
     out: Path
     """Folder to write, which must not hold anything yet."""

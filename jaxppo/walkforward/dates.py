@@ -44,6 +44,14 @@ class FoldPlan(NamedTuple):
         return self.test_length - 1 - self.test_first
 
 
+def check_folds(folds: int, first_train_fraction: float) -> None:
+    """`ConfigError` for no fold, or a fraction outside (0, 1); needs no bars."""
+    if folds < 1:
+        raise ConfigError(f"folds: must be at least 1, got {folds}")
+    if not 0 < first_train_fraction < 1:
+        raise ConfigError(f"first_train_fraction: must lie between 0 and 1, got {first_train_fraction}")
+
+
 def fold_dates(times: Sequence[np.ndarray], folds: int, scheme: Scheme, first_train_fraction: float) -> list[FoldDates]:
     """Dates of `folds` consecutive test periods with equally many pooled bars, after the first training part.
 
@@ -56,10 +64,7 @@ def fold_dates(times: Sequence[np.ndarray], folds: int, scheme: Scheme, first_tr
     Raises:
       ConfigError: no fold, a fraction outside (0, 1), or fewer bars than folds.
     """
-    if folds < 1:
-        raise ConfigError(f"folds: must be at least 1, got {folds}")
-    if not 0 < first_train_fraction < 1:
-        raise ConfigError(f"first_train_fraction: must lie between 0 and 1, got {first_train_fraction}")
+    check_folds(folds, first_train_fraction)
     pooled = np.sort(np.concatenate(list(times)))
     n, first = len(pooled), round(first_train_fraction * len(pooled))
     if first < 1 or n - first < folds:

@@ -30,7 +30,7 @@ from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.state import Hyper, TrainState, hyper_from
 from jaxppo.store.checkpoint import CheckpointInfo, CheckpointWriter
 from jaxppo.store.directory import RunInputs, iso, whole_folder, write_config, write_manifest
-from jaxppo.walkforward.dates import FoldPlan, Scheme, plan_folds
+from jaxppo.walkforward.dates import FoldPlan, Scheme, check_folds, plan_folds
 from jaxppo.walkforward.files import Result, collect, show, write_walkforward
 from jaxppo.walkforward.program import Fold, FoldOutput, FoldProgram, FoldSizes, make_folds, side_by_side, stack_folds
 
@@ -61,6 +61,7 @@ class WalkforwardOptions:
 
 def check_options(options: WalkforwardOptions, given: Mapping[str, Any]) -> None:
     """`ConfigError` for the first option that does not fit, or that would change nothing."""
+    check_folds(options.folds, options.first_train_fraction)
     if options.embargo_bars < 0:
         raise ConfigError(f"embargo_bars: must be at least 0, got {options.embargo_bars}")
     if options.at_once is not None and options.at_once < 1:
