@@ -76,7 +76,8 @@ class CheckpointInfo:
     def from_json(raw: Any, where: str) -> CheckpointInfo:
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
             found = raw.get("format") if isinstance(raw, dict) else None
-            older = ", of an earlier version: train again, or use that version" if isinstance(found, int) else ""
+            earlier = isinstance(found, int) and found < FORMAT
+            older = ", of an earlier version: train again, or use that version" if earlier else ""
             raise CheckpointError(f"{where}: not a jaxppo checkpoint of format {FORMAT} (found {found}{older})")
         fields = {k: v for k, v in raw.items() if k != "format"}
         fields["config"] = from_dict(fields["config"], where)
