@@ -169,9 +169,11 @@ def train(preset: str | None = None, **values: Any) -> Path:
     Raises:
       JaxppoError: what the command line would print as one sentence.
 
-    Example:
+    Example (of a few seconds: without the sizes it is a real run):
       >>> import jaxppo
-      >>> run = jaxppo.train("quick_test", run_dir="runs/my-run")  # doctest: +SKIP
+      >>> sizes = dict(n_envs=16, lanes=4, n_steps=4, episode_steps=16, minibatches=2)  # doctest: +SKIP
+      >>> run = jaxppo.train("quick_test", run_dir="runs/my-run", n_updates=2, **sizes)  # doctest: +SKIP
+      >>> assert (run / "report.html").is_file()  # doctest: +SKIP
     """
     from jaxppo.train.run import RunOptions, train_run
 
@@ -179,21 +181,67 @@ def train(preset: str | None = None, **values: Any) -> Path:
 
 
 def walkforward(preset: str | None = None, **values: Any) -> Path:
-    """`python -m jaxppo.walkforward`; returns the folder. `values` as of `train`, with `WalkforwardOptions`."""
+    """`python -m jaxppo.walkforward`: train and test on one period after another; returns the folder.
+
+    Args:
+      preset: budgets of each fold, by default quick_test.
+      values: fields of the configuration and of `jaxppo.walkforward.run.WalkforwardOptions`, such as `folds` and `out`.
+
+    Raises:
+      JaxppoError: what the command line would print as one sentence.
+
+    Example (of a few seconds: without the sizes it is a real one):
+      >>> import jaxppo
+      >>> sizes = dict(n_envs=16, lanes=4, n_steps=4, episode_steps=16, minibatches=2)  # doctest: +SKIP
+      >>> folder = jaxppo.walkforward(folds=2, out="runs/folds", n_updates=2, **sizes)  # doctest: +SKIP
+      >>> assert (folder / "summary.json").is_file()  # doctest: +SKIP
+    """
     from jaxppo.walkforward.run import WalkforwardOptions, walkforward_run
 
     return walkforward_run(_request(WalkforwardOptions, preset, values, "walkforward"))
 
 
 def backtest(run_dir: str | Path, **values: Any) -> Path:
-    """`python -m jaxppo.backtest RUN_DIR`; returns the folder. `values` are fields of `BacktestOptions`."""
+    """`python -m jaxppo.backtest`: a run's policy next to what it must beat; returns the folder.
+
+    Args:
+      run_dir: of the run.
+      values: fields of `jaxppo.backtest.run.BacktestOptions`, such as `split`, `which` and `data`.
+
+    Raises:
+      JaxppoError: what the command line would print as one sentence.
+
+    Example:
+      >>> import jaxppo
+      >>> folder = jaxppo.backtest("runs/my-run", out="runs/tested", random_draws=2)  # doctest: +SKIP
+      >>> assert (folder / "metrics.json").is_file()  # doctest: +SKIP
+    """
     from jaxppo.backtest.run import BacktestOptions, backtest_run
 
     return backtest_run(_all(BacktestOptions, {"run_dir": run_dir, **values}, "backtest"))
 
 
 def replay(bars: str | Path, targets: str | Path, out: str | Path, **values: Any) -> Path:
-    """`python -m jaxppo.replay BARS TARGETS --out OUT`; returns the folder. `values` are fields of `ReplayOptions`."""
+    """`python -m jaxppo.replay`: your own decisions through the account of the environment; returns the folder.
+
+    Args:
+      bars: file or folder of bars.
+      targets: CSV file of decisions: `bar` and one of `target`, `units` and `order_units`.
+      out: folder to write.
+      values: further fields of `jaxppo.replay.run.ReplayOptions`, such as `fee` and `cash`.
+
+    Raises:
+      JaxppoError: what the command line would print as one sentence.
+
+    Example:
+      >>> from pathlib import Path
+      >>> import jaxppo
+      >>> rows = ["timestamp,open,high,low,close", *(f"2024-01-{d:02},{d},{d + 1},{d},{d + 1}" for d in range(1, 30))]
+      >>> _ = Path("bars.csv").write_text("\\n".join(rows))  # doctest: +SKIP
+      >>> _ = Path("targets.csv").write_text("bar,target\\n0,1.0\\n20,0.0\\n")  # doctest: +SKIP
+      >>> folder = jaxppo.replay("bars.csv", "targets.csv", "runs/replay", fee=0.001)  # doctest: +SKIP
+      >>> assert (folder / "equity.csv").is_file()  # doctest: +SKIP
+    """
     from jaxppo.replay.run import ReplayOptions, replay_run
 
     return replay_run(_all(ReplayOptions, {"bars": bars, "targets": targets, "out": out, **values}, "replay"))
