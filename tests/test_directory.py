@@ -111,7 +111,7 @@ def test_what_is_written_can_be_read_by_those_who_may_read_the_folder(tmp_path):
 
 
 def test_config_is_read_back_as_it_was(tmp_path):
-    resolved = resolve("production", {"reward": "v245", "symbols": ("A",), "learning_rate": 1e-7})
+    resolved = resolve("production", {"reward": "v245", "data": "bars", "symbols": ("A",), "learning_rate": 1e-7})
     write_config(tmp_path, resolved)
     assert load_config(tmp_path / CONFIG) == resolved.config
 

@@ -263,7 +263,7 @@ def test_exploration_is_paid_by_the_entropy_of_the_allowed_actions():
 def test_metric_names():
     config = tiny_config(reward="v245", encoder="none")
     program = make_train(config, TapeSpec(FEATURES, 1))
-    hyper, tape = hyper_from(config), jax.eval_shape(market)
+    hyper, tape = hyper_from(config), market()
     state = jax.eval_shape(program.init, jax.random.key(0), hyper, tape)
     _, metrics = jax.eval_shape(lambda s, t: update(s, t, program.spec, hyper), state, tape)
     components = ("direction", "magnitude", "pnl", "stop_tp", "exploration", "slippage", "drawdown")
@@ -286,7 +286,7 @@ LAST = {s: n - 1 - REWARD_HORIZON - (STEPS - 1) for s, n in enumerate(LENGTHS)}
 
 @functools.cache
 def many_paths() -> PathState:
-    return jax.jit(lambda key: start_paths(market(), key, 4000, STEPS, EPISODE))(jax.random.key(0))
+    return jax.jit(lambda tape, key: start_paths(tape, key, 4000, STEPS, EPISODE))(market(), jax.random.key(0))
 
 
 def test_paths_start_wherever_a_rollout_fits_and_nowhere_else():
@@ -303,12 +303,13 @@ def test_ages_are_spread_over_the_episode_in_whole_rollouts():
     values, counts = np.unique(age, return_counts=True)
     assert values.tolist() == [0, STEPS, 2 * STEPS, 3 * STEPS]
     assert counts.min() > 4000 / 4 * 0.85
-    one = jax.jit(lambda key: start_paths(market(), key, 16, STEPS, STEPS))(jax.random.key(0))
+    one = jax.jit(lambda tape, key: start_paths(tape, key, 16, STEPS, STEPS))(market(), jax.random.key(0))
     assert (one.age == 0).all()  # an episode of one rollout
 
 
 def test_paths_move_on_by_a_rollout_until_their_episode_or_their_data_end():
-    advance = jax.jit(lambda paths, key: advance_paths(market(), paths, key, STEPS, EPISODE))
+    tape = market()
+    advance = jax.jit(lambda paths, key: advance_paths(tape, paths, key, STEPS, EPISODE))
     paths = many_paths()
     last = np.array([LAST[0], LAST[1]])
     ends = {"episode": 0, "data": 0}
@@ -348,8 +349,9 @@ def updating():
     config = tiny_config(**{**vars(CONFIG.budget), **vars(CONFIG.env), "encoder": "none", "episode_steps": EPISODE})
     program = make_train(config, TapeSpec(FEATURES, 1))
     hyper = hyper_from(config)
-    state = jax.jit(program.init)(jax.random.key(0), hyper, market())
-    return jax.jit(lambda s: update(s, market(), program.spec, hyper)), state
+    tape = market()
+    state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
+    return jax.jit(lambda s: update(s, tape, program.spec, hyper)), state
 
 
 def test_a_path_that_starts_anew_has_fresh_accounts_and_the_others_keep_theirs(updating):

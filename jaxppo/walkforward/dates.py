@@ -165,7 +165,7 @@ def fold_split(history: Split, first: np.ndarray, length: np.ndarray) -> tuple[S
       The split, and the rows (S',) of its symbols in `history`.
     """
     rows = np.flatnonzero(length - 1 > first)
-    bare = history.tape._replace(features=history.tape.features[:, :0])
+    bare = history.tape._replace(features=history.tape.features[:, :, :0])
     tape = jax.tree.map(lambda x: np.asarray(x)[rows], bare)._replace(first=first[rows], length=length[rows])
     symbols = tuple(history.symbols[i] for i in rows)
     return Split(tape, symbols, tuple(history.times[i][: length[i]] for i in rows)), rows
