@@ -87,7 +87,10 @@ def test_a_gpu_is_compiled_for_or_the_missing_packages_are_named(tmp_path, capsy
             "error: n_bars 100: 5 bars a symbol, of which 388 warm the features up",
         ),
         (["--gpu", "local", "--measure-updates", "0"], "error: measure_updates: must be at least 1, got 0"),
-        (["--gpu", "local", "--out", "nowhere/plan.json"], "error: nowhere/plan.json: there is no folder nowhere; create it first"),
+        (
+            ["--gpu", "local", "--out", "nowhere/plan.json"],
+            "error: nowhere/plan.json: there is no folder nowhere; create it first",
+        ),
         (["--gpu", "local", "--n-envs", "1000"], "error: n_envs 1,000 is not a multiple of lanes 16"),
     ],
 )
