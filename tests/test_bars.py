@@ -10,7 +10,7 @@ import pytest
 
 from jaxppo.errors import ConfigError, DataError
 from jaxppo.market.bars import Bars, data_hash, load_bars
-from jaxppo.market.formats import interval_from_name, symbol_from_name
+from jaxppo.market.names import read_name
 from jaxppo.market.quality import FIELDS
 
 HOUR, DAY = 3_600, 86_400
@@ -137,12 +137,12 @@ def test_binance_months_are_joined_in_time_order(tmp_path: Path, write: WriteFil
     # The later month has microseconds, as files from 2025 on, and comes first by name.
     late = [f"{row},0,0,0,0,0,0" for row in rows([str((T0 + HOUR * (i + 2)) * 10**6) for i in range(2)])]
     early = [f"{row},0,0,0,0,0,0" for row in rows([str((T0 + HOUR * i) * 10**3) for i in range(2)])]
-    write("ETHUSDT-1h-a.csv", BINANCE, *late)
-    write("ETHUSDT-1h-b.csv", BINANCE, *early)
+    write("ETHUSDT-1h-01.02.2025.csv", BINANCE, *late)
+    write("ETHUSDT-1h-31.01.2025.csv", BINANCE, *early)
     (bars,) = load_bars(tmp_path)
     assert bars.time.tolist() == [T0, T0 + HOUR, T0 + 2 * HOUR, T0 + 3 * HOUR]
     assert bars.open.tolist() == [10, 11, 10, 11]
-    assert bars.source == "ETHUSDT-1h-b.csv, ETHUSDT-1h-a.csv"
+    assert bars.source == "ETHUSDT-1h-31.01.2025.csv, ETHUSDT-1h-01.02.2025.csv"
 
 
 def test_overlapping_files_of_a_symbol_are_refused(tmp_path: Path, write: WriteFile) -> None:
@@ -297,14 +297,14 @@ def test_repeated_hour_is_told_by_the_order_of_rows(write: WriteFile) -> None:
         ("BTC-USD_5m", "BTC-USD", 300),
         ("EUR_USD_1h", "EUR_USD", HOUR),
         ("BTC_USDT-15m-2024", "BTC_USDT", 900),
-        ("ETHUSDT-1M-2024", "ETHUSDT-1M-2024", None),
+        ("ETHUSDT-1M-2024", "ETHUSDT", None),
         ("SPY", "SPY", None),
         ("BRK.B_daily", "BRK.B", DAY),
     ],
 )
 def test_file_names(stem: str, symbol: str, interval: int | None) -> None:
-    assert symbol_from_name(stem) == symbol
-    assert interval_from_name(stem) == interval
+    name = read_name(stem)
+    assert (name.symbol, name.interval or name.minutes, name.doubt) == (symbol, interval, None)
 
 
 def test_interval_is_the_most_common_spacing(write: WriteFile) -> None:
@@ -384,7 +384,7 @@ def test_hash_depends_on_bars_only(tmp_path: Path) -> None:
     frame(7).write_parquet(tmp_path / "A_1h.parquet")
     a, b = load_bars(tmp_path)
     (tmp_path / "A_1h.parquet").unlink()
-    for name, lines in {"A_first_1h": frame(3), "A_rest_1h": frame(7)[3:]}.items():
+    for name, lines in {"A_part1_1h": frame(3), "A_part2_1h": frame(7)[3:]}.items():
         lines.with_columns(pl.col("timestamp").dt.epoch("ms")).write_csv(tmp_path / f"{name}.csv")
     assert data_hash(load_bars(tmp_path)) == data_hash([a, b]) == data_hash([b, a])
     changes = [{field: getattr(a, field) + 1} for field in ("time", *FIELDS)] + [{"symbol": "C"}, {"interval": 60}]

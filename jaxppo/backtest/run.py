@@ -44,7 +44,7 @@ from jaxppo.config.schema import BarsFilter, Config
 from jaxppo.device import compile_program, enable_compilation_cache
 from jaxppo.env.trading import EnvSpec, env_spec
 from jaxppo.errors import ConfigError, RunDirectoryError
-from jaxppo.market.bars import Bars, load_bars
+from jaxppo.market.bars import Bars, describe_symbols, load_bars
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.dataset import EvaluationSet, Market, Split, build_evaluation, decision_times, evaluation_set
 from jaxppo.market.source import load_market_bars
@@ -92,7 +92,12 @@ def load_backtest_bars(options: BacktestOptions, config: Config) -> tuple[list[B
     if options.data is None:
         return *load_market_bars(config.data), config
     read = functools.partial(
-        load_bars, options.data, interval=options.interval, symbols=options.symbols, timezone=options.timezone
+        load_bars,
+        options.data,
+        interval=options.interval,
+        symbols=options.symbols,
+        timezone=options.timezone,
+        symbol_from=options.symbol_from,
     )
     bars, classes = read(asset_classes=options.asset_classes), dict(options.asset_classes)
     # What the run said of a symbol holds here too.
@@ -101,7 +106,7 @@ def load_backtest_bars(options: BacktestOptions, config: Config) -> tuple[list[B
         classes |= known
         bars = read(asset_classes=classes)
     own = {"data": options.data, "interval": options.interval, "symbols": options.symbols}
-    own |= {"timezone": options.timezone}
+    own |= {"timezone": options.timezone, "symbol_from": options.symbol_from}
     data = dataclasses.replace(config.data, **own, asset_classes=classes)  # type: ignore[arg-type]
     return bars, options.data, dataclasses.replace(config, data=data)
 
@@ -211,6 +216,8 @@ def show(console: Console, setup: Setup, done: Backtest) -> None:
         f" {facts.first_decision} to {facts.last_decision}; policy of update {facts.update} ({facts.which})",
         highlight=False,
     )
+    for line in describe_symbols(setup.market.bars):
+        console.print(line, highlight=False)
     for warning in facts.warnings:
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
     beaten = beaten_share(done)

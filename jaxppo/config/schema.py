@@ -26,6 +26,8 @@ class BarsFilter:
     """Time zone of naive timestamps in the files, such as UTC, America/New_York or EET."""
     asset_classes: dict[str, str] = field(default_factory=dict)
     """SYMBOL CLASS pairs that override the guessed asset class (equity, crypto or fx, or a plugin's)."""
+    symbol_from: str | None = None
+    """Where file names hold the symbol, such as 'acme_{symbol}_*' (* is anything); for names not understood."""
 
 
 @dataclass(frozen=True, kw_only=True)

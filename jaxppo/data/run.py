@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxppo.config.schema import BarsFilter
-from jaxppo.market.bars import Refusal, survey_bars
+from jaxppo.market.bars import Refusal, describe_symbols, survey_bars
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.doubts import BarsReport, Finding, inspect_all
 from jaxppo.market.files import unread_archives
@@ -49,12 +49,13 @@ def check_data(options: DataOptions) -> int:
         symbols=options.symbols,
         timezone=options.timezone,
         asset_classes=options.asset_classes,
+        symbol_from=options.symbol_from,
     )
     reports = inspect_all(bars)
     archives = unread_archives(Path(options.path))
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, _WIDTH)
-    show(console, reports, refused, archives)
+    show(console, reports, refused, archives, describe_symbols(bars))
     if options.out is not None:
         write_json(options.out, as_json(reports, refused, archives))
         console.print(Text(f"written: {options.out}"))
@@ -76,10 +77,17 @@ def as_json(reports: Sequence[BarsReport], refused: Sequence[Refusal], archives:
     return {"symbols": symbols, "refused": [asdict(r) for r in refused], "not_read": list(archives)}
 
 
-def show(console: Console, reports: Sequence[BarsReport], refused: Sequence[Refusal], archives: Sequence[str]) -> None:
-    """The table, then what was refused, then findings by kind and remedy, the doubtful ones first."""
+def show(
+    console: Console,
+    reports: Sequence[BarsReport],
+    refused: Sequence[Refusal],
+    archives: Sequence[str],
+    symbols: Sequence[str],
+) -> None:
+    """The table, what was made of file names, what was refused, then findings by kind, the doubtful ones first."""
     # Symbols and file names are not ours: as Text they cannot be taken for the console's own markup.
     console.print(_table(reports, refused))
+    console.print(Text("\n".join(["", *symbols])) if symbols else Text(""))
     for refusal in refused:
         console.print(Text(f"refused: {refusal.reason}", style=_STYLES["refused"]))
     groups: dict[tuple[str, str, str], list[str]] = {}

@@ -37,7 +37,7 @@ class AssetClass:
 
 
 def _is(name: str) -> Callable[[str], bool]:
-    return lambda symbol: _spelled_like(symbol) == name
+    return lambda symbol: _spelled_like(symbol)[0] == name
 
 
 ASSET_CLASSES = Registry(
@@ -64,10 +64,25 @@ def asset_class_of(name: str) -> AssetClass:
 
 def guess_asset_class(symbol: str) -> str:
     """Name of the class that recognises `symbol`, those registered last asked first; else equity."""
-    for record in reversed(list(ASSET_CLASSES.values())):
-        if record.recognise is not None and record.recognise(symbol):
-            return record.name
-    return OTHERWISE
+    return _recognised_as(symbol) or OTHERWISE
+
+
+def is_recognised(symbol: str) -> bool:
+    """Whether a class recognises `symbol`, so that it is not an equity for want of anything better."""
+    return _recognised_as(symbol) is not None
+
+
+def class_reason(symbol: str, asset_class: str) -> str:
+    """Why `symbol` is of its class, in a few words: how it is spelled, or that somebody said so."""
+    guessed, why = _spelled_like(symbol)
+    if asset_class != guess_asset_class(symbol):
+        return "as given"
+    return why if asset_class == guessed else "by the spelling that its class recognises"
+
+
+def _recognised_as(symbol: str) -> str | None:
+    records = reversed(list(ASSET_CLASSES.values()))
+    return next((r.name for r in records if r.recognise is not None and r.recognise(symbol)), None)
 
 
 def may_short(name: str, env: EnvConfig) -> bool:
@@ -108,38 +123,63 @@ STABLECOINS = frozenset(("USDT", "USDC", "BUSD", "FDUSD", "TUSD", "USDP"))
 _COINS = (
     "BTC XBT ETH SOL XRP ADA DOGE LTC BNB LINK DOT AVAX MATIC POL TRX SHIB BCH XLM ATOM UNI ETC XMR NEAR APT ARB OP "
     "FIL ICP HBAR VET ALGO AAVE MKR SAND MANA EOS XTZ DASH ZEC NEO SUI TON PEPE INJ STX GRT LDO CRV SNX COMP YFI SUSHI "
-    "FTM EGLD THETA AXS CHZ ENJ BAT ZRX KAVA RUNE IOTA QTUM WAVES ONT XEM BSV LUNA SEI TIA WIF BONK FLOKI JUP"
+    "FTM EGLD THETA AXS CHZ ENJ BAT ZRX KAVA RUNE IOTA QTUM WAVES ONT XEM BSV LUNA SEI TIA WIF BONK FLOKI JUP WLD TAO "
+    "ONDO ENA JTO PYTH HYPE FET RENDER RNDR KAS CRO PAXG GMX DYDX BLUR ORDI STRK MINA FLOW GALA ROSE KSM CAKE LRC ZIL "
+    "DCR DGB ANKR BAL UMA CELO SKL STORJ GNO XDG IMX MANTA PENDLE JASMY ENS"
 )
 COINS = STABLECOINS | frozenset(_COINS.split())
 _QUOTE_COINS = frozenset(("BTC", "XBT", "ETH", "BNB"))
+_SUFFIXES = "a b c e i k m p q r s u v x z cent cmc ecn fx micro mini plus prime pro raw spot std stp vip zero"
+BROKER_SUFFIXES = frozenset(_SUFFIXES.split())
+"""What brokers of FX add to their symbols, with a separator (EURUSD.r) or without (EURUSDm)."""
+_PERPETUAL = re.compile(r"[-_./ ]?(PERP|PERPETUAL|SWAP)$|\.P$|[-_](\d{6}|\d{1,2}[A-Z]{3}\d{2})$|(?<=USD)T?M$")
+"""How exchanges mark contracts of coins: BTC-PERP, BTCUSDT.P, BTCUSD_240628, BTC-28JUN24, XBTUSDTM."""
 
 
-def _spelled_like(symbol: str) -> str:
-    """fx, crypto or else equity, by the spelling of `symbol`.
+def _spelled_like(symbol: str) -> tuple[str, str]:
+    """fx, crypto or else equity, by the spelling of `symbol`, and why.
 
-    fx is two currency codes (EURUSD, EUR/USD, EURUSD=X, EURUSD.pro); crypto ends in a stablecoin (SOLUSDT) or is a
-    known coin against a currency or coin (BTCUSD, BTC-USD, ETH/BTC). A bare coin such as BTC is taken for an equity,
-    because exchange-traded funds trade under those tickers.
+    fx is two currency codes (EURUSD, EUR/USD, EURUSD=X) with or without what a broker adds (EURUSD.pro, EURUSDm).
+    crypto ends in a stablecoin (SOLUSDT), is a known coin against a currency or coin (BTCUSD, BTC-USD, ETH/BTC), or a
+    contract on these or on a known coin (BTC-PERP). A bare coin such as BTC is taken for an equity, because
+    exchange-traded funds trade under those tickers.
     """
-    name = symbol.upper().split(":")[0]
+    name = symbol.upper()
+    head, _, tail = name.partition(":")  # ccxt writes BTC/USDT:USDT, TradingView BINANCE:BTCUSDT
+    name = tail if tail and not re.search(r"[-_/]", head) and _pair(head) is None else head
     if name.endswith("=X"):
-        return "fx"
-    plain = re.sub(r"[-_./ ]?PERP$|\.P$", "", name)
-    if plain != name and plain in COINS:
-        return "crypto"
-    pair = re.split(r"[-_/]", plain)
-    if len(pair) == 2 and pair[0] and pair[1]:
-        return _pair_class(pair[0], pair[1])
-    if len(pair) > 2:
-        return "equity"
-    letters = plain.split(".")[0]
-    splits = [_pair_class(letters[:cut], letters[cut:]) for cut in range(2, len(letters) - 2)]
-    return next((found for found in ("fx", "crypto") if found in splits), "equity")
+        return "fx", "Yahoo's =X"
+    plain = _PERPETUAL.sub("", re.sub(r"^P[FI]_", "", name))  # Kraken's futures: PF_XBTUSD
+    if plain != name and (plain.strip("0123456789") in COINS or (_pair(plain) or ("",))[0] == "crypto"):
+        return "crypto", "a contract on a coin"
+    return _pair(name) or _pair(_without_suffix(name)) or (OTHERWISE, "no pair of known currencies or coins")
 
 
-def _pair_class(base: str, quote: str) -> str:
+def _without_suffix(name: str) -> str:
+    """`name` without what a broker adds to a pair of currencies."""
+    found = re.fullmatch(r"([A-Z]{6}|[A-Z]{3}[-_/][A-Z]{3})([.#+!_\-]*)([A-Z0-9]{0,8})", name)
+    return found[1] if found and (found[2] or found[3].lower() in BROKER_SUFFIXES) else name
+
+
+def _pair(name: str) -> tuple[str, str] | None:
+    """Class and reason of a pair, with a separator or without; None where it is none."""
+    parts = re.split(r"[-_/]", name)
+    if len(parts) == 3 and parts[1] == parts[2]:  # freqtrade's BTC_USDT_USDT: the last is what it settles in
+        parts = parts[:2]
+    if len(parts) > 1:
+        if len(parts) == 2 and parts[0] and parts[1] in _QUOTE_COINS:  # whatever is quoted in a coin is one
+            return "crypto", "quoted in a coin"
+        return _pair_class(*parts) if len(parts) == 2 and all(parts) else None
+    splits = [_pair_class(name[:cut], name[cut:]) for cut in range(2, len(name) - 2)]
+    found = {pair[0]: pair for pair in splits if pair is not None}
+    return found.get("fx") or found.get("crypto")
+
+
+def _pair_class(base: str, quote: str) -> tuple[str, str] | None:
     if base in CURRENCIES and quote in CURRENCIES:
-        return "fx"
-    if quote in STABLECOINS or (base in COINS and quote in CURRENCIES | _QUOTE_COINS):
-        return "crypto"
-    return "equity"
+        return "fx", "two currencies"
+    if quote in STABLECOINS:
+        return "crypto", "quoted in a stablecoin"
+    if base in COINS and quote in CURRENCIES | _QUOTE_COINS:
+        return "crypto", "a coin and what it is quoted in"
+    return None

@@ -7,9 +7,11 @@ cannot be trusted are a `DataError` that names file, symbol, row and field.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from jaxppo.errors import ConfigError, DataError, nearest
-from jaxppo.market.asset_classes import asset_class_of, guess_asset_class
+from jaxppo.market.asset_classes import asset_class_of, class_reason, guess_asset_class
 from jaxppo.market.calendar import (
     DAY,
     check_timezone,
@@ -26,13 +28,8 @@ from jaxppo.market.calendar import (
     parse_interval,
 )
 from jaxppo.market.files import Table, bar_files, check_symbol, open_table, read_table, reading, split_symbols
-from jaxppo.market.formats import (
-    bar_interval,
-    interval_from_name,
-    parse_numbers,
-    parse_times,
-    symbol_from_name,
-)
+from jaxppo.market.formats import bar_interval, parse_numbers, parse_times
+from jaxppo.market.names import SYMBOL, FileName, read_name, symbol_pattern
 from jaxppo.market.quality import FIELDS, Origin, check_bars, check_times, format_time
 
 POOLED = "POOLED"
@@ -54,6 +51,7 @@ class Bars:
     close: np.ndarray  # (T,) float64
     volume: np.ndarray  # (T,) float64, zeros where the source has none
     source: str  # file names, for messages
+    seams: tuple[int, ...] = ()  # first bar of each file but the first, where several were joined
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,7 @@ class _Piece:
     symbol: str
     interval: int
     file: str
+    series: str | None  # the file's name without dates, where the symbol comes from it; joined files share it
     time: np.ndarray  # (T,) int64
     values: Mapping[str, np.ndarray]  # each (T,) float64
 
@@ -86,15 +85,17 @@ def load_bars(
     symbols: Sequence[str] = (),
     timezone: str | None = None,
     asset_classes: Mapping[str, str] = MappingProxyType({}),
+    symbol_from: str | None = None,
 ) -> list[Bars]:
     """Bars of a file, or of the .parquet, .pq, .csv and .tsv files of a folder (not of its subfolders), by symbol.
 
-    Symbols come from a symbol (or ticker) column, else from the file name: BTCUSDT-1h-2023-01.csv holds BTCUSDT.
-    Files of one symbol are joined in time order. Intervals come from the file name where it has one and the data agree,
-    else from the most common spacing. Columns are found whatever their case: open_time, timestamp, datetime, date or
-    time; open, high, low, close or o, h, l, c; volume, tick_volume or v, zeros without. `Adj Close` is ignored: raw
-    prices are what an order would have filled at, and mixing both would break high >= close. Epoch numbers are UTC
-    (MetaTrader's Python API returns server time as if it were; convert it first). Blank lines are skipped.
+    Symbols come from a symbol (or ticker) column, else from the file name: BTCUSDT-1h-2023-01.csv holds BTCUSDT (see
+    `jaxppo.market.names`). Files of one symbol whose names differ in dates alone are joined in time order. Intervals
+    come from the file name where it has one and the data agree, else from the most common spacing. Columns are found
+    whatever their case: open_time, timestamp, datetime, date or time; open, high, low, close or o, h, l, c; volume,
+    tick_volume or v, zeros without. `Adj Close` is ignored: raw prices are what an order would have filled at, and
+    mixing both would break high >= close. Epoch numbers are UTC (MetaTrader's Python API returns server time as if it
+    were; convert it first). Blank lines are skipped.
 
     Args:
         path: file or folder.
@@ -103,6 +104,7 @@ def load_bars(
         symbols: those to load; all when empty.
         timezone: IANA zone of timestamps without one. Daily dates need none: they are kept as 00:00 UTC.
         asset_classes: equity, crypto or fx by symbol, where `guess_asset_class` would be wrong.
+        symbol_from: where file names hold the symbol, such as acme_{symbol}_*, where they would not be understood.
 
     Raises:
         DataError: files that are missing, cannot be read or trusted, or do not hold what was asked for.
@@ -113,11 +115,12 @@ def load_bars(
     files = bar_files(path)
     if wanted is None and not symbols:
         _check_names(path, files)
+    asked = _Asked(wanted, symbols, timezone, _namer(symbol_from))
     seen: _Seen = set()
     pieces: list[_Piece] = []
     for file in files:
         with reading(file):
-            pieces += _load_file(file, wanted, symbols, timezone, seen, None)
+            pieces += _load_file(file, asked, seen, None)
     _check_found(path, pieces, seen, wanted, symbols)
     _check_known(asset_classes, seen)
     by_symbol: dict[str, list[_Piece]] = {}
@@ -133,6 +136,7 @@ def survey_bars(
     symbols: Sequence[str] = (),
     timezone: str | None = None,
     asset_classes: Mapping[str, str] = MappingProxyType({}),
+    symbol_from: str | None = None,
 ) -> tuple[list[Bars], list[Refusal]]:
     """All bars there are, whatever their intervals, and why the rest is refused: `load_bars` of each file and symbol.
 
@@ -144,15 +148,16 @@ def survey_bars(
     """
     path = Path(path)
     wanted = _check_options(interval, timezone, asset_classes)
+    asked = _Asked(wanted, symbols, timezone, _namer(symbol_from))
     seen: _Seen = set()
     pieces: list[_Piece] = []
     refused: list[Refusal] = []
     for file in bar_files(path):
         try:
             with reading(file):
-                pieces += _load_file(file, wanted, symbols, timezone, seen, refused)
+                pieces += _load_file(file, asked, seen, refused)
         except DataError as error:
-            refused.append(Refusal(file.name, symbol_from_name(file.stem), str(error)))
+            refused.append(Refusal(file.name, read_name(file.stem).symbol, str(error)))
     if not refused:
         _check_found(path, pieces, seen, wanted, symbols, several=True)
         _check_known(asset_classes, seen)
@@ -166,6 +171,21 @@ def survey_bars(
         except DataError as error:
             refused.append(Refusal(group[0].file, symbol, str(error)))
     return bars, refused
+
+
+def describe_symbols(bars: Sequence[Bars]) -> list[str]:
+    """What was made of file names: a line a class with its symbols and why, and one for each join of files.
+
+    Example:
+      >>> from jaxppo.market.synthetic import synthetic_market
+      >>> describe_symbols(synthetic_market(27))[0]
+      'class crypto (as given): ALPHA, BRAVO, CHARLIE, DELTA, ECHO, FOXTROT, GOLF, HOTEL'
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for b in bars:
+        groups.setdefault((b.asset_class, class_reason(b.symbol, b.asset_class)), []).append(b.symbol)
+    lines = [f"class {name} ({why}): {', '.join(dict.fromkeys(symbols))}" for (name, why), symbols in groups.items()]
+    return lines + [f"{len(b.seams) + 1} files of {b.symbol} joined: {b.source}" for b in bars if b.seams]
 
 
 def data_hash(bars: Sequence[Bars]) -> str:
@@ -190,7 +210,7 @@ def _check_options(interval: str | None, timezone: str | None, asset_classes: Ma
 
 def _check_names(path: Path, files: Sequence[Path]) -> None:
     """Refuse a folder of several intervals before reading it, where all file names tell theirs."""
-    named: _Seen = {(symbol_from_name(f.stem), interval_from_name(f.stem)) for f in files}
+    named: _Seen = {(name.symbol, name.interval) for name in (read_name(f.stem) for f in files)}
     intervals = {interval for _, interval in named}
     if None not in intervals and len(intervals) > 1:
         raise _several_intervals(path, named)
@@ -247,27 +267,44 @@ def _check_known(asset_classes: Mapping[str, str], seen: _Seen) -> None:
             raise ConfigError(f"asset class given for unknown symbol {symbol!r}; {nearest(symbol.upper(), names)}")
 
 
-def _load_file(
-    path: Path,
-    wanted: int | None,
-    symbols: Sequence[str],
-    timezone: str | None,
-    seen: _Seen,
-    refused: list[Refusal] | None,
-) -> list[_Piece]:
+@dataclass(frozen=True)
+class _Asked:
+    """What is wanted of each file."""
+
+    interval: int | None
+    symbols: Sequence[str]
+    timezone: str | None
+    name: Callable[[str], FileName]  # of a file's name without its suffix
+
+
+def _namer(pattern: str | None) -> Callable[[str], FileName]:
+    """How file names are read: by themselves, or with the symbol where a pattern has it."""
+    if pattern is None:
+        return read_name
+    symbol = symbol_pattern(pattern)
+    return lambda stem: dataclasses.replace(read_name(stem), symbol=symbol(stem), rest="", doubt=None)
+
+
+def _load_file(path: Path, asked: _Asked, seen: _Seen, refused: list[Refusal] | None) -> list[_Piece]:
     """Pieces of the asked symbols and interval; what else the file holds is added to `seen` as far as it is known.
 
     A symbol that is refused is added to `refused`, or raises where that is None.
     """
-    named = interval_from_name(path.stem)
-    if wanted is not None and named not in (None, wanted):
-        seen.add((symbol_from_name(path.stem), named))
+    name, wanted, symbols = asked.name(path.stem), asked.interval, asked.symbols
+    if wanted is not None and name.interval not in (None, wanted):
+        seen.add((name.symbol, name.interval))
         return []
     table = open_table(path)
+    by_name = "symbol" not in table.columns.index and table.symbol is None
+    if by_name and name.doubt is not None:
+        raise DataError(
+            f"{path.name}: {name.doubt}; say where names of files hold it with --symbol-from, such as"
+            f" '{_suggestion(path.stem, name.symbol)}', or rename the file"
+        )
     if "symbol" not in table.columns.index:
-        symbol = check_symbol(table.symbol or symbol_from_name(path.stem), path.name)
+        symbol = check_symbol(table.symbol or name.symbol, path.name)
         if symbols and symbol not in symbols:
-            seen.add((symbol, named))
+            seen.add((symbol, name.interval))
             return []
         groups = {symbol: read_table(table)}
     else:
@@ -275,10 +312,10 @@ def _load_file(
     pieces = []
     for symbol, frame in groups.items():
         if symbols and symbol not in symbols:
-            seen.add((symbol, named))
+            seen.add((symbol, name.interval))
             continue
         try:
-            piece = _piece(table, symbol, frame, named, wanted, timezone)
+            piece = _piece(table, symbol, frame, name, asked, name.rest if by_name else None)
         except DataError as error:
             if refused is None:
                 raise
@@ -290,9 +327,14 @@ def _load_file(
     return pieces
 
 
-def _piece(
-    table: Table, symbol: str, frame: pl.DataFrame, named: int | None, wanted: int | None, timezone: str | None
-) -> _Piece:
+def _suggestion(stem: str, symbol: str) -> str:
+    """A pattern that reads the last word of a doubtful `symbol` out of a file's name."""
+    word = re.split(r"[_-]", symbol)[-1]
+    before, _, after = stem.rpartition(word)
+    return f"{'*' + before[-1] if before else ''}{SYMBOL}{after[:1] + '*' if after else ''}"
+
+
+def _piece(table: Table, symbol: str, frame: pl.DataFrame, name: FileName, asked: _Asked, series: str | None) -> _Piece:
     """Checked bars of one symbol; those of an unwanted interval are told apart before their prices are looked at."""
     file = table.path.name
     if frame.is_empty():
@@ -301,15 +343,15 @@ def _piece(
     raw = frame["time"]
     if "clock" in frame.columns:
         raw = frame.select(pl.concat_str(pl.col("time", "clock").cast(pl.String), separator=" "))["time"]
-    time = parse_times(raw, timezone, table.columns.utc, origin).astype(np.int64)
+    time = parse_times(raw, asked.timezone, table.columns.utc, origin).astype(np.int64)
     check_times(time, {}, origin)
-    interval = bar_interval(time, named, wanted, f"{file}, symbol {symbol}")
-    if wanted not in (None, interval):
-        return _Piece(symbol, interval, file, time, {})
+    interval = bar_interval(time, name, asked.interval, f"{file}, symbol {symbol}")
+    if asked.interval not in (None, interval):
+        return _Piece(symbol, interval, file, series, time, {})
     values = {f: parse_numbers(frame[f], f, origin) for f in FIELDS if f in frame.columns}
     values.setdefault("volume", np.zeros(len(time)))
     check_bars(time, values, origin)
-    return _Piece(symbol, interval, file, time, values)
+    return _Piece(symbol, interval, file, series, time, values)
 
 
 def _join(pieces: Sequence[_Piece], asset_classes: Mapping[str, str]) -> Bars:
@@ -323,6 +365,12 @@ def _join(pieces: Sequence[_Piece], asset_classes: Mapping[str, str]) -> Bars:
             raise DataError(
                 f"symbol {symbol}: {one.file} and {other.file} overlap from {format_time(other.time[0])} on; keep one"
             )
+        if one.series != other.series:
+            raise DataError(
+                f"symbol {symbol}: the names of {one.file} and {other.file} differ in more than dates, so they may be"
+                " two series; keep one, or say where the names hold the symbol with --symbol-from, such as"
+                f" '{SYMBOL}_*'"
+            )
     time = np.concatenate([piece.time for piece in ordered])
     values = {f: np.concatenate([piece.values[f] for piece in ordered]) for f in FIELDS}
     asset_class = asset_classes.get(symbol) or guess_asset_class(symbol)
@@ -334,6 +382,7 @@ def _join(pieces: Sequence[_Piece], asset_classes: Mapping[str, str]) -> Bars:
         interval=interval,
         timezone="UTC" if names_days else asset_class_of(asset_class).timezone,
         time=time,
+        seams=tuple(int(n) for n in np.cumsum([len(piece.time) for piece in ordered[:-1]])),
         source=", ".join(files) if len(files) <= 3 else f"{files[0]} to {files[-1]} ({len(files)} files)",
         **values,
     )

@@ -17,7 +17,7 @@ from jaxppo.market.alignment import lagging_symbols
 from jaxppo.market.asset_classes import asset_class_of
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import HOUR, bars_per_year
-from jaxppo.market.outliers import outlying_returns, outlying_wicks, runs_of_equal_bars, split_like
+from jaxppo.market.outliers import outlying_returns, outlying_wicks, runs_of_equal_bars, seam_jumps, split_like
 from jaxppo.market.quality import format_bar, format_time
 from jaxppo.market.sessions import missing_bars
 from jaxppo.market.zones import ZONE_ADVICE, zone_problems
@@ -205,6 +205,24 @@ def find_outliers(bars: Bars) -> list[Finding]:
     return found
 
 
+def find_seams(bars: Bars) -> list[Finding]:
+    """Jumps of the price from one joined file to the next: two instruments, or adjusted prices beside raw ones."""
+    if not bars.seams:
+        return []
+    value, score = seam_jumps(bars)
+    jumps = np.flatnonzero((score >= JUMP) | ((score >= JUMP / 2) & (np.abs(value) >= LARGE_MOVE)))
+    if not len(jumps):
+        return []
+    worst = jumps[np.argmax(score[jumps])]
+    bar = bars.seams[worst]
+    text = (
+        f"{_n(len(jumps), 'jump')} where {_n(len(bars.seams) + 1, 'file')} were joined; the largest,"
+        f" {np.expm1(value[worst]):+.1%} ({score[worst]:.0f} robust deviations), on {format_bar(bars.time, bar)}"
+    )
+    remedy = "see whether the files are of one instrument and one kind of prices; --symbol-from tells instruments apart"
+    return [_finding("seams", True, bars, len(jumps), bar, text, remedy)]
+
+
 def find_splits(bars: Bars) -> list[Finding]:
     """Overnight changes of level by a ratio that shares are split at."""
     at, ratio, name = split_like(bars)
@@ -231,6 +249,7 @@ INSPECTIONS: tuple[Inspection, ...] = (
     find_zero_volume,
     find_stale,
     find_splits,
+    find_seams,
     find_outliers,
 )
 

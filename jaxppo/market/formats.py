@@ -1,4 +1,4 @@
-"""How bar files are laid out: symbols and intervals in file names, column names, and timestamps.
+"""How bar files are laid out: intervals, column names and timestamps.
 
 Pure: names, text and columns in, positions and arrays out. Reading is done in `jaxppo.market.bars`.
 """
@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 
 from jaxppo.errors import DataError
-from jaxppo.market.asset_classes import COINS, CURRENCIES
-from jaxppo.market.calendar import DAY, format_interval, match_interval
+from jaxppo.market.calendar import DAY, format_interval
+from jaxppo.market.names import FileName
 from jaxppo.market.quality import Origin, check_numbers, refuse, refuse_columns
 
 _INDEX = ("index", "__index_level_0__")
@@ -73,42 +73,26 @@ class Columns:
     utc: bool  # the name of the time column says UTC or GMT
 
 
-def symbol_from_name(stem: str) -> str:
-    """Symbol of a file without a symbol column: its name up to the first `_`, or up to `-1h` or another interval.
+def bar_interval(time: np.ndarray, name: FileName, wanted: int | None, where: str) -> int:
+    """Seconds between bars: the name's, if the spacings (T - 1,) allow it, else the most common (least) spacing.
 
-    BTCUSDT-1h-2023-01 is BTCUSDT, EURUSD_dukascopy_1h is EURUSD, BTC-USD is BTC-USD, and a pair of known currencies
-    or coins keeps its underscore: EUR_USD_1h is EUR_USD.
+    A bare number of minutes in the name is one where the spacings allow it, and else says nothing.
     """
-    parts = stem.split("-")
-    cut = next((i for i, part in enumerate(parts) if i and match_interval(part.split("_")[0])), len(parts))
-    words = "-".join(parts[:cut]).split("_")
-    known = CURRENCIES | COINS
-    pair = len(words) > 1 and words[0].upper() in known and words[1].upper() in known
-    return "_".join(words[:2]) if pair else words[0]
-
-
-def interval_from_name(stem: str) -> int | None:
-    """Seconds of the first interval (1h, 30m, H4, daily) that stands between separators after the symbol, if any."""
-    words = re.split(r"[_\-. ]+", stem[len(symbol_from_name(stem)) :])
-    return next((seconds for seconds in map(match_interval, words) if seconds), None)
-
-
-def bar_interval(time: np.ndarray, named: int | None, wanted: int | None, where: str) -> int:
-    """Seconds between bars: the name's, if the spacings (T - 1,) allow it, else the most common (least) spacing."""
     if len(time) < 2:
-        if named or wanted:
-            return named or wanted or 0
+        if one := name.interval or wanted or name.minutes:
+            return one
         raise DataError(f"{where}: one bar does not tell its interval; say it with --interval or in the file name")
     spacings, counts = np.unique(np.diff(time), return_counts=True)
     common = int(spacings[np.argmax(counts)])
-    if named is None:
+    for named in (name.interval, name.minutes):
+        # Thinly traded symbols may skip most bars: the name is right if some spacing is its interval.
+        if named and (named in (common, spacings[0]) or (len(time) < _FEW_BARS and named <= spacings[0])):
+            return named
+    if name.interval is None:
         return common
-    # Thinly traded symbols may skip most bars: the name is right if some spacing is its interval.
-    if named in (common, spacings[0]) or (len(time) < _FEW_BARS and named <= spacings[0]):
-        return named
     raise DataError(
-        f"{where}: the file name says {format_interval(named)}, but the bars are mostly {format_interval(common)} "
-        "apart; rename the file or replace it"
+        f"{where}: the file name says {format_interval(name.interval)}, but the bars are mostly"
+        f" {format_interval(common)} apart; rename the file or replace it"
     )
 
 

@@ -11,7 +11,7 @@ import polars as pl
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import HOUR
 from jaxppo.market.quality import PRICES
-from jaxppo.market.sessions import local_days, runs_of
+from jaxppo.market.sessions import local_days, missing_bars, runs_of
 
 WINDOW = 257
 """Bars of the centred rolling median that says what is usual around a bar."""
@@ -70,6 +70,20 @@ def outlying_returns(bars: Bars) -> Scores:
             since = close[1 + ahead :] - close[: -1 - ahead]  # from before the move to `ahead` bars after it
             back[1:-ahead] |= np.abs(since) < _BACK * np.where(np.isfinite(scale), scale, 0)[1:-ahead]
     return Scores(value, np.abs(value) / scale, back)
+
+
+def seam_jumps(bars: Bars) -> tuple[np.ndarray, np.ndarray]:
+    """Log returns (J,) from the last close of a joined file to the first open of the next, and robust deviations (J,).
+
+    What is usual grows with the root of the bars that the calendar expects in between and nobody has.
+    """
+    at = np.asarray(bars.seams, np.int64)
+    value = np.log(bars.open[at]) - np.log(bars.close[at - 1])
+    lacking = missing_bars(bars.time, bars.interval, bars.asset_class, bars.timezone)
+    missing = np.zeros(len(bars.time))
+    missing[lacking.after] = lacking.bars
+    usual = _MAD * rolling_scale(np.abs(np.diff(np.log(bars.close), prepend=np.log(bars.close[0]))))
+    return value, np.abs(value) / (usual[at - 1] * np.sqrt(1 + missing[at - 1]))
 
 
 def outlying_wicks(bars: Bars) -> Scores:

@@ -25,5 +25,6 @@ def load_market_bars(data: DataConfig) -> tuple[list[Bars], str]:
         symbols=data.symbols,
         timezone=data.timezone,
         asset_classes=data.asset_classes,
+        symbol_from=data.symbol_from,
     )
     return bars, data.data

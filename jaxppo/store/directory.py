@@ -22,6 +22,7 @@ from jaxppo.config.layers import DeviceInfo, Resolved
 from jaxppo.config.schema import to_dict
 from jaxppo.env.actions import ActionTable
 from jaxppo.errors import RunDirectoryError
+from jaxppo.market.asset_classes import class_reason
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.dataset import Market
 from jaxppo.plugins import Plugin, loaded_plugins
@@ -127,6 +128,8 @@ def _data_facts(market: Market, source: str, warnings: Sequence[str]) -> dict[st
         {
             "symbol": b.symbol,
             "asset_class": b.asset_class,
+            "class_reason": class_reason(b.symbol, b.asset_class),
+            "files": b.source,
             "bars": len(b.time),
             "start": iso(int(b.time[0])),
             "end": iso(int(b.time[-1])),

@@ -18,6 +18,7 @@ from jaxppo.config.schema import Config
 from jaxppo.device import detect_device, enable_compilation_cache, xla_options
 from jaxppo.env.trading import env_spec
 from jaxppo.errors import CheckpointError, ConfigError, Interrupted, RunDirectoryError
+from jaxppo.market.bars import describe_symbols
 from jaxppo.market.dataset import Market, build_market, market_warnings
 from jaxppo.market.source import SYNTHETIC, load_market_bars
 from jaxppo.page.progress import Display
@@ -95,6 +96,7 @@ def describe_market(market: Market, source: str, warnings: Sequence[str]) -> lis
     lines = [
         f"data: {source}; {len(market.bars)} symbols, {sum(len(b.time) for b in market.bars):,} bars,"
         f" {len(market.feature_names)} features",
+        *describe_symbols(market.bars),
         f"decisions: {counts['train']:,} train ({len(train.symbols)} symbols), {counts['validation']:,} validation"
         f" ({len(validation.symbols)}), {counts['test']:,} test; purge gap {market.purge_bars} bars",
     ]

@@ -22,6 +22,7 @@ from jaxppo.config.layers import DeviceInfo, describe
 from jaxppo.config.schema import Config
 from jaxppo.device import compile_program, detect_device, enable_compilation_cache
 from jaxppo.errors import ConfigError
+from jaxppo.market.bars import describe_symbols
 from jaxppo.market.dataset import Market, Split, build_evaluation, market_warnings
 from jaxppo.market.source import SYNTHETIC, load_market_bars
 from jaxppo.market.tape import REWARD_HORIZON, Tape
@@ -212,6 +213,7 @@ def describe_folds(setup: Setup, source: str) -> list[str]:
     lines = [
         f"data: {source}; {len(history.symbols)} symbols, {sum(len(b.time) for b in market.bars):,} bars,"
         f" {len(market.feature_names)} features",
+        *describe_symbols(market.bars),
         f"between training and test lie {setup.gap} bars of each symbol",
     ]
     for number, plan in enumerate(setup.plans, start=1):
