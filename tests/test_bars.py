@@ -109,6 +109,50 @@ def test_yfinance_hourly_offsets_change_with_the_season(write: WriteFile) -> Non
     assert (bars.symbol, bars.interval) == ("IBM", HOUR)
 
 
+@pytest.mark.parametrize(
+    ("times", "days"),
+    [
+        (["2021-01-04 00:00:00+09:00", "2021-01-05 00:00:00+09:00"], ["2021-01-04", "2021-01-05"]),
+        (["2021-01-04 00:00:00-05:00", "2021-01-05 00:00:00-05:00"], ["2021-01-04", "2021-01-05"]),
+        (["2024-03-28T00:00+0545", "2024-03-29T00:00+0545"], ["2024-03-28", "2024-03-29"]),
+        (["2024-03-28 00:00:00-03:30", "2024-03-29 00:00:00-03:30"], ["2024-03-28", "2024-03-29"]),
+        # Europe changed to summer time on Sunday 2024-03-31, and London, whose winter has no offset, with it.
+        (["2024-03-28 00:00:00+01:00", "2024-04-01 00:00:00+02:00"], ["2024-03-28", "2024-04-01"]),
+        (["2024-03-28 00:00:00+00:00", "2024-04-01 00:00:00+01:00"], ["2024-03-28", "2024-04-01"]),
+        # Sao Paulo's clocks went from midnight to 01:00 on Sunday 2018-11-04: that day began at 01:00.
+        (["2018-11-03 00:00:00-03:00", "2018-11-04 01:00:00-02:00"], ["2018-11-03", "2018-11-04"]),
+        # One bar at another hour, and all are times.
+        (["2024-03-28 00:00:00+01:00", "2024-03-28 04:00:00+01:00"], ["2024-03-27T23:00", "2024-03-28T03:00"]),
+    ],
+)
+def test_midnights_of_their_own_offset_name_days(write: WriteFile, times: list[str], days: list[str]) -> None:
+    (bars,) = load_bars(write("SAP.csv", *csv(times)), timezone="America/New_York")
+    assert_rows(bars, utc(*days))
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Tokyo", "America/New_York", "Asia/Kathmandu"])
+def test_midnights_of_a_zoned_column_name_days(tmp_path: Path, zone: str) -> None:
+    # 2024-03-25 to 2024-04-01; Berlin's clocks change in between.
+    wall = frame(8, start=T0 + 84 * DAY, step=DAY)
+    path = tmp_path / "SAP.parquet"
+    wall.with_columns(pl.col("timestamp").dt.replace_time_zone(zone)).write_parquet(path)
+    (bars,) = load_bars(path)
+    assert bars.time.tolist() == [T0 + (84 + i) * DAY for i in range(8)]
+    assert (bars.interval, bars.timezone) == (DAY, "UTC")
+
+
+def test_midnights_of_intraday_bars_are_times(write: WriteFile) -> None:
+    midnight = ["2024-03-28 00:00:00+01:00"]
+    before = utc("2024-03-27T23:00")
+    assert_rows(load_bars(write("SAP_4h.csv", *csv(midnight)))[0], before)
+    assert_rows(load_bars(write("SAP.csv", *csv(midnight)), interval="1h")[0], before)
+    assert_rows(load_bars(write("SAP.csv", *csv(midnight)), interval="1d")[0], utc("2024-03-28"))
+    once_a_day = write("SAP_1h.csv", *csv([*midnight, "2024-03-29 00:00:00+01:00"]))
+    assert_rows(load_bars(once_a_day)[0], utc("2024-03-27T23:00", "2024-03-28T23:00"))
+    (naive,) = load_bars(write("SAP_1h.csv", *csv(["2024-03-28 00:00:00"])), timezone="Europe/Berlin")
+    assert_rows(naive, before)
+
+
 def test_yfinance_three_line_header(write: WriteFile) -> None:
     head = ["Price,Close,High,Low,Open,Volume", "Ticker,MSFT,MSFT,MSFT,MSFT,MSFT", "Date,,,,,"]
     (bars,) = load_bars(write("prices.csv", *head, "2024-01-02,11,12,9,10,100", "2024-01-03,12,13,10,11,101"))

@@ -343,7 +343,9 @@ def _piece(table: Table, symbol: str, frame: pl.DataFrame, name: FileName, asked
     raw = frame["time"]
     if "clock" in frame.columns:
         raw = frame.select(pl.concat_str(pl.col("time", "clock").cast(pl.String), separator=" "))["time"]
-    time = parse_times(raw, asked.timezone, table.columns.utc, origin).astype(np.int64)
+    said = name.interval or (asked.interval or name.minutes if len(raw) == 1 else None)  # before the spacings are known
+    intraday = said is not None and said < DAY
+    time = parse_times(raw, asked.timezone, table.columns.utc, origin, intraday=intraday).astype(np.int64)
     check_times(time, {}, origin)
     interval = bar_interval(time, name, asked.interval, f"{file}, symbol {symbol}")
     if asked.interval not in (None, interval):

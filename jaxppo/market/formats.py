@@ -150,31 +150,39 @@ def parse_numbers(raw: pl.Series, field: str, origin: Origin) -> np.ndarray:
     return numbers.to_numpy().copy()
 
 
-def parse_times(raw: pl.Series, timezone: str | None, utc: bool, origin: Origin) -> np.ndarray:
+def parse_times(
+    raw: pl.Series, timezone: str | None, utc: bool, origin: Origin, *, intraday: bool = False
+) -> np.ndarray:
     """UTC seconds (T,) int64 of a column of dates, timestamps, text or epoch numbers.
 
-    Epoch numbers count s, ms, us or ns from 1970 in UTC, told apart by their size. Timestamps that carry an offset or
-    zone are converted. Naive ones are wall-clock time of `timezone`, or UTC where the column's name says so (`utc`);
-    where all of them are dates or midnights they name days, kept as 00:00 UTC whatever the zone.
+    Epoch numbers count s, ms, us or ns from 1970 in UTC, told apart by their size. Where all rows are dates, or
+    midnights of the offset or zone that they carry, they name days and are kept as 00:00 UTC of these, whatever the
+    zone. Other timestamps with an offset or zone are converted. Naive ones are wall-clock time of `timezone`, or UTC
+    where the column's name says so (`utc`). Midnights of bars shorter than a day (`intraday`) are times like any other.
     """
     refuse(raw.is_null().to_numpy(), origin, lambda i: "timestamp is empty")
     if raw.dtype == pl.Date:
         return raw.cast(pl.Int64).to_numpy() * DAY
-    naive = False
+    east: np.ndarray | None = np.zeros(len(raw), np.int64)  # seconds (T,) of the offsets from UTC; None if naive
     if isinstance(raw.dtype, pl.Datetime):
-        micros, naive = raw.dt.epoch("us").to_numpy(), raw.dtype.time_zone is None
+        micros = raw.dt.replace_time_zone(None).dt.epoch("us").to_numpy()
+        east = (micros - raw.dt.epoch("us").to_numpy()) // 1_000_000 if raw.dtype.time_zone else None
     elif raw.dtype.is_numeric():
         micros = _epoch_micros(raw, raw.cast(pl.Int64, strict=False), origin)
     elif raw.dtype == pl.String and re.fullmatch(r"[0-9]{8,19}(\.0*)?", raw[0]):
         digits = raw.str.replace(r"\.0*$", "")
         micros = _epoch_micros(raw, digits.cast(pl.Int64, strict=False), origin)
     elif raw.dtype == pl.String:
-        micros, naive = _text_micros(raw, origin)
+        micros, east = _text_micros(raw, origin)
     else:
         raise DataError(f"{origin.file}, symbol {origin.symbol}: the timestamp column holds {raw.dtype}, not times")
     refuse(micros % 1_000_000 != 0, origin, lambda i: f"timestamp {raw[i]} is not a whole second")
     seconds = micros // 1_000_000
-    if not naive or utc or bool((seconds % DAY == 0).all()):
+    if not intraday and bool(_begins_day(seconds, east).all()):
+        return seconds // DAY * DAY
+    if east is not None:
+        return seconds - east
+    if utc:
         return seconds
     if timezone is None:
         raise DataError(
@@ -182,6 +190,18 @@ def parse_times(raw: pl.Series, timezone: str | None, utc: bool, origin: Origin)
             "America/New_York or EET"
         )
     return _localize(seconds, timezone, raw, origin)
+
+
+def _begins_day(seconds: np.ndarray, east: np.ndarray | None) -> np.ndarray:
+    """Which wall-clock seconds (T,), `east` (T,) of UTC, are midnights.
+
+    Where a clock goes forward at midnight, as in Cairo, the day begins at 01:00, which by the row before is midnight.
+    """
+    midnight: np.ndarray = seconds % DAY == 0
+    if east is not None:
+        before = np.concatenate((east[:1], east[:-1]))
+        midnight = midnight | ((seconds - east + before) % DAY == 0)
+    return midnight
 
 
 def _epoch_micros(raw: pl.Series, numbers: pl.Series, origin: Origin) -> np.ndarray:
@@ -205,8 +225,8 @@ def _epoch_micros(raw: pl.Series, numbers: pl.Series, origin: Origin) -> np.ndar
     return micros
 
 
-def _text_micros(raw: pl.Series, origin: Origin) -> tuple[np.ndarray, bool]:
-    """Microseconds (T,) int64 of timestamps in text, and whether they are naive (wall-clock) ones."""
+def _text_micros(raw: pl.Series, origin: Origin) -> tuple[np.ndarray, np.ndarray | None]:
+    """Wall-clock microseconds (T,) int64 of timestamps in text, and their offsets (T,) in seconds; None if naive."""
     groups = raw.str.extract_groups(_OFFSET).struct.unnest()
     body, offset = groups.to_series(0), groups.to_series(1)
     has_offset = offset.is_not_null().to_numpy()
@@ -220,7 +240,7 @@ def _text_micros(raw: pl.Series, origin: Origin) -> tuple[np.ndarray, bool]:
     minutes = offset.str.extract(r"[+-]\d\d:?(\d\d)").cast(pl.Int64).fill_null(0)
     west = offset.str.contains("-", literal=True).fill_null(False).to_numpy()
     east_seconds = hours.to_numpy() * 3600 + np.where(west, -60, 60) * minutes.to_numpy()
-    return clock - east_seconds * 1_000_000, not has_offset[0]
+    return clock, east_seconds if has_offset[0] else None
 
 
 def _parse_text(text: pl.Series, raw: pl.Series, origin: Origin) -> np.ndarray:
