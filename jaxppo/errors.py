@@ -38,10 +38,16 @@ class CheckpointWarning(UserWarning):
     """A damaged checkpoint was passed over."""
 
 
+FEW = 8
+"""Names that fit on a line: presets, GPUs and reward presets are fewer, feature names and fields are not."""
+
+
 def nearest(name: str, valid: Iterable[str], n: int = 3) -> str:
-    """Phrase that lists the `n` valid names nearest to `name`, or all of them when none is near."""
+    """Phrase that lists the `n` valid names nearest to `name`, and all of them when none is near or they are few."""
     names = sorted(valid)
     close = difflib.get_close_matches(name, names, n=n, cutoff=0.5)
-    if close:
-        return "did you mean " + " or ".join(repr(c) for c in close) + "?"
-    return "valid names are " + ", ".join(repr(c) for c in names)
+    every = "valid names are " + ", ".join(repr(c) for c in names)
+    if not close:
+        return every
+    asked = "did you mean " + " or ".join(repr(c) for c in close) + "?"
+    return f"{asked} {every}" if len(close) < len(names) <= FEW else asked

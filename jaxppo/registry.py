@@ -31,7 +31,7 @@ class Registry(Mapping[str, T]):
       Colour(name='red')
       >>> colours.find("bleu", "paint")
       Traceback (most recent call last):
-      jaxppo.errors.ConfigError: paint: unknown colour 'bleu'; did you mean 'blue'?
+      jaxppo.errors.ConfigError: paint: unknown colour 'bleu'; did you mean 'blue'? valid names are 'blue', 'red'
     """
 
     def __init__(self, kind: str, records: list[T] | None = None):

@@ -260,10 +260,18 @@ def test_a_flip_and_its_stop_on_one_bar_are_two_round_trips():
     env = EnvConfig(take_profit=0.0)
     orders = [("buy", (100.0, 110.0, 100.0, 110.0)), ("sell", (110.0, 113.0, 110.0, 111.0))]
     accounts, records = trade(env, orders)
-    assert (records[1].closed, records[1].wins, records[1].reason) == (2, 1, REASON_STOP)
+    assert (records[1].closed, records[1].wins, records[1].losers, records[1].reason) == (2, 1, 1, REASON_STOP)
     assert (records[1].gain, records[1].loss) == near((0.1, -0.022))
     assert (accounts[1].trades, accounts[1].wins) == (2, 1)
     assert accounts[1].equity == near(1.078)
+
+
+def test_a_round_trip_that_breaks_even_is_closed_but_neither_won_nor_lost():
+    # Bought and sold at 100 without costs.
+    accounts, records = trade(NO_STOPS, [("buy", flat(100.0)), ("sell", flat(100.0))])
+    told = records[1]
+    assert (told.closed, told.wins, told.losers, told.gain, told.loss) == (1, 0, 0, 0.0, 0.0)
+    assert (accounts[1].trades, accounts[1].wins) == (1, 0)
 
 
 def test_close_out_sells_at_the_close_and_at_cost():
@@ -284,7 +292,7 @@ def test_close_out_sells_at_the_close_and_at_cost():
     assert kept == before
     ended, told = got
     assert (ended.cash, ended.equity, told.equity) == near((final,) * 3)
-    assert (ended.units, ended.trades, ended.wins, told.closed, told.wins) == (0, 1, 1, 1, 1)
+    assert (ended.units, ended.trades, ended.wins, told.closed, told.wins, told.losers) == (0, 1, 1, 1, 1, 0)
     assert told.reason == REASON_END
     assert told.gain == near(final - 1)
     assert told.net_return == near(final - 1)

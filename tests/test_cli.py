@@ -20,12 +20,16 @@ import polars as pl
 import pytest
 from helpers import TINY
 
+import jaxppo
 from jaxppo.agent.policy import ActorCritic
 from jaxppo.config import schema
 from jaxppo.config.layers import PRESETS
 from jaxppo.config.schema import FIELD_GROUP
 from jaxppo.errors import ConfigError
 from jaxppo.market.synthetic import synthetic_market
+from jaxppo.page.progress import Display
+from jaxppo.page.terminal import figure_table, plain_console
+from jaxppo.play.metrics import METRICS
 from jaxppo.plugins import unload_plugins
 from jaxppo.train import run as session
 from jaxppo.train.__main__ import main, parse
@@ -89,22 +93,40 @@ def words(text: str) -> list[str]:
 # Flags
 
 
-def test_an_unknown_preset_names_the_nearest(call):
-    assert refused(call("--preset", "quick")) == "preset: unknown preset 'quick'; did you mean 'quick_test'?"
-    assert "did you mean 'production'" in refused(call("--preset=producton"))
+def test_an_unknown_preset_names_the_nearest_and_all(call):
+    every = "valid names are 'auto', 'extended', 'production', 'quick_test', 'standard'"
+    said = refused(call("--preset", "quick"))
+    assert said == f"preset: unknown preset 'quick'; did you mean 'quick_test'? {every}"
+    assert f"did you mean 'production'? {every}" in refused(call("--preset=producton"))
+    assert refused(call("--preset", "xyzzy")) == f"preset: unknown preset 'xyzzy'; {every}"
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (["--reward", "v24"], "reward: unknown reward preset 'v24'; did you mean 'v245'?"),
-        (["--encoder", "tnc"], "encoder: unknown choice 'tnc'; did you mean 'tcn'?"),
-        (["--actions", "size"], "actions: unknown choice 'size'; did you mean 'sized' or 'sized_close'?"),
+        (
+            ["--reward", "v24"],
+            "reward: unknown reward preset 'v24'; did you mean 'v245'?"
+            " valid names are 'differential_sharpe', 'log_return', 'v245', 'v33'",
+        ),
+        (
+            ["--encoder", "tnc"],
+            "encoder: unknown choice 'tnc'; did you mean 'tcn'? valid names are 'none', 'tcn', 'window_mlp'",
+        ),
+        (
+            ["--actions", "size"],
+            "actions: unknown choice 'size'; did you mean 'sized' or 'sized_close'?"
+            " valid names are 'hold_buy_sell', 'sized', 'sized_close', 'targets'",
+        ),
         (
             ["--encoder", "tcn", "--window", "12"],
             "window: the tcn encoder needs a power of two of at least 2 bars, got 12",
         ),
-        (["--features", "bass"], "features: unknown feature group 'bass'; did you mean 'base'?"),
+        (
+            ["--features", "bass"],
+            "features: unknown feature group 'bass'; did you mean 'base'?"
+            " valid names are 'base', 'calendar', 'intraday', 'multi_window', 'regime', 'technical'",
+        ),
         (
             ["--allow-short", "stocks"],
             "allow_short: unknown asset class 'stocks'; valid names are 'crypto', 'equity', 'fx'",
@@ -446,3 +468,29 @@ def test_a_command_ends_at_once_with_its_status_and_all_that_was_printed(status)
 )
 def test_a_fee_is_one_number_or_one_a_class(line, fee):
     assert parse(line).given["fee"] == fee
+
+
+# Output
+
+
+def test_piped_lines_and_tables_are_whole():
+    piped = io.StringIO()
+    console = plain_console(piped)
+    long = "a line of many words " * 100 + "[red] and its end"  # what looks like markup is text
+    console.print(long)
+    Display(1, 1, console).say(long)
+    name = "A" * 300
+    row = {m.column: 0.0 for m in METRICS.values()}
+    console.print(figure_table("a title that is longer than nothing", "symbol", [(name, row)]))
+    lines = piped.getvalue().splitlines()
+    assert lines[:2] == [long, long]
+    (figures,) = [line for line in lines if name in line]
+    assert len(figures.split()) == 1 + sum(bool(m.terminal) for m in METRICS.values())
+    assert "\N{HORIZONTAL ELLIPSIS}" not in piped.getvalue()
+    assert max(map(len, lines[2:])) < 1000  # and none is padded
+
+
+def test_every_command_has_the_one_console():
+    package = Path(jaxppo.__file__).parent
+    makers = [str(p.relative_to(package)) for p in package.rglob("*.py") if re.search(r"\bConsole\(", p.read_text())]
+    assert makers == ["page/terminal.py"]

@@ -187,8 +187,33 @@ def test_n_validations_set_the_interval(n_updates, n_validations, every):
     assert result.sources["validate_every"] == "derived from n_validations"
 
 
-def test_more_validations_than_updates_is_one_an_update():
-    assert resolved(n_updates=3, n_validations=10).segments == (1, 1, 1)
+@pytest.mark.parametrize(("n_updates", "n_validations"), [(40, 30), (40, 40), (40, 21), (7, 5), (477, 11), (5, 1)])
+def test_the_number_of_validations_is_kept(n_updates, n_validations):
+    config = resolved(n_updates=n_updates, n_validations=n_validations)
+    segments = config.segments
+    assert (len(segments), sum(segments)) == (n_validations, n_updates)
+    # Spread evenly, and never longer than the interval: the program has room for so many rows of a segment.
+    assert max(segments) - min(segments) <= 1
+    assert min(segments) >= 1
+    assert max(segments) == config.budget.validate_every
+
+
+def test_thirty_validations_of_forty_updates_by_hand():
+    # The ends are at floor(i * 4 / 3) updates: 1, 2, 4, 5, 6, 8, ... so every third segment has two updates.
+    assert resolved(n_updates=40, n_validations=30).segments == (1, 1, 2) * 10
+
+
+def test_an_interval_that_is_given_beats_a_number_of_a_file(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("budget: {n_updates: 40, n_validations: 30}\n")
+    assert resolve("quick_test", file=path).config.segments == (1, 1, 2) * 10
+    assert resolve("quick_test", {"validate_every": 20}, file=path).config.segments == (20, 20)
+
+
+def test_more_validations_than_updates_are_refused():
+    assert resolved(n_updates=3, n_validations=3).segments == (1, 1, 1)
+    with pytest.raises(ConfigError, match=r"n_validations 10 do not fit into n_updates 3, .*: give at most 3"):
+        resolved(n_updates=3, n_validations=10)
 
 
 def test_an_interval_beyond_the_run_is_the_run():

@@ -86,9 +86,12 @@ def test_json_has_no_nan_and_no_infinity(tmp_path):
 def test_the_line_names_each_figure_against_the_lowest_bar_it_misses():
     line = gate_line(judge(GOOD._replace(consistency=0.6, trades=50.0, hold_share=0.8), GateConfig()))
     assert line == (
-        "gate: DROP; for REVIEW: consistency 0.6 (needs 0.65); for APPROVED: trades 50 (needs 100);"
-        " flags: always_hold 0.8"
+        "gate: DROP; for REVIEW: consistency 60.0% (needs at least 65.0%); for APPROVED: trades 50 (needs at least"
+        " 100); flags: always_hold 0.8"
     )
+    line = gate_line(judge(GOOD._replace(max_drawdown=0.2, profit_factor=math.nan), GateConfig()))
+    assert "max_drawdown 20.0% (needs at most 15.0%)" in line
+    assert "profit_factor n/a (needs at least 1.30)" in line
     assert gate_line(judge(GOOD, GateConfig())) == "gate: APPROVED"
 
 

@@ -42,15 +42,17 @@ CURVE = (1.1, 1.045, 1.1495)
 
 def no_trades(shape=()):
     zero, count = jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.int32)
-    return TradeSums(gains=zero, losses=zero, trades=count, wins=count, turnover=zero, exposure=zero)
+    return TradeSums(gains=zero, losses=zero, trades=count, wins=count, losers=count, turnover=zero, exposure=zero)
 
 
-def trade_sums(gains=0.0, losses=0.0, trades=0, wins=0, turnover=0.0, exposure=0.0):
+def trade_sums(gains=0.0, losses=0.0, trades=0, wins=0, turnover=0.0, exposure=0.0, losers=None):
+    losers = trades - wins if losers is None else losers
     return TradeSums(
         jnp.float32(gains),
         jnp.float32(losses),
         jnp.int32(trades),
         jnp.int32(wins),
+        jnp.int32(losers),
         jnp.float32(turnover),
         jnp.float32(exposure),
     )
@@ -346,6 +348,16 @@ def test_payoff_by_hand():
     # Mean gain 30 / 3, mean loss 20 / 2.
     assert float(payoff(trade_sums(gains=30.0, losses=-20.0, trades=5, wins=3))) == pytest.approx(1.0)
     assert np.isnan(float(payoff(trade_sums(gains=30.0, trades=3, wins=3))))
+
+
+def test_a_trade_that_breaks_even_is_neither_won_nor_lost():
+    # Of 6 trades 3 gained 30, 2 lost 20 and one broke even: payoff (30 / 3) / (20 / 2) = 1, profit factor 30 / 20,
+    # and 3 of 6 were won. With the even trade among the losing ones the mean loss would be 20 / 3.
+    sums = trade_sums(gains=30.0, losses=-20.0, trades=6, wins=3, losers=2)
+    found = figures(CURVE, sums=sums)
+    assert (found.payoff, found.profit_factor, found.win_rate) == pytest.approx((1.0, 1.5, 0.5))
+    # Without a loss there is no mean loss, however many broke even.
+    assert np.isnan(float(payoff(trade_sums(gains=30.0, trades=4, wins=3, losers=0))))
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def test_a_gpu_is_compiled_for_or_the_missing_packages_are_named(tmp_path, capsy
     if missing:
         assert main(arguments) == 2
         assert capsys.readouterr().err == f"error: {missing}\n"
-        assert "pip install 'jaxppo[plan]'" in missing
+        assert "run `pip install -e '.[plan]'` in the checkout" in missing
         assert not out.exists()
         return
     command = [sys.executable, "-m", "jaxppo.plan", *arguments]

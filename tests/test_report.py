@@ -21,8 +21,9 @@ from jaxppo.page.canvas import decimate
 from jaxppo.page.curves import action_colors
 from jaxppo.page.plots import PLOTS
 from jaxppo.page.text import number, percent
-from jaxppo.store.read import load_run
+from jaxppo.store.read import best_row, load_run
 from jaxppo.store.tables import drawdown
+from jaxppo.train.loop import Progress, Trainer
 from jaxppo.train.page import write_report
 from jaxppo.train.remarks import caveat, expected_best_sharpe, verdict, warnings
 from tests.reference.run_directory import LABELS, Fake, write_run
@@ -291,6 +292,28 @@ def test_refuses_what_is_not_a_run_directory(tmp_path: Path, name: str) -> None:
     (run / name).unlink()
     with pytest.raises(RunDirectoryError, match=f"is not a run directory: it has no {name}"):
         write_report(run)
+
+
+def test_of_equal_validations_the_later_is_the_best(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", Fake(validations=4))
+    path = run / "metrics.csv"
+    rows = pl.read_csv(path)
+    for fitness, best in (
+        ((0.5, 0.2, 0.5, 0.1), 2),  # not the untrained policy, which is no better
+        ((0.0, 0.0, 0.0, 0.0), 3),
+        ((0.5, 0.2, 0.4, 0.1), 0),
+        ((0.1, 0.5, math.nan, 0.1), 1),
+    ):
+        rows.with_columns(pl.Series("val_fitness", fitness).fill_nan(None)).write_csv(path)
+        found = load_run(run)
+        assert best_row(found.metrics) == best
+        assert ("The untrained policy is the best" in warnings_of(run)) == (best == 0)
+        # The trainer picks the same one, a validation at a time.
+        at = Progress()
+        for update, value in zip(rows["update"], fitness, strict=True):
+            at = Trainer._progress(None, at, update - at.update, 1.0, value)  # type: ignore[arg-type]
+        assert at.best_update == rows["update"][best]
+    assert best_row(pl.DataFrame({"val_fitness": [None, None]})) is None
 
 
 def test_names_the_file_that_cannot_be_read(tmp_path: Path) -> None:

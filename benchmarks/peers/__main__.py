@@ -5,9 +5,9 @@
     python -m benchmarks.peers --short --check     # is it slower than it was? Ratios only, against baseline.json
     python -m benchmarks.peers env --torchtrade-python other-env/bin/python
 
-`pip install '.[bench]'` installs the peers; what is not installed is left out. Every peer waits in a process of its own
-and runs when it is told to, one after another, round by round; a ratio is the median of the rounds' ratios, so that a
-busy machine slows both sides of it.
+`pip install -e '.[bench]'` installs the peers; what is not installed is left out. Every peer waits in a process of its
+own and runs when it is told to, one after another, round by round; a ratio is the median of the rounds' ratios, so that
+a busy machine slows both sides of it.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def flat_metrics(data: EvaluationSet, curve: jax.Array) -> Metrics:
     count = jnp.zeros_like(data.tape.length)
     # Hidden from the compiler, which would spend 22 s on sorting a constant curve of 83,521 bars.
     ones = jax.lax.optimization_barrier(jnp.ones_like(curve))
-    return pooled_metrics(data, ones, TradeSums(none, none, count, count, none, none))
+    return pooled_metrics(data, ones, TradeSums(none, none, count, count, count, none, none))
 
 
 def backtest(

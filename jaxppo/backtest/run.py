@@ -48,7 +48,7 @@ from jaxppo.market.bars import Bars, describe_symbols, load_bars
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.dataset import EvaluationSet, Market, Split, build_evaluation, decision_times, evaluation_set
 from jaxppo.market.source import load_market_bars
-from jaxppo.page.terminal import figure_table, gate_line, percent
+from jaxppo.page.terminal import figure_table, gate_line, percent, plain_console
 from jaxppo.play.gate import Record, judge_policy
 from jaxppo.play.passes import n_decisions
 from jaxppo.store.checkpoint import RestoredPolicy, Which, require_match, restore_policy
@@ -214,12 +214,11 @@ def show(console: Console, setup: Setup, done: Backtest) -> None:
     console.print(
         f"{facts.split} of {facts.source}: {facts.decisions:,} decisions of {len(setup.split.symbols)} symbols,"
         f" {facts.first_decision} to {facts.last_decision}; policy of update {facts.update} ({facts.which})",
-        highlight=False,
     )
     for line in describe_symbols(setup.market.bars):
         console.print(line, highlight=False)
     for warning in facts.warnings:
-        console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
+        console.print(f"warning: {warning}", style="yellow")
     beaten = beaten_share(done)
     console.print(
         figure_table("Policy and baselines at the same costs", "", [(r["name"], r) for r in baseline_rows(done)])
@@ -227,10 +226,9 @@ def show(console: Console, setup: Setup, done: Backtest) -> None:
     console.print(
         f"random: the policy's own positions at other times; it beats {100 * beaten:.0f}% of"
         f" {facts.random_draws} such draws by net return",
-        highlight=False,
     )
     for line in chance_lines(done, facts.looks):
-        console.print(line, highlight=False)
+        console.print(line)
     console.print(figure_table("Cost sweep", "costs", [(f"{r['cost_multiple']:g}x", r) for r in cost_rows(done)]))
     rows = symbol_rows(done.score.figures, setup.split.symbols, facts.labels)[:-1]
     rows.sort(key=lambda r: -r["return"])
@@ -244,7 +242,7 @@ def backtest_run(options: BacktestOptions) -> Path:
     enable_compilation_cache()
     setup = prepare(options)
     out = options.out or options.run_dir / FOLDER / f"{options.split}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    console = Console(markup=False)  # names of symbols and files are not ours
+    console = plain_console()
     with whole_folder(out) as folder:
         done, compile_seconds, run_seconds = compute(setup)
         policy = setup.policy
@@ -255,7 +253,7 @@ def backtest_run(options: BacktestOptions) -> Path:
 
         write_backtest_report(folder)
     show(console, setup, done)
-    console.print(gate_line(gate), highlight=False)
-    console.print(f"compiled in {compile_seconds:.1f} s, played in {run_seconds:.1f} s", highlight=False)
-    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(gate_line(gate))
+    console.print(f"compiled in {compile_seconds:.1f} s, played in {run_seconds:.1f} s")
+    console.print(f"report: {out / 'report.html'}")
     return out

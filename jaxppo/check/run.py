@@ -13,6 +13,7 @@ import jax
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import init_params
@@ -31,6 +32,7 @@ from jaxppo.market.bars import Bars
 from jaxppo.market.dataset import build_evaluation, build_market
 from jaxppo.market.features import FeatureTable, compute_features
 from jaxppo.market.source import load_market_bars
+from jaxppo.page.terminal import plain_console
 from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.program import train_spec
 from jaxppo.store.checkpoint import require_match, restore_policy
@@ -139,7 +141,7 @@ def resolve_check(request: Request[CheckOptions]) -> Config:
 
 def show_check(console: Console, check: Check) -> None:
     """A verdict's sentences, and the table of a reward check."""
-    console.print(f"{check.name}: {check.explanation}", highlight=False, markup=False)
+    console.print(f"{check.name}: {check.explanation}")
     if check.name == "reward":
         table = Table(title="Mean reward a step", title_justify="left", box=None, padding=(0, 1, 0, 0))
         table.add_column("reward", no_wrap=True)
@@ -161,7 +163,7 @@ def summary(checks: Sequence[tuple[Check, float]]) -> Table:
     for heading in ("check", "figure", "threshold", "verdict", "seconds"):
         table.add_column(heading, justify="right" if heading == "seconds" else "left", no_wrap=True)
     for check, seconds in checks:
-        verdict = "[green]PASS[/green]" if check.passed else "[red]FAIL[/red]"
+        verdict = Text("PASS", "green") if check.passed else Text("FAIL", "red")
         table.add_row(check.name, check.figure, check.threshold, verdict, f"{seconds:.1f}")
     return table
 
@@ -176,13 +178,11 @@ def check_run(request: Request[CheckOptions]) -> int:
     options, config = request.options, resolve_check(request)
     check_program(config)  # before anything is read
     bars, source = load_market_bars(config.data)
-    console = Console()
+    console = plain_console()
     console.print(
         f"checking {source}: {len(bars)} symbols, {sum(len(b.time) for b in bars):,} bars; features"
         f" {', '.join(config.features.features)}; reward {config.reward.reward}; policy"
         f" {options.policy or 'untrained'}",
-        highlight=False,
-        markup=False,
     )
     checker = Checker(config, bars, options)
     done: list[tuple[Check, float]] = []

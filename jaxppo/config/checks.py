@@ -120,6 +120,11 @@ def check_config(config: Config) -> Config:
             f"episode_steps {env.episode_steps} is not a multiple of n_steps {budget.n_steps}, and episodes end on"
             f" rollout boundaries: try episode_steps {_either(near)}"
         )
+    if budget.n_validations > budget.n_updates:
+        raise ConfigError(
+            f"n_validations {budget.n_validations:,} do not fit into n_updates {budget.n_updates:,}, since a validation"
+            f" is taken after an update: give at most {budget.n_updates:,}"
+        )
     if config.batch_steps * config.gradient_steps >= 2**31 * 8:
         raise ConfigError(f"n_envs {budget.n_envs:,} x n_steps {budget.n_steps} is beyond any device; lower one")
     return config

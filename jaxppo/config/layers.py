@@ -22,6 +22,8 @@ from jaxppo.errors import ConfigError, nearest
 
 MAX_YAML = 262_144
 """Characters of a configuration; ours have under 3,000."""
+_EITHER = (("n_updates", "env_steps"), ("validate_every", "n_validations"))
+"""Fields of which the second, when above 0, sets the first."""
 PRESETS = ("quick_test", "standard", "production", "extended", "auto")
 
 
@@ -212,10 +214,11 @@ def layer(
     command_line = dict(command_line or {})
     named, own = load_own(file) if file is not None else (None, {})
     preset = preset or named or "quick_test"
-    if "n_updates" in command_line:  # it beats the preset's total budget
-        command_line = {"env_steps": 0, **command_line}
-    if "n_updates" in own:
-        own = {"env_steps": 0, **own}
+    for one, other in _EITHER:
+        if one in command_line:  # it beats what the preset or the file says in the other way
+            command_line = {other: 0, **command_line}
+        if one in own:
+            own = {other: 0, **own}
     decided = load_preset(preset)
     layers: list[tuple[str, dict[str, Any]]] = [(f"preset {preset}", decided)]
     if preset == "auto":

@@ -7,6 +7,7 @@ under a field is its help text. Derived sizes are properties; nothing is ever mu
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -182,7 +183,8 @@ class BudgetConfig:
     validate_every: int = 5
     """Updates between validations; the first state and the last are always validated."""
     n_validations: int = 0
-    """Number of validations; when above 0 it sets validate_every."""
+    """Number of validations after that of the first state, spread evenly; when above 0 it sets validate_every, the most
+    updates between two."""
 
 
 @dataclass(frozen=True)
@@ -252,8 +254,16 @@ class Config:
 
     @property
     def segments(self) -> tuple[int, ...]:
-        """Updates before each validation after the first; the last may be shorter. They sum to n_updates."""
-        full, rest = divmod(self.budget.n_updates, self.budget.validate_every)
+        """Updates before each validation after the first. They sum to n_updates, and none is above validate_every.
+
+        A number of validations is kept: 30 of 40 updates are 20 after one update and 10 after two. An interval is kept
+        too, but for the last segment, which may be shorter.
+        """
+        n_updates, wanted = self.budget.n_updates, self.budget.n_validations
+        if wanted > 0:
+            ends = [i * n_updates // wanted for i in range(wanted + 1)]
+            return tuple(end - begin for begin, end in itertools.pairwise(ends))
+        full, rest = divmod(n_updates, self.budget.validate_every)
         return (self.budget.validate_every,) * full + ((rest,) if rest else ())
 
 

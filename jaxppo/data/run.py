@@ -17,6 +17,7 @@ from jaxppo.market.bars import Refusal, describe_symbols, survey_bars
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.doubts import BarsReport, Finding, inspect_all
 from jaxppo.market.files import unread_archives
+from jaxppo.page.terminal import plain_console
 from jaxppo.store.directory import iso, require_new_file
 from jaxppo.store.json import write_json
 
@@ -53,7 +54,7 @@ def check_data(options: DataOptions) -> int:
     )
     reports = inspect_all(bars)
     archives = unread_archives(Path(options.path))
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
     console.width = max(console.width, _WIDTH)
     show(console, reports, refused, archives, describe_symbols(bars))
     if options.out is not None:

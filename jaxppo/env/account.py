@@ -71,8 +71,9 @@ class StepRecord(NamedTuple):
     exposure: Float[jax.Array, "*record"]  # signed notional / equity, right after the order
     closed: Int32[jax.Array, "*record"]  # round trips closed on this bar, 0 to 2
     wins: Int32[jax.Array, "*record"]  # those with a net gain
+    losers: Int32[jax.Array, "*record"]  # those with a net loss; one that broke even is neither
     gain: Float[jax.Array, "*record"]  # net P&L of those with a gain
-    loss: Float[jax.Array, "*record"]  # net P&L of those without, <= 0
+    loss: Float[jax.Array, "*record"]  # net P&L of those with a loss, <= 0
     ruined: Bool[jax.Array, "*record"]  # on this bar or, where an account goes on after its ruin, before
 
 
@@ -356,6 +357,7 @@ def advance(
         exposure=exposure,
         closed=closed,
         wins=wins,
+        losers=(order.pnl < 0).astype(jnp.int32) + (out.pnl < 0).astype(jnp.int32),
         gain=jnp.maximum(order.pnl, 0.0) + jnp.maximum(out.pnl, 0.0),
         loss=jnp.minimum(order.pnl, 0.0) + jnp.minimum(out.pnl, 0.0),
         ruined=(exit_.reason == REASON_LIQUIDATION) | (equity <= ruin),
@@ -421,6 +423,7 @@ def close_out(
         traded=record.traded + fill.notional,
         closed=record.closed + ended,
         wins=record.wins + won,
+        losers=record.losers + (fill.pnl < 0).astype(jnp.int32),
         gain=record.gain + jnp.maximum(fill.pnl, 0.0),
         loss=record.loss + jnp.minimum(fill.pnl, 0.0),
     )

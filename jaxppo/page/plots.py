@@ -165,13 +165,17 @@ def _around(rows: pl.DataFrame, first: np.datetime64, last: np.datetime64) -> pl
 
 
 def _mark_trades(ax: Axes, trades: pl.DataFrame) -> None:
-    """A line from entry to exit, green and full for a gain, red and dashed for a loss; entries point the way."""
+    """A line from entry to exit, green and full for a gain, red and dashed for a loss, grey and dotted for neither."""
     entry, exit_ = date2num(times(trades, "entry_time")), date2num(times(trades, "exit_time"))
     paid, got = values(trades, "entry_price"), values(trades, "exit_price")
-    won = values(trades, "pnl") > 0
+    pnl = values(trades, "pnl")
     long = (trades["side"] == "long").to_numpy()
     segments = np.stack([np.stack([entry, paid], axis=1), np.stack([exit_, got], axis=1)], axis=1)  # (trades, 2, 2)
-    for mask, color, dash, name in ((won, WIN, "solid", "gain"), (~won, LOSS, (0, (3, 2)), "loss")):
+    for mask, color, dash, name in (
+        (pnl > 0, WIN, "solid", "gain"),
+        (pnl < 0, LOSS, (0, (3, 2)), "loss"),
+        (pnl == 0, GREY, (0, (1, 2)), "even"),
+    ):
         if not mask.any():
             continue
         ax.add_collection(

@@ -8,12 +8,14 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from jaxppo.page.terminal import plain_console
+
 
 class Display:
     """Shows updates done, steps/s, ETA and the last validation."""
 
     def __init__(self, n_updates: int, env_steps_per_update: int, console: Console | None = None):
-        self._console = console or Console()
+        self._console = console or plain_console()
         self._n_updates = n_updates
         self._batch = env_steps_per_update
         self._live = self._console.is_terminal

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
+from rich.console import Console
 from rich.table import Table
 
-from jaxppo.play.gate import Gate
+from jaxppo.play.gate import AT_MOST, Gate, judged_column
 from jaxppo.play.metrics import METRICS, Form
+
+PIPED_WIDTH = 10_000
+"""Columns of output that goes to a file or a pipe: no line of ours has as many, so none is wrapped or cut."""
+
+
+def plain_console(file: IO[str] | None = None) -> Console:
+    """The console of every command: text as it is, since names of symbols and files are not ours, and lines whole.
+
+    Args:
+      file: by default stdout.
+    """
+    console = Console(file=file, highlight=False, markup=False, soft_wrap=True)
+    if not console.is_terminal:  # rich takes 80 columns there, and cuts tables to them
+        console.width = PIPED_WIDTH
+    return console
 
 
 def percent(x: float) -> str:
@@ -19,8 +35,8 @@ def percent(x: float) -> str:
 
 def cell(form: Form, value: float) -> str:
     """A value as its form has it; n/a for NaN."""
-    if math.isnan(value):
-        return "n/a"
+    if not math.isfinite(value):
+        return "n/a" if math.isnan(value) else f"{value:.0f}"
     if form in ("signed", "fine"):
         return percent(value)
     if form in ("percent", "share"):
@@ -61,14 +77,18 @@ def validation_line(row: Mapping[str, Any]) -> str:
 
 
 def gate_line(gate: Gate) -> str:
-    """The verdict in one line: what a review or an approval lacks, each figure against the lowest bar it misses."""
+    """The verdict in one line: what a review or an approval lacks, each figure against the lowest bar it misses.
+
+    Figures have the names of gate.json, and the forms of the line of a validation.
+    """
     lacks: dict[str, list[str]] = {"REVIEW": [], "APPROVED": []}
     named: set[str] = set()
     for level, found in lacks.items():
         for r in gate.reasons:
             if r.level == level and not r.passed and r.metric not in named:
                 named.add(r.metric)
-                found.append(f"{r.metric} {r.value:.3g} (needs {r.threshold:g})")
+                form, bound = judged_column(r.metric).form, "at most" if r.metric in AT_MOST else "at least"
+                found.append(f"{r.metric} {cell(form, r.value)} (needs {bound} {cell(form, r.threshold)})")
     parts = [f"for {level}: {', '.join(found)}" for level, found in lacks.items() if found]
     if gate.flags:
         parts.append("flags: " + ", ".join(f"{f.name} {f.value:.3g}" for f in gate.flags))

@@ -9,7 +9,7 @@ from importlib import metadata
 
 from jaxppo.errors import ConfigError
 
-INSTALL = "pip install 'jaxppo[plan]'"
+INSTALL = "`pip install -e '.[plan]'` in the checkout of jaxppo"
 # Module, and the package that brings it.
 _NEEDED = {"jax_plugins.xla_cuda12": "jax-cuda12-plugin", "nvidia.cuda_nvcc": "nvidia-cuda-nvcc-cu12"}
 
@@ -27,11 +27,13 @@ def require_packages() -> None:
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise ConfigError(
-            f"gpu: {' and '.join(missing)} {verb} not installed, without which no GPU is compiled for: {INSTALL}"
+            f"gpu: {' and '.join(missing)} {verb} not installed, without which no GPU is compiled for: run {INSTALL}"
         )
     jax, plugin = metadata.version("jax"), metadata.version("jax-cuda12-plugin")
     if jax != plugin:
-        raise ConfigError(f"gpu: jax-cuda12-plugin {plugin} does not match jax {jax}: {INSTALL} installs one that does")
+        raise ConfigError(
+            f"gpu: jax-cuda12-plugin {plugin} does not match jax {jax}: run {INSTALL}, which installs one that does"
+        )
 
 
 def _found(module: str) -> bool:

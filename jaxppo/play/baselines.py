@@ -41,6 +41,7 @@ def hold_sums(profit: jax.Array, bars: jax.Array) -> TradeSums:
         losses=jnp.minimum(profit, 0.0),
         trades=jnp.ones(profit.shape, jnp.int32),
         wins=(profit > 0).astype(jnp.int32),
+        losers=(profit < 0).astype(jnp.int32),
         turnover=2.0 / jnp.maximum(bars, 1).astype(profit.dtype),
         exposure=jnp.ones_like(profit),
     )

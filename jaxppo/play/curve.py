@@ -19,16 +19,16 @@ class TradeSums(NamedTuple):
     losses: Float[jax.Array, "*accounts"]  # <= 0
     trades: Int32[jax.Array, "*accounts"]
     wins: Int32[jax.Array, "*accounts"]
+    losers: Int32[jax.Array, "*accounts"]  # trades with a loss; one that broke even is neither a win nor one of these
     turnover: Float[jax.Array, "*accounts"]  # mean over bars of notional traded / equity
     exposure: Float[jax.Array, "*accounts"]  # mean over bars of |notional| / equity at the closes
 
 
 def payoff(sums: TradeSums) -> jax.Array:
-    """Mean gain of the winning trades over the mean loss of the others; nan without one of either."""
-    wins = sums.wins.astype(sums.gains.dtype)
-    others = sums.trades.astype(wins.dtype) - wins
-    defined = (wins > 0) & (others > 0) & (sums.losses < 0)
-    ratio = sums.gains * others / jnp.where(defined, wins * -sums.losses, 1.0)
+    """Mean gain of the winning trades over the mean loss of the losing ones; nan without one of either."""
+    wins, losers = (n.astype(sums.gains.dtype) for n in (sums.wins, sums.losers))
+    defined = (wins > 0) & (losers > 0)
+    ratio = sums.gains * losers / jnp.where(defined, wins * -sums.losses, 1.0)
     return jnp.where(defined, ratio, jnp.nan)
 
 

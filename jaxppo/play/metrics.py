@@ -170,7 +170,8 @@ METRICS: Registry[Metric] = Registry(
             value=lambda c: c.sums.wins.astype(c.equity.dtype) * c.per_trade,
             title="Win rate",
             form="share",
-            meaning="Share of closed trades that gained; not defined without one.",
+            meaning="Share of closed trades that gained; one that broke even counts as closed, but as neither won nor"
+            " lost. Not defined without a trade.",
             page="first",
             validation=8,
             terminal="wins",
@@ -257,7 +258,7 @@ METRICS: Registry[Metric] = Registry(
             name="payoff",
             value=lambda c: payoff(c.sums),
             title="Payoff",
-            meaning="Mean gain of the winning trades over the mean loss of the others; not defined without either.",
+            meaning="Mean gain of the winning trades over the mean loss of the losing ones; not defined without both.",
         ),
     ],
 )

@@ -193,7 +193,7 @@ def play(
         added = bar_sums(record, before.account.equity, x[1].close, x[3], cash)
         return (after, jax.tree.map(jnp.add, sums, added)), record.equity
 
-    (end, sums), equity = jax.lax.scan(step, (begin, TradeSums(zero, zero, none, none, zero, zero)), xs)
+    (end, sums), equity = jax.lax.scan(step, (begin, TradeSums(zero, zero, none, none, none, zero, zero)), xs)
     return Pass(equity, _per_bar(sums, bars), valid, end.account, None, None, end.watched)
 
 
@@ -206,6 +206,7 @@ def bar_sums(record: StepRecord, before: jax.Array, close: jax.Array, valid: jax
         losses=record.loss / cash,
         trades=record.closed,
         wins=record.wins,
+        losers=record.losers,
         turnover=jnp.where(valid, record.traded / jnp.maximum(before, 1e-6 * cash), 0.0),
         exposure=jnp.where(valid, held, 0.0),
     )

@@ -83,6 +83,7 @@ def pooled_sums(tape: Tape, sums: TradeSums, bars_per_year: jax.Array) -> TradeS
         sums.losses.sum(),
         sums.trades.sum(),
         sums.wins.sum(),
+        sums.losers.sum(),
         (sums.turnover * tape.bars_per_year * weight).sum() / bars_per_year,
         (sums.exposure * weight).sum(),
     )

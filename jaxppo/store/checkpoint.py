@@ -8,7 +8,6 @@ the best policy so far, which therefore outlives its own checkpoint.
 from __future__ import annotations
 
 import errno
-import math
 import os
 import re
 import shutil
@@ -31,6 +30,7 @@ from jaxppo.env.trading import ACCOUNT_FEATURES
 from jaxppo.errors import CheckpointError, CheckpointWarning
 from jaxppo.market.dataset import Market
 from jaxppo.market.tape import zero_tape
+from jaxppo.play.best import best_update
 from jaxppo.plugins import Plugin, loaded_plugins, require_plugins
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.state import TrainState, hyper_from
@@ -131,11 +131,6 @@ def _reason(error: Exception) -> str:
     if found := re.search(r": ([^:]+) \[os_error_code", text):
         return found[1]
     return text.splitlines()[0][:200] if text else type(error).__name__
-
-
-def _rank(fitness: float, step: int) -> tuple[float, int]:
-    """Of equals the later is the better; what is not a number is the worst."""
-    return (-math.inf if math.isnan(fitness) else fitness, step)
 
 
 class CheckpointWriter:
@@ -244,7 +239,7 @@ class CheckpointWriter:
 
     def _retain(self) -> None:
         """Keep the newest, the best, and nothing else: damaged ones go too."""
-        kept = {*self.updates[-self._keep :], max(self._fitness, key=lambda s: _rank(self._fitness[s], s))}
+        kept = {*self.updates[-self._keep :], best_update(self._fitness)}
         for step in [int(p.name) for p in self._folder.iterdir() if p.name.isdecimal()]:
             if step not in kept:
                 self._remove(step)
@@ -320,9 +315,9 @@ def _find(path: Path, which: Which) -> _Chosen:
 def _choose(infos: dict[int, CheckpointInfo], which: str, folder: Path) -> _Chosen:
     newest = max(infos)
     if which == "best":
-        step = max(infos, key=lambda s: _rank(infos[s].fitness, s))
         last = infos[newest]
-        if last.best_fitness > _rank(infos[step].fitness, step)[0]:  # its own checkpoint is gone; the newest has a copy
+        step = best_update({last.best_update: last.best_fitness, **{s: info.fitness for s, info in infos.items()}})
+        if step not in infos:  # its own checkpoint is gone; the newest has a copy
             info = replace(last, update=last.best_update, fitness=last.best_fitness, final=False)
             return _Chosen(folder / str(newest), "best", info)
         return _Chosen(folder / str(step), "policy", infos[step])

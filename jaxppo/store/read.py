@@ -13,6 +13,7 @@ import yaml
 
 from jaxppo.config.layers import parse_yaml
 from jaxppo.errors import RunDirectoryError
+from jaxppo.play.best import best_update
 from jaxppo.play.gate import Flag, Gate, Threshold
 from jaxppo.store.columns import JOINED, POOLED
 from jaxppo.store.directory import CONFIG, MANIFEST, METRICS_CSV
@@ -184,9 +185,9 @@ def pooled_metrics(evaluation: Evaluation | None) -> dict[str, float]:
 
 
 def best_row(metrics: pl.DataFrame) -> int | None:
-    """0-based row of the validation with the highest fitness, None where no validation has one."""
+    """0-based row of the best validation, None where no validation has a fitness."""
     fitness = values(metrics, "val_fitness")
-    return None if np.isnan(fitness).all() else int(np.nanargmax(fitness))
+    return None if np.isnan(fitness).all() else best_update(dict(enumerate(fitness)))
 
 
 def lookup(mapping: dict[str, Any], *keys: str, default: Any = None) -> Any:

@@ -22,6 +22,7 @@ from jaxppo.market.dataset import EvaluationSet, Market, evaluation_set
 from jaxppo.market.tape import Tape
 from jaxppo.page.progress import Display
 from jaxppo.page.terminal import gate_line, validation_line
+from jaxppo.play.best import best_update
 from jaxppo.play.gate import Gate, Record, judge_policy
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.score import Figures, Score
@@ -266,8 +267,7 @@ class Trainer:
 
     def _progress(self, at: Progress, length: int, seconds: float, fitness: float) -> Progress:
         update = at.update + length
-        # Fitness is finite by definition; a policy whose curve is not a number is never the best.
-        better = fitness >= at.best_fitness  # of equals the later, as the preservation policy has it
+        better = best_update({at.best_update: at.best_fitness, update: fitness}) == update
         return replace(
             at,
             update=update,

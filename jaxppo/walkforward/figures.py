@@ -14,7 +14,7 @@ from jaxppo.market.dataset import SECONDS_PER_YEAR
 from jaxppo.play.curve import TradeSums
 from jaxppo.play.metrics import Metrics, summarize
 
-_SUM_TYPES = (np.float32, np.float32, np.int32, np.int32, np.float32, np.float32)
+_SUM_TYPES = (np.float32, np.float32, np.int32, np.int32, np.int32, np.float32, np.float32)
 
 
 def join_curves(curves: Sequence[np.ndarray]) -> np.ndarray:
@@ -49,8 +49,8 @@ def joined_sums(sums: TradeSums, bars: np.ndarray, bars_per_year: np.ndarray, jo
     weight = bars / max(float(bars.sum()), 1.0)
     turnover = float((sums.turnover * bars_per_year * weight).sum()) / joined_bars_per_year
     exposure = (sums.exposure * weight).sum()
-    total = (sums.gains.sum(), sums.losses.sum(), sums.trades.sum(), sums.wins.sum(), turnover, exposure)
-    typed: Any = [np.asarray(x, kind) for x, kind in zip(total, _SUM_TYPES, strict=True)]
+    counts = (sums.gains.sum(), sums.losses.sum(), sums.trades.sum(), sums.wins.sum(), sums.losers.sum())
+    typed: Any = [np.asarray(x, kind) for x, kind in zip((*counts, turnover, exposure), _SUM_TYPES, strict=True)]
     return TradeSums(*typed)
 
 

@@ -27,6 +27,7 @@ from jaxppo.market.dataset import Market, Split, build_evaluation, market_warnin
 from jaxppo.market.source import SYNTHETIC, load_market_bars
 from jaxppo.market.tape import REWARD_HORIZON, Tape
 from jaxppo.page.progress import Display
+from jaxppo.page.terminal import plain_console
 from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.state import Hyper, TrainState, hyper_from
 from jaxppo.store.checkpoint import CheckpointInfo, CheckpointWriter
@@ -251,7 +252,7 @@ def walkforward_run(request: Request[WalkforwardOptions]) -> Path:
     check_program(config)  # before anything is read
     bars, source = load_market_bars(config.data)
     setup = prepare(options, config, bars)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = plain_console()
     console.print(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}")
     warnings = fold_warnings(setup)
     for line in [*describe(resolved), *describe_folds(setup, source), *(f"warning: {w}" for w in warnings)]:
