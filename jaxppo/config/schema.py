@@ -209,6 +209,14 @@ class GateConfig:
     """Largest drawdown for REVIEW."""
     gate_min_trades: int = 100
     """Fewest closed trades for APPROVED, and for an infinite profit factor to count."""
+    gate_trades_review: int = 30
+    """Fewest closed trades for REVIEW: of 30 a win rate is known to 9 points (standard error), of 6 to 20."""
+    gate_days_review: int = 90
+    """Fewest days with decisions for REVIEW: a yearly Sharpe ratio of 90 trading days has a standard error of 1.7."""
+    gate_excess_review: float = 0.0
+    """Least net return over that of buy-and-hold at the same costs, as a fraction, for REVIEW; -10 asks for none."""
+    gate_excess_probability: float = 0.95
+    """Least probability that the policy's mean log return is above buy-and-hold's for APPROVED; 0 asks for none."""
     gate_deflated_sharpe: float = 0.95
     """Least deflated Sharpe ratio (a probability) for APPROVED."""
     gate_overfit: float = 0.05

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import polars as pl
 
+from jaxppo.config.schema import GateConfig
 from jaxppo.store.columns import POOLED
 from jaxppo.store.read import Evaluation
 
 MAX_SYMBOLS = 12  # panels of the small multiples
 MAX_TRADES = 40  # drawn on the price; more cannot be told apart
-MIN_TRADES = 30
+MIN_TRADES = GateConfig().gate_trades_review
 """Closed trades below which a page warns that win rate and profit factor are mostly chance."""
 DRAWDOWN_LIMIT = 0.15
 

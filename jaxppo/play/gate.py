@@ -1,7 +1,9 @@
 """APPROVED, REVIEW or DROP: what must hold before a policy is worth money, with reasons a machine can read. Pure.
 
-REVIEW asks for fitness, profit factor, consistency and drawdown at its weaker thresholds; the number of trades and the
-deflated Sharpe ratio are asked for APPROVED alone. A flag keeps a policy from APPROVED, not from REVIEW.
+REVIEW asks for fitness, profit factor, consistency, drawdown and trades at its weaker thresholds, for at least what
+buy-and-hold made, and for a sample that is long enough to say anything. APPROVED asks besides that neither the choice of
+the best nor chance explains it: the deflated Sharpe ratio, and the probability of beating buy-and-hold. A flag keeps a
+policy from APPROVED, not from REVIEW.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ import numpy as np
 
 from jaxppo.config.schema import GateConfig
 from jaxppo.env.actions import ActionTable
-from jaxppo.market.dataset import Split
+from jaxppo.market.dataset import Split, decision_times
 from jaxppo.play.metrics import METRICS, Column
 from jaxppo.play.score import Score
-from jaxppo.play.significance import curve_moments, deflated_sharpe
+from jaxppo.play.significance import curve_moments, deflated_sharpe, excess_probability
 
 Verdict = Literal["APPROVED", "REVIEW", "DROP"]
 
@@ -35,6 +37,9 @@ class Evidence(NamedTuple):
     hold_share: float  # of decisions that keep the position; where no action does, of bars flat
     order_share: float  # of bars on which an order was filled
     long_share: float  # of bars in the market, those of symbols that may be sold short
+    excess_return: float = math.nan  # net return less that of buy-and-hold at the same costs
+    excess_probability: float = math.nan  # that the true mean log return is above that of buy-and-hold
+    days: float = math.nan  # with a decision, by UTC date: bars of one day are no independent sample
     final_fitness: float = math.nan  # of the last validation, where another one is judged
 
 
@@ -78,17 +83,37 @@ class Gate:
 
 AT_MOST = ("max_drawdown",)
 """Figures that must not be above their thresholds; all others must not be below."""
-_DEFLATED_SHARPE = Column(
-    name="deflated_sharpe",
-    title="Deflated Sharpe ratio",
-    form="share",
-    meaning="Probability that the true Sharpe ratio is above that of the best of as many skill-less policies.",
-)
+_OWN = {
+    column.name: column
+    for column in (
+        Column(
+            name="deflated_sharpe",
+            title="Deflated Sharpe ratio",
+            form="share",
+            meaning="Probability that the true Sharpe ratio is above that of the best of as many skill-less policies.",
+        ),
+        Column(
+            name="excess_return",
+            title="Net return over buy-and-hold",
+            form="signed",
+            meaning="Net return less that of buy-and-hold at the same costs.",
+        ),
+        Column(
+            name="excess_probability",
+            title="Probability of beating buy-and-hold",
+            form="share",
+            meaning="Probability that the true mean log return is above that of buy-and-hold.",
+        ),
+        Column(
+            name="days", title="Days with decisions", form="whole", meaning="UTC dates on which the policy decides."
+        ),
+    )
+}
 
 
 def judged_column(metric: str) -> Column:
     """What the gate looks at under a name, with its title and form."""
-    return _DEFLATED_SHARPE if metric == _DEFLATED_SHARPE.name else METRICS.get(metric, Column(metric, "", metric))
+    return _OWN[metric] if metric in _OWN else METRICS.get(metric, Column(metric, "", metric))
 
 
 def evidence(
@@ -128,6 +153,7 @@ def evidence(
         hold_share=hold,
         order_share=float((ok & (np.asarray(record.order_units) != 0)).sum() / bars),
         long_share=float((both & (exposure > 0)).sum() / held) if held else math.nan,
+        excess_return=float(pooled.net_return) - float(figures.hold),
     )
 
 
@@ -146,11 +172,15 @@ def _reasons(e: Evidence, config: GateConfig) -> tuple[Threshold, ...]:
         hold("consistency", config.gate_consistency_approved, "APPROVED"),
         hold("max_drawdown", config.gate_max_drawdown_approved, "APPROVED"),
         hold("trades", config.gate_min_trades, "APPROVED"),
+        hold("excess_probability", config.gate_excess_probability, "APPROVED"),
         hold("deflated_sharpe", config.gate_deflated_sharpe, "APPROVED"),
         hold("fitness", config.gate_fitness_review, "REVIEW"),
         hold("profit_factor", config.gate_profit_factor_review, "REVIEW"),
         hold("consistency", config.gate_consistency_review, "REVIEW"),
         hold("max_drawdown", config.gate_max_drawdown_review, "REVIEW"),
+        hold("excess_return", config.gate_excess_review, "REVIEW"),
+        hold("trades", config.gate_trades_review, "REVIEW"),
+        hold("days", config.gate_days_review, "REVIEW"),
     )
 
 
@@ -186,4 +216,10 @@ def judge_policy(score: Score, split: Split, actions: ActionTable, config: GateC
     deflated = float(deflated_sharpe(curve_moments(score.curves.pooled), float(record.looks)))
     allow_short = np.asarray(split.tape.allow_short)
     found = evidence(score, actions, deflated, record.peak_fitness, allow_short)
-    return judge(found._replace(final_fitness=record.final_fitness), config)
+    days = {int(day) for times in decision_times(split) for day in np.unique(times // 86_400)}
+    found = found._replace(
+        final_fitness=record.final_fitness,
+        excess_probability=excess_probability(score.curves.pooled, score.curves.hold),
+        days=float(len(days)),
+    )
+    return judge(found, config)

@@ -99,6 +99,23 @@ def curve_moments(equity: np.ndarray | jax.Array) -> Moments:
     return moments(jnp.asarray(returns, jnp.float32), jnp.ones(len(returns), bool))
 
 
+def excess_probability(equity: np.ndarray | jax.Array, hold: np.ndarray | jax.Array) -> float:
+    """P(the true mean log return of a curve is above that of another), `probabilistic_sharpe` of their differences.
+
+    Log returns, whose sums are what became of the money: above a half exactly where the curve ends above the other.
+
+    Args:
+      equity: (U,) of a curve that starts at 1.
+      hold: (U,) of the other on the same bars, such as buy-and-hold.
+
+    Returns:
+      In [0, 1]; nan below 2 bars, and for curves that do not differ.
+    """
+    ends = np.log(np.maximum(np.asarray(equity, np.float64), 1e-6) / np.maximum(np.asarray(hold, np.float64), 1e-6))
+    excess = jnp.asarray(np.diff(ends, prepend=0.0), jnp.float32)
+    return float(probabilistic_sharpe(moments(excess, jnp.ones(len(ends), bool))))
+
+
 def resampled_bars(key: jax.Array, n: jax.Array, length: int) -> jax.Array:
     """Bars of one stationary bootstrap draw (Politis and Romano 1994): (length,) int32 in [0, n).
 
