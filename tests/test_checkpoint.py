@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as orbax
 import pytest
 from helpers import tiny_config, tiny_market
 
@@ -25,14 +26,15 @@ from jaxppo.errors import CheckpointError, CheckpointWarning
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.score import validate
 from jaxppo.store import checkpoint as checkpoint_module
+from jaxppo.store.arrays import compare_arrays
 from jaxppo.store.checkpoint import (
-    CheckpointInfo,
     CheckpointWriter,
     require_match,
     restore_policy,
     restore_run,
     restore_train_state,
 )
+from jaxppo.store.checkpoint_info import CheckpointInfo
 from jaxppo.store.checksums import damage, seal
 from jaxppo.store.json import read_json, write_json
 from jaxppo.store.rows import validation_row
@@ -322,6 +324,65 @@ def test_a_damaged_checkpoint_is_passed_over_by_name(saved, tmp_path, kind):
     (text,) = {str(w.message) for w in told}
     assert text.startswith(f"{checkpoint}: is damaged: ")
     assert text.endswith("; the checkpoint of update 3 is used")
+
+
+def third_is_nan(array: np.ndarray) -> np.ndarray:
+    return np.where(np.arange(array.size) == 3, np.nan, array).astype(array.dtype)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda p: {"params": p[:5]}, "array policy/params is float32 of shape (5,), and should be float32 of shape "),
+        (lambda p: {"params": p.astype(np.float16)}, "array policy/params is float16 of shape "),
+        (lambda p: {"weights": p}, "array policy/params is missing"),
+        (lambda p: {"params": p, "weights": p}, "array policy/weights is one that no checkpoint of this configuration"),
+        (lambda p: {"params": third_is_nan(p)}, "array policy/params holds NaN or infinity"),
+    ],
+)
+def test_a_forged_array_is_named(saved, tmp_path, capfd, change, said):
+    source, checkpoint = saved[0] / "checkpoints" / str(LAST), tmp_path / str(LAST)
+    params = np.asarray(saved[1][LAST][0].params)
+    orbax.v1.save_checkpointables(checkpoint, {"policy": change(params)})
+    shutil.copy(source / "info.json", checkpoint)
+    seal(checkpoint)  # so that its checksums say that all is well
+    capfd.readouterr()
+    assert f"{checkpoint}: {said}" in refused(checkpoint)
+    assert (
+        refused(checkpoint, restore=restore_train_state) == f"{checkpoint}: part 'train' is missing; there are policy"
+    )
+    told = capfd.readouterr()
+    assert "Traceback" not in told.out + told.err
+
+
+def test_names_shapes_and_dtypes_of_a_train_state_are_compared():
+    wanted = {"guard/scale": np.zeros(()), "paths/t": np.zeros(4, np.int32)}
+    for found, said in (
+        ({"paths/t": wanted["paths/t"]}, "array train/guard/scale is missing"),
+        ({**wanted, "a": np.zeros(1)}, "array train/a is one that no checkpoint of this configuration has"),
+        ({**wanted, "paths/t": np.zeros(5, np.int32)}, r"array train/paths/t is int32 of shape \(5,\), and should be"),
+        ({**wanted, "paths/t": np.zeros(4)}, "array train/paths/t is float64 of shape"),
+        ({}, "no array of train can be read"),
+    ):
+        with pytest.raises(CheckpointError, match=f"^here: {said}"):
+            compare_arrays(Path("here"), "train", found, wanted)
+    compare_arrays(Path("here"), "train", wanted, wanted)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"actions": None}, "info.json lacks 'actions'"),
+        ({"colour": "red"}, "info.json has an unknown 'colour'"),
+        ({"update": "four"}, "info.json is not what was saved"),
+        ({"config": {"ppo": {"gama": 1}}}, "unknown field ppo.gama"),
+        ({"plugins": [1]}, "info.json is not what was saved"),
+    ],
+)
+def test_a_forged_description_is_named(changes, said):
+    raw = info_of(1, 0.5).to_json() | changes
+    with pytest.raises(CheckpointError, match=f"^here: .*{said}"):
+        CheckpointInfo.from_json({k: v for k, v in raw.items() if v is not None}, "here")
 
 
 def test_a_file_that_differs_is_named_with_what_differs(saved, tmp_path):

@@ -16,7 +16,8 @@ from jaxppo.errors import ConfigError
 from jaxppo.ppo.program import Program
 from jaxppo.ppo.state import TrainState, hyper_from
 from jaxppo.ppo.update import update
-from jaxppo.store.checkpoint import CheckpointInfo, CheckpointWriter, restore_train_state
+from jaxppo.store.checkpoint import CheckpointWriter, restore_train_state
+from jaxppo.store.checkpoint_info import CheckpointInfo
 
 AGE = RewardComponent(
     "age",

@@ -24,7 +24,8 @@ from jaxppo.config.schema import Config, to_dict
 from jaxppo.errors import CheckpointError, ConfigError, DataError, RunDirectoryError
 from jaxppo.market.orders import load_decisions
 from jaxppo.market.synthetic import synthetic_market
-from jaxppo.store.checkpoint import restore_policy, restore_train_state, survey
+from jaxppo.store.checkpoint import restore_policy, restore_train_state
+from jaxppo.store.checkpoint_info import survey
 from jaxppo.store.checksums import seal
 from jaxppo.store.directory import earlier_manifest
 from jaxppo.store.read import load_gate, load_run

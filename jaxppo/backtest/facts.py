@@ -15,7 +15,8 @@ from jaxppo.market.asset_classes import class_fees
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.dataset import Market, Split, decision_times, market_warnings
 from jaxppo.play.gate import Record
-from jaxppo.store.checkpoint import CheckpointInfo, RestoredPolicy, Which
+from jaxppo.store.checkpoint import RestoredPolicy, Which
+from jaxppo.store.checkpoint_info import CheckpointInfo
 from jaxppo.store.directory import MANIFEST, METRICS_CSV
 from jaxppo.store.json import read_json
 

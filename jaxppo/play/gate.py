@@ -1,9 +1,9 @@
 """APPROVED, REVIEW or DROP: what must hold before a policy is worth money, with reasons a machine can read. Pure.
 
 REVIEW asks for fitness, profit factor, consistency, drawdown and trades at its weaker thresholds, for at least what
-buy-and-hold made, and for a sample that is long enough to say anything. APPROVED asks besides that neither the choice of
-the best nor chance explains it: the deflated Sharpe ratio, and the probability of beating buy-and-hold. A flag keeps a
-policy from APPROVED, not from REVIEW.
+buy-and-hold made, and for a sample that is long enough to say anything. APPROVED asks besides that neither the choice
+of the best nor chance explains it: the deflated Sharpe ratio, and the probability of beating buy-and-hold. A flag keeps
+a policy from APPROVED, not from REVIEW.
 """
 
 from __future__ import annotations

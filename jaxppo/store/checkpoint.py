@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,99 +24,27 @@ import numpy as np
 import orbax.checkpoint as orbax
 
 from jaxppo.agent.policy import Agent, AgentSpec, Params, init_params, make_agent
-from jaxppo.config.schema import Config, from_dict, to_dict
 from jaxppo.env.actions import ActionTable
 from jaxppo.env.trading import ACCOUNT_FEATURES
 from jaxppo.errors import CheckpointError, CheckpointWarning
 from jaxppo.market.dataset import Market
 from jaxppo.market.tape import zero_tape
 from jaxppo.play.best import best_update
-from jaxppo.plugins import Plugin, loaded_plugins, require_plugins
+from jaxppo.plugins import require_plugins
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.state import TrainState, hyper_from
-from jaxppo.store.checksums import damage, seal
+from jaxppo.store.arrays import load_arrays
+from jaxppo.store.checkpoint_info import INFO, CheckpointInfo, survey
+from jaxppo.store.checksums import seal
 from jaxppo.store.files import sync_folder
-from jaxppo.store.json import as_figures, read_json, write_json
+from jaxppo.store.json import write_json
 from jaxppo.store.tensorstore_leaks import without_leaks
 
 ocp = orbax.v1
-FORMAT = 4
 FOLDER = "checkpoints"
-INFO = "info.json"
 _DESCRIPTIONS = 2**17  # bytes; measured are some 50,000, most of them Orbax's
 _LEFT_BEHIND = re.compile(r"\d+(\.saving|\.removing|\.orbax-checkpoint-tmp)+")  # by a process that was killed
 Which = Literal["latest", "best", "final"] | int
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """What a checkpoint says of itself."""
-
-    config: Config
-    feature_names: tuple[str, ...]
-    feature_hash: str
-    data_hash: str
-    actions: ActionTable
-    update: int
-    fitness: float
-    final: bool
-    best_fitness: float  # of the run so far
-    best_update: int
-    elapsed_seconds: float  # of training so far
-    plugins: tuple[Plugin, ...] = field(default_factory=loaded_plugins)  # that it was trained with
-
-    def to_json(self) -> dict[str, Any]:
-        raw = {k: v for k, v in asdict(self).items() if k not in ("config", "actions")}
-        raw["feature_names"] = list(self.feature_names)
-        raw["plugins"] = [p._asdict() for p in self.plugins]
-        actions = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.actions).items()}
-        return {"format": FORMAT, **raw, "config": to_dict(self.config), "actions": actions}
-
-    @staticmethod
-    def from_json(raw: Any, where: str) -> CheckpointInfo:
-        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-            found = raw.get("format") if isinstance(raw, dict) else None
-            earlier = isinstance(found, int) and found < FORMAT
-            older = ", of an earlier version: train again, or use that version" if earlier else ""
-            raise CheckpointError(f"{where}: not a jaxppo checkpoint of format {FORMAT} (found {found}{older})")
-        fields = {k: v for k, v in raw.items() if k != "format"}
-        fields["config"] = from_dict(fields["config"], where)
-        actions: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields["actions"].items()}
-        fields["actions"] = ActionTable(**actions)
-        fields["feature_names"] = tuple(fields["feature_names"])
-        fields["plugins"] = tuple(Plugin(**p) for p in fields["plugins"])
-        fields |= {name: as_figures(fields[name]) for name in ("fitness", "best_fitness")}
-        return CheckpointInfo(**fields)
-
-
-def _read_info(checkpoint: Path) -> CheckpointInfo:
-    try:
-        raw = read_json(checkpoint / INFO)
-    except (OSError, ValueError):
-        raw = None
-    return CheckpointInfo.from_json(raw, str(checkpoint))
-
-
-class Survey(NamedTuple):
-    """The checkpoints of a folder, by update."""
-
-    sound: dict[int, CheckpointInfo]
-    damaged: dict[int, str]  # what is wrong with it
-
-
-def survey(folder: Path) -> Survey:
-    """Look at every checkpoint of `folder`, checksums included."""
-    found = Survey({}, {})
-    for step in sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal()):
-        wrong = damage(folder / str(step))
-        if wrong is not None:
-            found.damaged[step] = wrong
-            continue
-        try:
-            found.sound[step] = _read_info(folder / str(step))
-        except CheckpointError as error:
-            found.damaged[step] = str(error).removeprefix(f"{folder / str(step)}: ")
-    return found
 
 
 def _largest(state: TrainState) -> int:
@@ -326,20 +254,6 @@ def _choose(infos: dict[int, CheckpointInfo], which: str, folder: Path) -> _Chos
     return _Chosen(folder / str(newest), "policy", infos[newest])
 
 
-def _abstract(tree: Any) -> Any:
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
-
-
-def _load(checkpoint: Path, name: str, abstract: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # Orbax warns where it reads the sharding file itself
-        try:
-            return ocp.load_checkpointables(checkpoint, {name: abstract})[name]
-        except (ValueError, KeyError, OSError) as error:
-            raise CheckpointError(f"{checkpoint}: cannot be restored ({str(error).splitlines()[0][:200]})") from error
-
-
 @dataclass(frozen=True)
 class RestoredPolicy:
     """A policy and what it was trained on; `agent.encode` and `agent.decide` apply it."""
@@ -373,7 +287,7 @@ def _agent_spec(info: CheckpointInfo) -> AgentSpec:
 
 def _load_policy(checkpoint: Path, part: str, info: CheckpointInfo) -> Params:
     shapes = jax.eval_shape(lambda: init_params(_agent_spec(info), jax.random.key(0)))
-    return _load(checkpoint, part, _abstract({"params": shapes}))["params"]
+    return load_arrays(checkpoint, part, {"params": shapes}, finite=("params",))["params"]
 
 
 def restore_train_state(path: str | Path, which: Which = "latest") -> tuple[TrainState, CheckpointInfo]:
@@ -394,7 +308,7 @@ def _load_state(chosen: _Chosen) -> TrainState:
     # A train state's shapes depend on the number of features alone, so the smallest Tape will do.
     tape = jax.eval_shape(lambda: zero_tape(1, 1, len(info.feature_names)))
     shapes = jax.eval_shape(program.init, jax.random.key(0), hyper_from(info.config), tape)
-    return TrainState(**_load(chosen.path, "train", _abstract(shapes._asdict())))
+    return TrainState(**load_arrays(chosen.path, "train", shapes._asdict(), finite=("params", "moments", "guard")))
 
 
 def require_match(

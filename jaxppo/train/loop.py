@@ -29,7 +29,8 @@ from jaxppo.play.score import Figures, Score
 from jaxppo.ppo.program import Program, SegmentOutput, TapeSpec, make_train
 from jaxppo.ppo.state import Hyper, TrainState, hyper_from
 from jaxppo.store.alarms import AlarmLog
-from jaxppo.store.checkpoint import CheckpointInfo, CheckpointWriter
+from jaxppo.store.checkpoint import CheckpointWriter
+from jaxppo.store.checkpoint_info import CheckpointInfo
 from jaxppo.store.columns import metrics_columns, train_columns
 from jaxppo.store.directory import METRICS_CSV, MetricsCsv
 from jaxppo.store.gate import write_gate

@@ -30,7 +30,8 @@ from jaxppo.page.progress import Display
 from jaxppo.page.terminal import plain_console
 from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.state import Hyper, TrainState, hyper_from
-from jaxppo.store.checkpoint import CheckpointInfo, CheckpointWriter
+from jaxppo.store.checkpoint import CheckpointWriter
+from jaxppo.store.checkpoint_info import CheckpointInfo
 from jaxppo.store.directory import RunInputs, iso, whole_folder, write_config, write_manifest
 from jaxppo.walkforward.dates import FoldPlan, Scheme, check_folds, plan_folds
 from jaxppo.walkforward.files import Result, collect, show, write_walkforward
