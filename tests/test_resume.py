@@ -26,10 +26,13 @@ import yaml
 import jaxppo.train.page
 from benchmarks.robustness.kills import compiled_once, cut_here, cuts, run_here, wait_until
 from benchmarks.robustness.runs import differences, flags, metrics, scalars, start, write_bars
+from jaxppo.config.layers import DeviceInfo
+from jaxppo.page import tables
 from jaxppo.page.progress import Display
 from jaxppo.store import checkpoint
 from jaxppo.store.checkpoint import restore_policy, restore_run
-from jaxppo.store.directory import MetricsCsv, held
+from jaxppo.store.directory import MetricsCsv, changed_environment, environment_facts, held
+from jaxppo.store.read import load_run
 from jaxppo.train import loop
 from jaxppo.train.stop import Pace
 
@@ -355,6 +358,43 @@ def test_more_updates_without_asking_are_refused_with_the_way(copy, args):
 
 
 # Changed
+
+
+def test_other_software_or_hardware_is_told_and_kept(whole, copy, args):
+    path = copy / "manifest.json"
+    manifest = json.loads(path.read_text())
+    versions = manifest["versions"]
+    manifest["versions"] = {**versions, "jaxlib": "0.1.2"}
+    manifest["device"]["kind"] = "NVIDIA L4"
+    del manifest["python"]  # as of an earlier version, which did not tell
+    path.write_text(json.dumps(manifest))
+    status, out = run_here(copy, args)
+    assert status == 0, out
+    (line,) = [line for line in out.splitlines() if "goes on with" in line]
+    assert line == (
+        f"warning: goes on with jaxlib {versions['jaxlib']} (before 0.1.2), device kind cpu (before NVIDIA L4): what is"
+        " computed from here on need not have the same bits as a run that was never stopped"
+    )
+    kept = json.loads(path.read_text())
+    assert kept["versions"] == versions
+    (entry,) = kept["environments"]
+    assert entry["changed"]["jaxlib"] == {"before": "0.1.2", "now": versions["jaxlib"]}
+    since = dict(tables.facts(load_run(copy)))[f"Since update {UPDATES}"]
+    assert since == f"jaxlib {versions['jaxlib']} (before 0.1.2), device kind cpu (before NVIDIA L4)"
+    status, out = run_here(copy, args)  # once more, with what it now is
+    assert "goes on with" not in out
+    assert json.loads(path.read_text())["environments"] == [entry]
+
+
+def test_what_a_manifest_does_not_tell_is_not_compared():
+    facts = environment_facts(DeviceInfo("cpu", "cpu", 1, None))
+    assert facts["device"]["processor"]
+    assert changed_environment(facts, facts) == {}
+    for damaged in ({}, {"versions": None}, {"versions": {"jax": facts["versions"]["jax"]}, "device": {}}):
+        assert changed_environment(damaged, facts) == {}
+    older = {**facts, "jaxppo": "0.0.9", "device": {**facts["device"], "count": 8}}
+    changed = changed_environment(older, facts)
+    assert changed == {"jaxppo": ("0.0.9", facts["jaxppo"]), "device count": ("8", "1")}
 
 
 def test_what_does_not_change_the_training_may_change(whole, copy, args, tmp_path):

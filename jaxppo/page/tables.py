@@ -177,9 +177,17 @@ def facts(run: Provenance) -> list[tuple[str, str]]:
         ("Features", f"{len(lookup(m, 'features', 'names', default=[]))}, hash {at('features', 'hash')[:HASH_DIGITS]}"),
         ("History needed", f"{at('features', 'min_bars')} bars"),
         *(_program_fact(key, value) for key, value in lookup(m, "program", default={}).items()),
+        *(_changed_environment(entry) for entry in lookup(m, "environments", default=[])),
         ("Versions", f"jaxppo {at('jaxppo')}, Python {at('python')}, {at('versions')}"),
     ]
     return [(name, value) for name, value in pairs if value != MISSING]
+
+
+def _changed_environment(entry: dict[str, Any]) -> tuple[str, str]:
+    """What a run went on with after it was stopped, where that differed from before."""
+    changed = lookup(entry, "changed", default={})
+    told = [f"{name} {lookup(of, 'now')} (before {lookup(of, 'before')})" for name, of in changed.items()]
+    return f"Since update {lookup(entry, 'at', default='?')}", ", ".join(told)
 
 
 def _program_fact(key: str, value: Any) -> tuple[str, str]:

@@ -148,6 +148,47 @@ def _data_facts(market: Market, source: str, warnings: Sequence[str]) -> dict[st
     }
 
 
+def _processor() -> str:
+    """Name of the processor, for whose instructions XLA compiles: jax calls every one of them `cpu`."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def environment_facts(device: DeviceInfo) -> dict[str, Any]:
+    """Software and hardware, of which the last bits of a run are a function."""
+    return {
+        "jaxppo": __version__,
+        "versions": {name: metadata.version(name) for name in _LIBRARIES},
+        "python": platform.python_version(),
+        "device": {
+            "kind": device.kind,
+            "platform": device.platform,
+            "count": device.count,
+            "processor": _processor(),
+        },
+    }
+
+
+def changed_environment(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """What differs between the `environment_facts` of a manifest and those of now: both values by name.
+
+    What either does not tell is not compared: a manifest that was damaged, or an earlier version's.
+    """
+
+    def flat(facts: Mapping[str, Any]) -> dict[str, str]:
+        named = {k: facts[k] for k in ("jaxppo", "python") if k in facts}
+        for group in ("versions", "device"):
+            found = facts.get(group)
+            named |= {k if group == "versions" else f"device {k}": v for k, v in dict(found or {}).items()}
+        return {k: str(v) for k, v in named.items()}
+
+    before, after = flat(manifest), flat(now)
+    return {k: (v, after[k]) for k, v in before.items() if k in after and after[k] != v}
+
+
 class RunInputs(NamedTuple):
     """What a run is made from, as its manifest tells it."""
 
@@ -162,12 +203,8 @@ def write_manifest(run_dir: Path, inputs: RunInputs, actions: ActionTable, extra
     """What the run is made of. `extra` adds or replaces top-level entries, and what an earlier manifest had is kept."""
     market, device = inputs.market, inputs.device
     earlier = earlier_manifest(run_dir) or {"created": datetime.now(UTC).isoformat()}
-    versions = {name: metadata.version(name) for name in _LIBRARIES}
     manifest = {
-        "jaxppo": __version__,
-        "versions": versions,
-        "python": platform.python_version(),
-        "device": {"kind": device.kind, "platform": device.platform, "count": device.count},
+        **environment_facts(device),
         "data": _data_facts(market, inputs.source, inputs.warnings),
         "features": {
             "names": list(market.feature_names),

@@ -90,6 +90,17 @@ def describe_resume(trained: Config | None, config: Config, update: int) -> list
     return lines
 
 
+def describe_change(changed: Mapping[str, tuple[str, str]]) -> list[str]:
+    """What differs from the software and hardware that a run began with, and what that takes back; a line or none."""
+    if not changed:
+        return []
+    told = ", ".join(f"{name} {after} (before {before})" for name, (before, after) in changed.items())
+    return [
+        f"warning: goes on with {told}: what is computed from here on need not have the same bits as a run that was"
+        " never stopped"
+    ]
+
+
 def scheduled(config: Config, n_updates: int, update: int) -> tuple[float, float]:
     """Learning rate and entropy coefficient of update number `update`, from 0, in a run of `n_updates`."""
     ppo, k = config.ppo, jnp.int32(update)

@@ -29,9 +29,11 @@ from jaxppo.store.checkpoint import has_checkpoints, require_match, restore_run
 from jaxppo.store.directory import (
     CONFIG,
     RunInputs,
+    changed_environment,
     claim,
     default_run_dir,
     earlier_manifest,
+    environment_facts,
     held,
     iso,
     manifest_plugins,
@@ -39,7 +41,7 @@ from jaxppo.store.directory import (
     write_manifest,
 )
 from jaxppo.train.loop import Finished, Progress, Trainer, compile_run, first_state
-from jaxppo.train.resume import describe_resume, require_same_program, resumed_config
+from jaxppo.train.resume import describe_change, describe_resume, require_same_program, resumed_config
 from jaxppo.train.stop import Stop
 
 
@@ -183,6 +185,14 @@ def _train(run_dir: Path, options: RunOptions, inputs: RunInputs, display: Displ
     config = resolved.config
     start = _resumed(run_dir, market, config) if options.resume else None
     facts: dict[str, Any] = {}
+    if start is not None:
+        earlier = earlier_manifest(run_dir)
+        changed = changed_environment(earlier, environment_facts(inputs.device))
+        for line in describe_change(changed):
+            display.say(line)
+        if changed:
+            entry = {"at": start.at.update, "changed": {k: {"before": a, "now": b} for k, (a, b) in changed.items()}}
+            facts["environments"] = [*earlier.get("environments", []), entry]
     if options.resume:
         for line in describe_resume(start.config if start else None, config, start.at.update if start else 0):
             display.say(line)
