@@ -98,6 +98,7 @@ def test_an_asset_class_of_a_plugin_is_one_everywhere(bars):
     assert len(inspect_all(found)) == 3  # the checks of hours and zones know the class
 
 
+@pytest.mark.slow
 def test_a_policy_of_a_plugin_is_backtested_walked_forward_checked_and_resumed(run, bars, tmp_path, capsys):
     manifest = json.loads((run / "manifest.json").read_text())
     assert [p["name"] for p in manifest["plugins"]] == ["plugin.py"]

@@ -94,7 +94,7 @@ def test_examples_in_docstrings(module):
     [
         ("check_own_feature", (), "False First: feature feature_0 of SYN_A at bar 0"),
         ("env_alone", (), "(1024, 8)"),
-        ("population", ("1",), "]]"),
+        pytest.param("population", ("1",), "]]", marks=pytest.mark.slow),
     ],
 )
 def test_examples_run(name, arguments, says):
@@ -125,6 +125,7 @@ def test_console_command(capsys):
     assert "nowhere: no such file or folder" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_checkout_that_is_not_installed_trains(tmp_path):
     code = """
 import sys
