@@ -9,6 +9,7 @@ from jaxppo.market.calendar import (
     bars_per_year,
     check_timezone,
     format_interval,
+    joint_bars_per_year,
     local_fields,
     parse_interval,
     utc_offset_seconds,
@@ -91,35 +92,92 @@ def test_local_date_is_not_the_utc_date() -> None:
     }
 
 
+NEW_YORK = "America/New_York"
+
+
+def weekdays(n_weeks: int, days: int = 5, hours: int = 1) -> np.ndarray:
+    """Hourly bars from 00:00 UTC on the first `days` of each week from Monday 2024-01-01 on."""
+    day = (np.arange(n_weeks)[:, None] * 7 + np.arange(days)).ravel()
+    return (utc("2024-01-01") + DAY * day[:, None] + HOUR * np.arange(hours)).ravel()
+
+
 def test_bars_per_year_of_sessions() -> None:
-    # Ten days of seven bars from 09:00 New York and one half day of four: the median day has seven.
+    # Ten days of seven bars from 09:00 New York and one half day of four: most days have seven.
     days = utc("2024-01-02T14:00") + DAY * np.arange(11)
     time = np.concatenate([day + HOUR * np.arange(4 if i == 5 else 7) for i, day in enumerate(days)])
-    assert bars_per_year(time, HOUR, "equity", "America/New_York") == 252 * 7
+    assert bars_per_year(time, HOUR, "equity", NEW_YORK) == 252 * 7
+    # The first day and the last say nothing of whole days where others lie between.
+    assert bars_per_year(time[3:16], HOUR, "equity", NEW_YORK) == 252 * 7
 
 
-def test_bars_per_year_counts_local_days() -> None:
-    # Eight bars from 18:00 New York, which is 23:00 UTC: six and two around local midnight, one and seven around UTC's.
-    time = utc("2024-01-01T23:00") + HOUR * np.arange(8)
-    assert bars_per_year(time, HOUR, "fx", "America/New_York") == 260 * 4  # median of 6 and 2
-    assert bars_per_year(time[1:], HOUR, "fx", "America/New_York") == 260 * 3.5  # 5 and 2
-    assert bars_per_year(time[1:], HOUR, "fx", "UTC") == 260 * 7
+@pytest.mark.parametrize("length", [1, 5, 48, 24 * 30])
+def test_bars_per_year_of_a_market_without_closing_do_not_depend_on_the_window(length: int) -> None:
+    for start in ("2024-01-01T12:00", "2024-01-06T00:00"):  # a Monday noon, a Saturday
+        hours = utc(start) + HOUR * np.arange(length)
+        assert bars_per_year(hours, HOUR, "crypto", "UTC") == 8766  # 365.25 x 24
+        assert bars_per_year(hours // 60, 60, "crypto", "UTC") == 525_960
+        assert bars_per_year(4 * hours, 4 * HOUR, "crypto", "UTC") == 2191.5
+    # A night of FX, from 18:00 New York: 24 hours on 260 days all the same.
+    assert bars_per_year(utc("2024-01-01T23:00") + HOUR * np.arange(8), HOUR, "fx", NEW_YORK) == 6240
 
 
 @pytest.mark.parametrize(
-    ("interval", "asset_class", "expected"),
+    ("time", "interval", "asset_class", "expected"),
     [
-        (HOUR, "crypto", 8766.0),
-        (DAY, "equity", 252.0),
-        (DAY, "fx", 260.0),
-        (DAY, "crypto", 365.25),
-        (7 * DAY, "equity", 365.25 / 7),
-        (3 * DAY, "crypto", 121.75),
+        (weekdays(52), DAY, "equity", 252.0),
+        (weekdays(52), DAY, "fx", 260.0),
+        (weekdays(52, 7), DAY, "crypto", 365.25),
+        # Other weeks than the class has: six days, five and seven of them in each of 365.25 / 7 = 52.18 weeks.
+        (weekdays(520, 6), DAY, "fx", 6 * 365.25 / 7),  # 313.07
+        (weekdays(10), DAY, "crypto", 5 * 365.25 / 7),  # 260.89
+        (weekdays(10, 7), DAY, "equity", 365.25),
+        (weekdays(10, 5, 24), HOUR, "crypto", 5 * 24 * 365.25 / 7),
+        (weekdays(3, 6), DAY, "fx", 6 * 365.25 / 7),
+        # Six bars on each of five days and one on Sunday, as FX has in bars of 4 hours of UTC.
+        (
+            np.sort(np.concatenate((weekdays(80, 5, 24)[::4], weekdays(80)[::5] - 4 * HOUR))),
+            4 * HOUR,
+            "fx",
+            31 * 365.25 / 7,
+        ),
+        (weekdays(520, 1), 7 * DAY, "equity", 365.25 / 7),
+        (weekdays(40, 7)[::3], 3 * DAY, "crypto", 121.75),
     ],
 )
-def test_bars_per_year_of_round_the_clock_and_longer_bars(interval: int, asset_class: str, expected: float) -> None:
-    time = utc("2024-01-01") + interval * np.arange(24 * 10)
+def test_bars_per_year_of_other_weeks(time: np.ndarray, interval: int, asset_class: str, expected: float) -> None:
     assert bars_per_year(time, interval, asset_class, "UTC") == pytest.approx(expected, rel=1e-12)
+
+
+def test_bars_per_year_of_months() -> None:
+    months = np.arange("2012-01", "2022-02", dtype="datetime64[M]").astype("datetime64[s]").astype(np.int64)
+    # 120 steps in the 3,653 days from 2012-01-01 to 2022-01-01, three leap years.
+    assert bars_per_year(months, 31 * DAY, "equity", "UTC") == pytest.approx(120 / 3653 * 365.25, rel=1e-12)
+
+
+def test_holes_and_holidays_do_not_move_bars_per_year() -> None:
+    days = weekdays(200)
+    assert bars_per_year(np.delete(days, np.arange(300, 700)), DAY, "equity", "UTC") == 252  # 80 weeks are missing
+    six = weekdays(200, 6)
+    assert bars_per_year(np.delete(six, np.arange(300, 600)), DAY, "fx", "UTC") == pytest.approx(6 * 365.25 / 7)
+    # Two bars three weeks apart, of which a week says nothing.
+    assert bars_per_year(utc("2024-01-01") + DAY * np.array([0, 21]), DAY, "crypto", "UTC") == pytest.approx(
+        52.18, 1e-3
+    )
+    # Christmas and New Year: 8 bars in the two weeks from 2019-12-23, where ten would be usual.
+    christmas = utc("2019-12-23") + DAY * np.array([0, 1, 3, 4, 7, 8, 10, 11])
+    assert bars_per_year(christmas, DAY, "equity", "UTC") == 252
+
+
+def test_bars_per_year_that_symbols_share() -> None:
+    year = int(365.25 * DAY)
+    time = np.array([0, year // 2, 2 * year])
+    # A symbol that has all bars says how many a year has; two that share them out do not: 2 steps in 2 years.
+    assert joint_bars_per_year(time, np.array([260.0, 252.0]), np.array([2, 3])) == 252
+    assert joint_bars_per_year(time, np.array([260.0, 252.0]), np.array([2, 2])) == 1
+    # 99 of 100 bars, at 252 a year: 252 / .99.
+    assert joint_bars_per_year(DAY * np.arange(100), np.array([252.0, 9.0]), np.array([99, 50])) == pytest.approx(
+        252 / 0.99
+    )
 
 
 def test_bars_per_year_needs_bars() -> None:

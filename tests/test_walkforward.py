@@ -30,7 +30,7 @@ from jaxppo.store.checkpoint import restore_policy
 from jaxppo.walkforward import run as command
 from jaxppo.walkforward.__main__ import main
 from jaxppo.walkforward.dates import fold_split
-from jaxppo.walkforward.figures import join_curves, joined_bars_per_year, joined_sums, metric_gaps
+from jaxppo.walkforward.figures import join_curves, joined_sums, metric_gaps
 from jaxppo.walkforward.files import collect
 from jaxppo.walkforward.program import make_folds
 from jaxppo.walkforward.run import WalkforwardOptions, chunks, compile_folds, prepare, run_folds
@@ -222,12 +222,6 @@ def test_held_sums_by_hand():
     np.testing.assert_allclose(sums.wins, [1, 0])
     np.testing.assert_allclose(sums.losers, [0, 1])
     np.testing.assert_allclose(sums.turnover, [0.2, 0.1])
-
-
-def test_bars_a_year_of_a_joined_calendar():
-    year = int(365.25 * 86400)
-    assert joined_bars_per_year(np.array([0, year, 2 * year]), np.array([252.0])) == 252.0
-    assert joined_bars_per_year(np.array([0, year // 2, 2 * year]), np.array([252.0, 260.0])) == pytest.approx(1.0)
 
 
 def test_gaps_are_means_over_folds_where_both_are_finite():

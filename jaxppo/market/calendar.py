@@ -18,6 +18,12 @@ from jaxppo.errors import ConfigError, DataError
 from jaxppo.market.asset_classes import DAYS_PER_YEAR, asset_class_of
 
 MINUTE, HOUR, DAY, WEEK = 60, 3_600, 86_400, 604_800
+YEAR = DAYS_PER_YEAR * DAY
+_PLAINLY = 0.02
+"""Share by which the bars of a usual week must differ from the class's to count as another calendar: an annualised
+Sharpe ratio is 1 % off then."""
+_HOLIDAYS = 4
+"""Days that the weeks together may lack beside: so many holidays lie in the month around New Year."""
 
 _UNITS = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
@@ -133,20 +139,61 @@ def local_fields(time: np.ndarray, timezone: str) -> dict[str, np.ndarray]:
 def bars_per_year(time: np.ndarray, interval: int, asset_class: str, timezone: str) -> float:
     """Bars a year, the factor that annualises per-bar figures of one symbol.
 
-    Intraday: trading days a year (252 equity, 260 fx, 365.25 crypto) x the median number of bars on the local days
-    that have any, so that half days, holidays and gaps do not move it. 7 hourly bars of US trading give 1764.
-    Daily: the trading days. Longer: 365.25 days / interval, so weekly is 52.18.
+    Up to a day: the trading days of the class (252 equity, 260 fx, 365.25 crypto) x the bars of a whole day, which are
+    86,400 s / interval for a class that trades round the clock and those that the days of an exchange usually have. 7
+    hourly bars of US trading give 1764, an hour of crypto 8766. Bars whose usual week plainly differs from the
+    class's, such as six days of FX or crypto on weekdays alone, are counted over their whole weeks.
+    Longer: a year over the mean step, so that weekly is 52.18 and monthly is 12.
 
     Args:
         time: (T,) int64 UTC seconds of the bars' starts, T >= 1.
         interval: seconds.
         timezone: IANA zone whose midnight ends a trading day.
     """
-    days = asset_class_of(asset_class).trading_days
+    record, time = asset_class_of(asset_class), np.asarray(time, np.int64)
     if len(time) == 0:
         raise DataError("bars per year cannot be told without bars")
-    if interval >= DAY:
-        return min(days, DAYS_PER_YEAR * DAY / interval)
-    local_day = (np.asarray(time, np.int64) + utc_offset_seconds(time, timezone)) // DAY
-    _, bars = np.unique(local_day, return_counts=True)
-    return days * float(np.median(bars))
+    if interval > DAY:
+        step = np.diff(time)
+        step = step[step < interval + WEEK]  # longer ones are holes
+        return YEAR / float(step.mean() if len(step) else interval)
+    whole_day = _usual_day(time, timezone) if record.hours == "exchange" and interval < DAY else DAY / interval
+    by_class = record.trading_days * whole_day
+    weeks = int(time[-1] - time[0] + interval) // WEEK
+    if weeks < 2:
+        return by_class
+    by_week = np.bincount((time - time[0]) // WEEK)[:weeks]
+    of_class = round(record.trading_days / YEAR * WEEK) * whole_day
+    more, holidays = _usual(by_week[by_week > 0]) - of_class, _HOLIDAYS * whole_day / weeks
+    if -_PLAINLY * of_class - holidays <= more <= _PLAINLY * of_class:
+        return by_class
+    end = time[0] + weeks * WEEK
+    step = np.diff(time[time < end], append=end)
+    holes = int((step[step >= 2 * WEEK] // WEEK).sum())  # no market closes for two weeks
+    return float(by_week.sum()) / max(weeks - holes, 1) * YEAR / WEEK
+
+
+def _usual_day(time: np.ndarray, timezone: str) -> float:
+    """Bars that local days usually have, but for the first and the last, which may be cut."""
+    _, bars = np.unique((time + utc_offset_seconds(time, timezone)) // DAY, return_counts=True)
+    return _usual(bars[1:-1] if len(bars) > 2 else bars.max(keepdims=True))
+
+
+def _usual(bars: np.ndarray) -> float:
+    """The upper median of numbers of bars (N,): half days and holidays only ever take some away."""
+    return float(np.sort(bars)[len(bars) // 2])
+
+
+def joint_bars_per_year(time: np.ndarray, own: np.ndarray, bars: np.ndarray) -> float:
+    """Bars a year of a calendar that symbols share: by a symbol that has nearly all, else over the years spanned.
+
+    Args:
+        time: (U,) int64 UTC seconds of all bars that some symbol has.
+        own: (S,) bars a year of each symbol.
+        bars: (S,) how many of the U bars each symbol has.
+    """
+    most = int(np.argmax(bars))
+    span = float(time[-1] - time[0]) / YEAR
+    if span == 0 or bars[most] >= (1 - _PLAINLY) * len(time):
+        return float(own[most] * len(time) / bars[most])
+    return (len(time) - 1) / span

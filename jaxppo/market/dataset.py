@@ -16,7 +16,7 @@ from jaxppo.config.schema import Config, DataConfig
 from jaxppo.errors import DataError
 from jaxppo.market.asset_classes import class_fees, may_short
 from jaxppo.market.bars import Bars, data_hash
-from jaxppo.market.calendar import bars_per_year
+from jaxppo.market.calendar import bars_per_year, joint_bars_per_year
 from jaxppo.market.doubts import in_brief, inspect_all
 from jaxppo.market.features import FeatureTable, compute_features, feature_hash
 from jaxppo.market.quality import format_time
@@ -25,7 +25,6 @@ from jaxppo.market.tape import REWARD_HORIZON, Costs, Tape, forward_returns, tra
 
 # Decisions below which a symbol's split says nothing worth a row in a table.
 MIN_DECISIONS = 30
-SECONDS_PER_YEAR = 365.25 * 86400
 
 
 @dataclass(frozen=True)
@@ -324,7 +323,7 @@ class JointCalendar(NamedTuple):
 
     time: np.ndarray  # (U,) int64: starts of all bars that some symbol fills a decision on, UTC seconds
     behind: np.ndarray  # (S, U) int32: decisions a symbol has behind it once the bars that start then have closed
-    bars_per_year: float  # of the pool: U over the years spanned
+    bars_per_year: float  # of the pool
 
 
 def joint_calendar(split: Split) -> JointCalendar:
@@ -333,7 +332,5 @@ def joint_calendar(split: Split) -> JointCalendar:
     fills = [t[f + 1 :] for t, f in zip(split.times, first, strict=True)]
     joint = np.unique(np.concatenate(fills))
     behind = np.stack([np.searchsorted(f, joint, side="right") for f in fills]).astype(np.int32)
-    span = float(joint[-1] - joint[0]) / SECONDS_PER_YEAR
-    alone = len(fills) == 1 or span == 0  # one symbol keeps its own annualisation: the pool is its account
-    per_year = float(split.tape.bars_per_year[0]) if alone else (len(joint) - 1) / span
-    return JointCalendar(joint, behind, per_year)
+    own, bars = np.asarray(split.tape.bars_per_year, np.float64), np.asarray([len(f) for f in fills])
+    return JointCalendar(joint, behind, joint_bars_per_year(joint, own, bars))

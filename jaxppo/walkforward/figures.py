@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxppo.market.dataset import SECONDS_PER_YEAR
 from jaxppo.play.curve import TradeSums
 from jaxppo.play.metrics import Metrics, summarize
 
@@ -24,17 +23,6 @@ def join_curves(curves: Sequence[np.ndarray]) -> np.ndarray:
         out.append(start * curve.astype(np.float64))
         start = float(out[-1][-1])
     return np.concatenate(out)
-
-
-def joined_bars_per_year(time: np.ndarray, own: np.ndarray) -> float:
-    """Bars a year of a joined calendar: a lone symbol's own, else the bars over the years that they span.
-
-    Args:
-      time: (U,) int64 UTC seconds.
-      own: (S,) bars a year of each symbol that is part of it.
-    """
-    span = float(time[-1] - time[0]) / SECONDS_PER_YEAR
-    return float(own[0]) if len(own) == 1 or span == 0 else (len(time) - 1) / span
 
 
 def joined_sums(sums: TradeSums, bars: np.ndarray, bars_per_year: np.ndarray, joined_bars_per_year: float) -> TradeSums:

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
+from jaxppo.market.calendar import joint_bars_per_year
 from jaxppo.market.dataset import Split, evaluation_set, joint_calendar
 from jaxppo.page.terminal import cell, difference_cell, figure_table, percent, plain_table
 from jaxppo.play.baselines import buy_and_hold, hold_sums
@@ -30,7 +31,6 @@ from jaxppo.walkforward.dates import FoldPlan, fold_split
 from jaxppo.walkforward.figures import (
     Gap,
     join_curves,
-    joined_bars_per_year,
     joined_metrics,
     joined_sums,
     metric_gaps,
@@ -182,7 +182,8 @@ def _joined(history: Split, tested: Sequence[_Tested], outputs: FoldOutput) -> t
     bars = np.stack([t.plan.test_decisions for t in tested])[mask]
     yearly = np.broadcast_to(own, mask.shape)[mask]
     time = np.concatenate([t.time for t in tested])
-    per_year = joined_bars_per_year(time, own[mask.any(0)])
+    by_symbol = np.stack([t.plan.test_decisions for t in tested]).sum(0, where=mask)
+    per_year = joint_bars_per_year(time, own, by_symbol)
     once = hold_once(history, [t.plan for t in tested])
     curves = [
         join_curves([t.curves[0] for t in tested]),
