@@ -17,11 +17,12 @@ from helpers import TINY
 
 from jaxppo.backtest.__main__ import main
 from jaxppo.backtest.charts import PLOTS
-from jaxppo.backtest.facts import look_warnings
+from jaxppo.backtest.facts import look_warnings, seen_shares, seen_warnings
 from jaxppo.backtest.page import write_backtest_report
 from jaxppo.backtest.remarks import break_even
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.trading import env_spec
+from jaxppo.market.dataset import Split
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.tape import Costs, zero_tape
 from jaxppo.play.deciders import wishing
@@ -155,6 +156,41 @@ def test_a_test_split_played_before_is_no_test(tmp_path):
     (tmp_path / "backtest" / "test-2").mkdir()
     assert "played 2 times before" in look_warnings(tmp_path, "test")[0]
     assert look_warnings(tmp_path, "validation") == []
+
+
+DAY = 86_400
+
+
+def played(**days):
+    """A split that decides on the given ranges of days, a symbol each."""
+    first, length = np.zeros(len(days), int), np.array([b - a + 1 for a, b in days.values()])
+    tape = zero_tape(1, 1, 1)._replace(first=first, length=length)
+    return Split(tape, tuple(days), tuple(DAY * np.arange(a, b + 1) for a, b in days.values()))
+
+
+@pytest.mark.parametrize(
+    ("days", "expected"),
+    [
+        # The run has A on days 100 to 199 and B on 140 to 250; validation begins on day 150 and test on day 180.
+        ({"A": (0, 50)}, {"no_bars": 1}),
+        ({"A": (200, 260)}, {"test": 1}),
+        ({"A": (150, 160)}, {"validation": 1}),
+        ({"A": (80, 120)}, {"no_bars": 0.5, "train": 0.5}),
+        ({"A": (50, 250)}, {"no_bars": 0.25, "train": 0.25, "validation": 0.15, "test": 0.35}),
+        ({"B": (80, 160)}, {"no_bars": 0.25, "train_other_symbols": 0.5, "train": 0.125, "validation": 0.125}),
+        ({"C": (90, 110)}, {"no_bars": 0.5, "train_other_symbols": 0.5}),
+        ({"A": (100, 110), "C": (190, 220)}, {"train": 0.25, "test": 0.75}),
+    ],
+)
+def test_what_the_run_had_of_the_times_that_are_played(days, expected):
+    periods = {"A": (100 * DAY, 199 * DAY), "B": (140 * DAY, 250 * DAY)}
+    shares = seen_shares(played(**days), (150 * DAY, 180 * DAY), periods)
+    assert {name: share for name, share in shares.items() if share} == expected
+    found = " ".join(seen_warnings(shares, "best", "all"))
+    assert ("in sample" in found) == ("train" in expected)
+    assert ("with other symbols" in found) == ("train_other_symbols" in expected)
+    assert ("it had no bars" in found) == ("no_bars" in expected)
+    assert ("validation period" in found) == ("validation" in expected)
 
 
 def test_a_policy_that_never_trades_has_a_report(folder, tmp_path):

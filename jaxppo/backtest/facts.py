@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -33,12 +35,17 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
             "data": raw["data"],
             "cutoffs": raw["data"]["cutoffs"],
             "hash": raw["data"]["hash"],
+            "periods": {s["symbol"]: (_seconds(s["start"]), _seconds(s["end"])) for s in raw["data"]["symbols"]},
             "finished": raw.get("finished") is not None,
         }
     except FileNotFoundError as error:
         raise RunDirectoryError(f"{run_dir}: holds no run ({MANIFEST} is missing); give a run directory") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise RunDirectoryError(f"{path}: cannot be read as the manifest of a run ({error!r})") from error
+
+
+def _seconds(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp())
 
 
 def read_cutoffs(manifest: dict[str, Any], run_dir: Path) -> tuple[int, int] | None:
@@ -46,7 +53,7 @@ def read_cutoffs(manifest: dict[str, Any], run_dir: Path) -> tuple[int, int] | N
     if manifest["cutoffs"] is None:
         return None
     try:
-        one, two = (int(datetime.fromisoformat(c).timestamp()) for c in manifest["cutoffs"])
+        one, two = map(_seconds, manifest["cutoffs"])
     except (ValueError, TypeError) as error:
         raise RunDirectoryError(f"{run_dir / MANIFEST}: data.cutoffs must be two ISO dates ({error})") from error
     return one, two
@@ -71,28 +78,49 @@ def validation_record(run_dir: Path, which: Which, info: CheckpointInfo) -> Reco
     return Record(max(1, seen), float(fitness.max()), float(fitness[-1]))  # type: ignore[arg-type]
 
 
-def seen_shares(split: Split, cutoffs: tuple[int, int] | None) -> dict[str, float]:
-    """Shares of the decisions at times before the run's first cut-off date (`train`), between both, and after."""
+def seen_shares(
+    split: Split, cutoffs: tuple[int, int] | None, periods: Mapping[str, tuple[int, int]]
+) -> dict[str, float]:
+    """Shares of the decisions by what the run had of their times; empty where it was split by symbol.
+
+    `train`: before its first cut-off date, from the first to the last of its bars of the same symbol, or, as
+    `train_other_symbols`, of others alone. `no_bars`: before that date, where it had no bars at all. `validation`:
+    between its cut-off dates. `test`: after both.
+
+    Args:
+      split: what is played.
+      cutoffs: the run's, UTC seconds.
+      periods: first and last bar of each of the run's symbols, UTC seconds.
+    """
     if cutoffs is None:
         return {}
-    at = np.concatenate(decision_times(split))
-    train, validation = float((at < cutoffs[0]).mean()), float(((at >= cutoffs[0]) & (at < cutoffs[1])).mean())
-    return {"train": train, "validation": validation, "test": 1.0 - train - validation}
+    count = dict.fromkeys(("no_bars", "train", "train_other_symbols", "validation", "test"), 0)
+    for symbol, at in zip(split.symbols, decision_times(split), strict=True):
+        had = {name: (at >= begin) & (at <= end) for name, (begin, end) in periods.items()}
+        nothing = np.zeros(len(at), bool)
+        own, any_symbol = had.get(symbol, nothing), functools.reduce(np.logical_or, had.values(), nothing)
+        early, test = at < cutoffs[0], at >= cutoffs[1]
+        parts = (early & ~any_symbol, early & own, early & any_symbol & ~own, ~early & ~test, test)
+        count = {name: count[name] + int(part.sum()) for name, part in zip(count, parts, strict=True)}
+    return {name: n / sum(count.values()) for name, n in count.items()}
 
 
-def seen_warnings(shares: dict[str, float], which: Which, split: SplitName) -> list[str]:
+def seen_warnings(shares: Mapping[str, float], which: Which, split: SplitName) -> list[str]:
     """What the policy had seen of the bars that it is judged on."""
     found = []
     if not shares:
         found.append("the run was split by symbol, so the policy was trained on times that other symbols are tested on")
         if split == "all":
             found.append("most of these bars were trained on; the figures say little about bars to come")
-    if shares.get("train", 0) > 0:
-        share = 100 * shares["train"]
-        found.append(f"{share:.1f} % of the decisions are at times that the run trained on (in sample)")
-    if shares.get("validation", 0) > 0:
-        chosen = ", where this policy was chosen as the best" if which == "best" else ""
-        found.append(f"{100 * shares['validation']:.1f} % of the decisions lie in the validation period{chosen}")
+    chosen = ", where this policy was chosen as the best" if which == "best" else ""
+    texts = {
+        "train": "are at times that the run trained on (in sample)",
+        "train_other_symbols": "are at times that the run trained on with other symbols, which may have moved alike",
+        "no_bars": "are earlier than the run's validation, at times of which it had no bars: they are new to the"
+        " policy, but it was made from what came later",
+        "validation": f"lie in the validation period{chosen}",
+    }
+    found += [f"{100 * shares[k]:.1f} % of the decisions {text}" for k, text in texts.items() if shares.get(k, 0) > 0]
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 
 from jaxppo.page import gate, tables
 from jaxppo.page.document import Card, Remark
@@ -59,7 +60,7 @@ def warnings(data: BacktestData) -> list[Remark]:
     ]
     if data.pooled["trades"] == 0:
         found.insert(0, Remark("bad", "No trade", "The policy closed no trade; no figure here says anything of it."))
-    if seen and seen.get("train", 0) == 0 and seen.get("validation", 0) == 0:
+    if seen.get("test") == 1:
         text = "Every decision lies after the run's validation period: nothing here was trained on or chosen by."
         found.insert(0, Remark("good", "Out of sample", text))
     found += gate.flags(data.gate)
@@ -129,12 +130,16 @@ def facts(data: BacktestData) -> list[tuple[str, str]]:
         ),
         ("Bars", f"{f['source']}, hash {f['data_hash'][: tables.HASH_DIGITS]}"),
         ("Bars a year", f"{number(f['bars_per_year'], 0)}, all symbols together"),
-        ("Decisions by the run's dates", ", ".join(f"{k} {percent(v)}" for k, v in f["seen"].items()) or "not known"),
+        ("Decisions by the run's dates", _periods(f["seen"]) or "not known"),
         ("Fee a side", ", ".join(f"{k} {percent(v, 3)}" for k, v in terms["fee"].items())),
         *((k.replace("_", " ").capitalize(), _term(k, v)) for k, v in terms.items() if k != "fee"),
         ("Actions", ", ".join(f"{k} {percent(v, 0)}" for k, v in f["action_share"].items())),
         ("Random draws", f"{number(f['random_draws'], 0)}, seed {plain_value(f['seed'])}"),
     ]
+
+
+def _periods(seen: Mapping[str, float]) -> str:
+    return ", ".join(f"{k.replace('_', ' ')} {percent(v)}" for k, v in seen.items() if v > 0)
 
 
 def _term(name: str, value: float) -> str:

@@ -143,7 +143,7 @@ def prepare(options: BacktestOptions) -> Setup:
     require_match(info, market.feature_names, info.actions, market.feature_hash)
     split = market.splits[options.split]
     record = validation_record(run_dir, which, info)
-    shares = seen_shares(split, cutoffs)
+    shares = seen_shares(split, cutoffs, manifest["periods"])
     at = decision_times(split)
     facts = Facts(
         run=str(run_dir),
