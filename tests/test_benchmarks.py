@@ -1,5 +1,6 @@
 """The benchmark scripts still run, and the peers compute what they say; what they measure is nobody's test."""
 
+import hashlib
 from dataclasses import replace
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import tiny_config, tiny_market
 
-from benchmarks import scale, stages, throughput
+from benchmarks import readme, scale, stages, throughput
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers import ours, stored_windows
 from benchmarks.peers.adapter import HostEnvs
@@ -162,3 +163,30 @@ def test_scale_runs_the_programs_own_segment():
     size.run(2)
     # At least a rollout of 4 steps x 49 bytes for each of 512 envs.
     assert size.memory > 512 * 4 * 49
+
+
+def test_readme_shows_what_the_code_of_today_draws():
+    stored = readme.stored()
+    assert stored["drawn_by"] == readme.drawn_by(), readme.AGAIN
+    assert stored["picture"] == hashlib.sha256(readme.PICTURE.read_bytes()).hexdigest(), readme.AGAIN
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.BEGIN + readme.paragraph(stored["figures"]) + readme.END in text, readme.AGAIN
+
+
+def test_figures_of_readme_that_differ_are_named_to_two_digits():
+    part = {"return": 0.1391, "sharpe": 5.336, "trades": 140.0, "buy_and_hold_return": -0.0553}
+    stored = {"validation": part, "test": part}
+    near = {"validation": {**part, "return": 0.1394}, "test": {**part, "sharpe": 5.34}}
+    assert readme.differing(stored, near) == []
+    off = {"validation": {**part, "return": 0.131}, "test": {**part, "trades": 142.0}}
+    assert readme.differing(stored, off) == ["validation return: 0.1391, now 0.131", "test trades: 140, now 142"]
+
+
+@pytest.mark.slow
+def test_readme_s_figures_come_out_again_on_the_same_machine(tmp_path):
+    stored = readme.stored()
+    elsewhere = readme.elsewhere(stored)
+    if elsewhere:
+        pytest.skip(f"measured elsewhere: {elsewhere}")
+    figures, _ = readme.example(tmp_path)
+    assert readme.differing(stored["figures"], figures) == [], readme.AGAIN

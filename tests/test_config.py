@@ -474,5 +474,5 @@ def test_an_own_file_that_does_not_fit_is_one_sentence(tmp_path, text, said):
 @pytest.mark.parametrize("given", [{"interval": "1h"}, {"symbols": ("A",)}, {"timezone": "UTC"}])
 def test_what_describes_the_data_needs_data(given):
     (name,) = given
-    with pytest.raises(ConfigError, match=f"{name}: describes --data; without --data the embedded market is used"):
+    with pytest.raises(ConfigError, match=f"{name}: describes --data; without --data the bars are made up"):
         resolve("quick_test", given)

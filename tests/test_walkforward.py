@@ -262,6 +262,11 @@ def test_the_command_leaves_everything(done, folder):
     low, high = summary["intervals_90"]["sharpe"]
     assert low < summary["joined"]["policy"]["sharpe"] < high
     assert set(summary["joined"]) == {"policy", "buy_and_hold", "buy_and_hold_once", "flat"}
+    # Bought once is a trade a symbol that is tested, as bought anew each fold is one a symbol and fold.
+    tested = np.stack([p.test_decisions > 0 for p in done.setup.plans])
+    joined = summary["joined"]
+    assert joined["buy_and_hold_once"]["trades"] == tested.any(0).sum()
+    assert joined["buy_and_hold"]["trades"] == tested.sum()
     assert pl.read_csv(folder / "folds.csv").height == FOLDS
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["walkforward"]["purge_bars"] == 9  # receptive field 4 + reward horizon 5

@@ -224,8 +224,8 @@ def show(console: Console, setup: Setup, done: Backtest) -> None:
         figure_table("Policy and baselines at the same costs", "", [(r["name"], r) for r in baseline_rows(done)])
     )
     console.print(
-        f"random: the policy's own positions at other times; it beats {100 * beaten:.0f}% of"
-        f" {facts.random_draws} such draws by net return",
+        f"random: the policy's own positions at other times, {facts.random_draws} draws: the mean of each figure, and"
+        f" its 5th and 95th percentile; by net return the policy beats {100 * beaten:.0f}% of the draws",
     )
     for line in chance_lines(done, facts.looks):
         console.print(line)

@@ -183,8 +183,7 @@ class BudgetConfig:
     validate_every: int = 5
     """Updates between validations; the first state and the last are always validated."""
     n_validations: int = 0
-    """Number of validations after that of the first state, spread evenly; when above 0 it sets validate_every, the most
-    updates between two."""
+    """Number of validations after the first state's, spread evenly; when above 0 it sets validate_every."""
 
 
 @dataclass(frozen=True)

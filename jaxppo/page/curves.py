@@ -161,7 +161,7 @@ def _panels(metrics: pl.DataFrame, panels: list[Panel], columns: int, height: fl
 def _panel(ax: Axes, metrics: pl.DataFrame, panel: Panel, best: int | None) -> None:
     infinite = np.isposinf(values(metrics, panel.name))
     canvas.title(ax, panel.column.title, aside="▲ infinite" if infinite.any() else "")
-    if panel.column.form in ("percent", "share", "signed", "fine"):
+    if panel.column.form in ("percent", "share", "signed", "fine", "loss"):
         canvas.percent_axis(ax)
     drawn = _line(ax, metrics, panel.name, POLICY)
     if panel.other:

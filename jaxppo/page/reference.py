@@ -45,13 +45,20 @@ TABLES: dict[str, Callable[[], str]] = {"columns": columns_table, "rewards": rew
 """What stands between `<!-- NAME: ... -->` and `<!-- end of NAME -->`."""
 
 
+def between(text: str, begin: str, end: str, content: str) -> str:
+    """`text` with `content` between two markers that stand in it; `ValueError` where one does not."""
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"no {begin.strip()} with {end.strip()} after it")
+    return before + begin + content + end + after
+
+
 def with_tables(text: str) -> str:
     """`text`, with the tables of today between their markers."""
     for name, table in TABLES.items():
         begin, end = f"<!-- {name}: written by jaxppo.page.reference -->\n", f"<!-- end of {name} -->\n"
-        before, _, rest = text.partition(begin)
-        _, _, after = rest.partition(end)
-        text = before + begin + table() + end + after
+        text = between(text, begin, end, table())
     return text
 
 

@@ -194,6 +194,8 @@ def _program_fact(key: str, value: Any) -> tuple[str, str]:
     """A fact about the compiled program; bytes as MiB."""
     if key.endswith("_bytes") and isinstance(value, (int, float)):
         return "Program: " + key.removesuffix("_bytes").replace("_", " "), f"{number(value / 2**20, 1)} MiB"
+    if key == "deterministic":  # only asks a GPU for slower kernels: without it a CPU gives the same bits all the same
+        return "Program: --deterministic", plain_value(value)
     return "Program: " + key.replace("_", " "), plain_value(value)
 
 
@@ -238,4 +240,13 @@ def glossary() -> str:
     named: list[Column] = [column for column, _ in page_columns().values()]
     named += [column for column in (*TRAINING, *COMPONENT) if column.title]
     pairs = [(column.title, column.meaning) for column in named]
-    return definitions([*pairs, ("Pooled", "All symbols together, as one account.")], "glossary")
+    return definitions(
+        [
+            *pairs,
+            (
+                "Pooled",
+                "All symbols together: equal money in the account of each at the start, never rebalanced.",
+            ),
+        ],
+        "glossary",
+    )

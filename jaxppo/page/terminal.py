@@ -39,6 +39,8 @@ def cell(form: Form, value: float) -> str:
         return "n/a" if math.isnan(value) else f"{value:.0f}"
     if form in ("signed", "fine"):
         return percent(value)
+    if form == "loss":
+        return f"{100 * value:.2f}%"
     if form in ("percent", "share"):
         return f"{100 * value:.1f}%"
     return f"{value:,.0f}" if form == "whole" else f"{value:.2f}"
@@ -46,7 +48,7 @@ def cell(form: Form, value: float) -> str:
 
 def difference_cell(form: Form, value: float) -> str:
     """A value that may be a difference: every fraction with its sign."""
-    return cell("signed" if form in ("percent", "share") else form, value)
+    return cell("signed" if form in ("percent", "share", "loss") else form, value)
 
 
 def plain_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -41,6 +41,7 @@ FORMS: dict[Form, Callable[[float], str]] = {
     "share": partial(percent, digits=0),
     "signed": partial(percent, sign=True),
     "fine": partial(percent, digits=2, sign=True),
+    "loss": partial(percent, digits=2),
 }
 """A number as the form of its column has it."""
 
@@ -61,18 +62,22 @@ def moment(text: Any) -> str:
     return f"{time:%Y-%m-%d %H:%M} UTC"
 
 
+NOT_SET = "not set"
+"""What nobody gave a value, such as the fee, which then is the asset class's: "none" would say that there is none."""
+
+
 def plain_value(value: Any) -> str:
     """A value of a configuration or manifest on one line."""
     if value is None:
-        return "none"
+        return NOT_SET
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {plain_value(v)}" for key, v in value.items()) or "none"
+        return ", ".join(f"{key} {plain_value(v)}" for key, v in value.items()) or NOT_SET
     if isinstance(value, (list, tuple)):
-        return ", ".join(plain_value(v) for v in value) or "none"
+        return ", ".join(plain_value(v) for v in value) or NOT_SET
     return str(value)
 
 

@@ -24,7 +24,8 @@ def plan(arguments: Sequence[str]) -> int:
     request = parse_with_config(arguments, PROGRAM, DESCRIPTION, PlanOptions)
     options = request.options
     if options.gpu != LOCAL:
-        find_gpu(options.gpu)
+        gpu = find_gpu(options.gpu)
+        request.resolve(gpu.device)  # what is wrong with it is said before anything is asked to be installed
         require_packages()
         if not is_ready(current()):  # jax reads these when it is loaded, so a process of its own gets them
             return _in_prepared_process(arguments)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jaxppo.config.layers import DeviceInfo
 from jaxppo.errors import ConfigError, nearest
 
 # What one more kernel costs: XLA's own performance model adds 1 us a kernel (gpu_performance_model_base.h,
@@ -42,6 +43,11 @@ class Gpu:
     threads_per_core: int
     tera_flops: dict[str, float]  # matmul peak by type of the inputs, TFLOP/s; float32 is TF32 unless "f32_highest"
     source: str
+
+    @property
+    def device(self) -> DeviceInfo:
+        """As JAX would report it: with the memory that it takes."""
+        return DeviceInfo("gpu", self.title, 1, int(self.memory_bytes * MEMORY_SHARE))
 
     @property
     def matmul_peak(self) -> dict[str, float]:

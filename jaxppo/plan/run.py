@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.cli import Request
 from jaxppo.config.checks import check_config
-from jaxppo.config.layers import DeviceInfo, replace_fields
+from jaxppo.config.layers import replace_fields
 from jaxppo.config.schema import Config
 from jaxppo.device import detect_device, enable_compilation_cache, xla_options
 from jaxppo.errors import ConfigError
@@ -26,7 +26,7 @@ from jaxppo.market.dataset import Market, build_market, evaluation_set
 from jaxppo.market.source import load_market_bars
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.plan.counts import Region, count_module
-from jaxppo.plan.gpus import MEMORY_SHARE, Gpu, find_gpu
+from jaxppo.plan.gpus import Gpu, find_gpu
 from jaxppo.plan.hlo import parse_module
 from jaxppo.plan.memory import Line, Memory, line_through
 from jaxppo.plan.options import LOCAL, PlanOptions
@@ -86,8 +86,8 @@ def plan_absent(request: Request[PlanOptions], say: Say) -> GpuPlan:
     """Compile for a GPU that need not be there, count the program, and look for the largest env count."""
     options = request.options
     gpu = find_gpu(options.gpu)
-    limit = int(gpu.memory_bytes * MEMORY_SHARE)
-    config = request.resolve(DeviceInfo("gpu", gpu.title, 1, limit)).config
+    limit = gpu.device.memory_bytes or 0
+    config = request.resolve(gpu.device).config
     check_program(config)  # before anything is read
     shapes = _absent_shapes(options, config)
     say(f"market: {shapes.words[0]}")

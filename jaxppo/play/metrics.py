@@ -20,8 +20,9 @@ from jaxppo.registry import Registry
 # Weight of the drawdown in the validation fitness; not the `drawdown` reward component.
 FITNESS_DRAWDOWN_WEIGHT = 0.2
 
-Form = Literal["number", "tenth", "whole", "percent", "share", "signed", "fine"]
-"""How a value reads: 2, 1 or 0 decimals; a fraction as percent with 1 or 0 decimals, signed with 1 or 2."""
+Form = Literal["number", "tenth", "whole", "percent", "share", "signed", "fine", "loss"]
+"""How a value reads: 2, 1 or 0 decimals; a fraction as percent with 1 or 0 decimals, signed with 1 or 2; a loss
+above 0, as percent with 2 and without a sign."""
 
 
 @dataclass(frozen=True)
@@ -244,14 +245,14 @@ METRICS: Registry[Metric] = Registry(
             name="var_5",
             value=lambda c: c.tail[0],
             title="VaR 5 %",
-            form="fine",
+            form="loss",
             meaning="The loss of one bar that the worst 5 % reach or pass (value at risk).",
         ),
         Metric(
             name="cvar_5",
             value=lambda c: c.tail[1],
             title="CVaR 5 %",
-            form="fine",
+            form="loss",
             meaning="The mean of the losses of those worst 5 % of the bars.",
         ),
         Metric(

@@ -241,6 +241,13 @@ def _summary(
     }
 
 
+def _counted(trades: list[Trade], summary: dict[str, Any]) -> str:
+    """The trades that were closed, and the one that was not."""
+    still = summary["open_position"]
+    open_ = f", and a {still['side']} position still open" if still else ""
+    return f"{len(trades)} closed trade{'' if len(trades) == 1 else 's'}{open_}"
+
+
 def replay_run(options: ReplayOptions) -> Path:
     """Replay the decisions and write the folder; returns it.
 
@@ -267,6 +274,6 @@ def replay_run(options: ReplayOptions) -> Path:
     print(
         f"{bars.symbol}: equity {summary['final_equity']:.2f} from {options.cash:.2f} ({done.metrics.net_return:+.2%}, "
         f"buy and hold {done.buy_and_hold:+.2%}), Sharpe {done.metrics.sharpe:.2f}, "
-        f"max drawdown {done.metrics.max_drawdown:.2%}, {len(trades)} trades -> {options.out}"
+        f"max drawdown {done.metrics.max_drawdown:.2%}, {_counted(trades, summary)} -> {options.out}"
     )
     return options.out

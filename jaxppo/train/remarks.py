@@ -179,6 +179,8 @@ def _trade_warnings(run: RunData) -> list[Remark]:
     if count < MIN_TRADES:
         text = (
             f"Only {plural(count, 'trade')} closed; under {MIN_TRADES}, win rate and profit factor are mostly chance."
+            if count
+            else "Not one was closed, so there is nothing that the policy could be judged by."
         )
         found.append(Remark("bad", "Too few trades", text))
     share, label = _commonest_action(run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -157,8 +157,17 @@ def _metrics(curves: Sequence[np.ndarray], sums: Sequence[TradeSums], bars_per_y
     return jax.device_get(joined_metrics(equity, valid, np.asarray(bars_per_year, np.float32), total))
 
 
-def hold_once(history: Split, plans: Sequence[FoldPlan]) -> np.ndarray:
-    """Pooled buy-and-hold over all test periods, bought once and sold once: (U,) on the joined calendar."""
+class _Once(NamedTuple):
+    """Buy-and-hold over all test periods, every symbol bought once and sold once."""
+
+    curve: np.ndarray  # (U,) pooled, on the joined calendar
+    profit: np.ndarray  # (P,) of each symbol that is tested at all
+    bars: np.ndarray  # (P,) that it is held
+    bars_per_year: np.ndarray  # (P,)
+
+
+def hold_once(history: Split, plans: Sequence[FoldPlan]) -> _Once:
+    """Buy-and-hold over all test periods, bought once and sold once."""
     tested = np.stack([p.test_decisions > 0 for p in plans])
     first = np.where(tested, np.stack([p.test_first for p in plans]), np.iinfo(np.int32).max).min(0)
     length = np.where(tested, np.stack([p.test_length for p in plans]), 0).max(0)
@@ -167,7 +176,11 @@ def hold_once(history: Split, plans: Sequence[FoldPlan]) -> np.ndarray:
     data = evaluation_set(Split(jax.tree.map(jnp.asarray, split.tape), split.symbols, split.times))
     n = n_decisions(data.tape)
     held = buy_and_hold(*fills(data.tape, n), decision_bars(data.tape, n)[1], data.tape.costs)
-    return np.asarray(pool_equity(data, held), np.float64)
+    bars = length - 1 - first
+    there = bars > 0
+    own = np.asarray(history.tape.bars_per_year)
+    curve = np.asarray(pool_equity(data, held), np.float64)
+    return _Once(curve, np.asarray(held[-1])[there] - 1.0, bars[there], own[there])
 
 
 def _held(profit: np.ndarray, bars: np.ndarray) -> TradeSums:
@@ -188,16 +201,16 @@ def _joined(history: Split, tested: Sequence[_Tested], outputs: FoldOutput) -> t
     curves = [
         join_curves([t.curves[0] for t in tested]),
         join_curves([t.curves[1] for t in tested]),
-        once,
+        once.curve,
         np.ones(len(time)),
     ]
     hold = _held(np.asarray(outputs.test.figures.symbol_hold)[mask], bars)
-    one = _held(once[-1:] - 1.0, np.asarray([len(time)]))
-    nothing = jax.tree.map(np.zeros_like, one)
+    held_once = _held(once.profit, once.bars)
+    nothing = jax.tree.map(np.zeros_like, held_once)
     sums = [
         joined_sums(jax.tree.map(lambda x: x[mask], outputs.test.sums), bars, yearly, per_year),
         joined_sums(hold, bars, yearly, per_year),
-        *(joined_sums(s, np.asarray([len(time)]), np.asarray([per_year]), per_year) for s in (one, nothing)),
+        *(joined_sums(s, once.bars, once.bars_per_year, per_year) for s in (held_once, nothing)),
     ]
     equity = curves[0]
     frame = pl.DataFrame(
@@ -206,7 +219,7 @@ def _joined(history: Split, tested: Sequence[_Tested], outputs: FoldOutput) -> t
             "time": utc_times(time),
             "equity": equity,
             "benchmark": curves[1],
-            "benchmark_once": once,
+            "benchmark_once": once.curve,
             "drawdown": drawdown(equity),
         }
     )
@@ -322,9 +335,9 @@ def show(console: Console, result: Result) -> None:
     )
     low, high = s["intervals_90"]["sharpe"]
     trials = f"{s['trials']} trial{'' if s['trials'] == 1 else 's'}"
+    made, beaten = (round(s[name] * s["folds"]) for name in ("positive_folds", "folds_above_buy_and_hold"))
     console.print(
-        f"{100 * s['positive_folds']:.0f}% of {s['folds']} folds made money, {100 * s['folds_above_buy_and_hold']:.0f}%"
-        f" made more than buy-and-hold; Sharpe {s['joined']['policy']['sharpe']:.2f}, 90% interval {low:.2f} to"
-        f" {high:.2f}; P(Sharpe > 0) {cell('number', s['probabilistic_sharpe'])}, deflated by {trials}"
-        f" {cell('number', s['deflated_sharpe'])}"
+        f"{made} of {s['folds']} folds made money, {beaten} more than buy-and-hold; Sharpe"
+        f" {s['joined']['policy']['sharpe']:.2f}, 90% interval {low:.2f} to {high:.2f}; P(Sharpe > 0)"
+        f" {cell('number', s['probabilistic_sharpe'])}, deflated by {trials} {cell('number', s['deflated_sharpe'])}"
     )
