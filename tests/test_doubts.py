@@ -212,6 +212,36 @@ def test_sessions_of_another_place_or_on_the_weekend() -> None:
     assert "lie on Saturdays and Sundays" in finding(weekend, "time zone").text
 
 
+def stamped(name: str, time: np.ndarray, **fields: object) -> Bars:
+    """The first bars of `name` at other times."""
+    b, n = bars(name), len(time)
+    values = {field: getattr(b, field)[:n] for field in (*PRICES, "volume")}
+    return dataclasses.replace(b, time=time.astype("datetime64[s]").astype(np.int64), **values, **fields)
+
+
+def test_days_and_months_are_not_of_one_length() -> None:
+    months = np.arange("2010-01", "2024-01", dtype="datetime64[M]")
+    monthly = stamped(DAILY, months, interval=31 * 24 * HOUR)
+    # Midnights of New York; the day on which clocks go forward has 23 hours.
+    local = pl.Series(np.arange("2024-01-01", "2024-12-01", dtype="datetime64[D]")).cast(pl.Datetime("us"))
+    midnights = local.dt.replace_time_zone("America/New_York").dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    daily = stamped(CRYPTO, midnights.to_numpy(), interval=24 * HOUR)
+    for b in (monthly, daily):
+        assert {f.kind for f in inspect_bars(b).findings} <= {"jumps", "bad ticks"}
+    early = daily.time.copy()
+    early[100] -= 12 * HOUR  # half a day after the bar before
+    assert finding(dataclasses.replace(daily, time=early), "spacing").bar == 100
+
+
+def test_days_of_another_place_that_begin_on_sunday() -> None:
+    monday_to_friday = np.arange(250) // 5 * 7 + np.arange(250) % 5
+    tokyo = np.datetime64("2024-01-01T00:00") + 24 * monday_to_friday.astype("timedelta64[h]") - np.timedelta64(9, "h")
+    f = finding(stamped(DAILY, tokyo, timezone="America/New_York"), "time zone")
+    assert f.count == 50  # one of five
+    assert "lie on Saturdays and Sundays" in f.text
+    assert f.remedy.startswith("write the dates of the market's own days")
+
+
 @pytest.mark.parametrize(("gone", "place"), [("2024-03-10T02:00", "the USA"), ("2024-03-31T01:00", "Europe")])
 def test_an_hour_that_a_clock_skipped(gone: str, place: str) -> None:
     b = bars(CRYPTO)

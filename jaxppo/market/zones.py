@@ -20,6 +20,7 @@ _REGULAR_SESSION = 8 * HOUR  # a longer day holds extended hours, whose first ba
 _BLOCK = {"exchange": 20, "week": 8}  # sessions (days, weeks) over which an opening time must last to count as moved
 _AGREE = 0.6
 ZONE_ADVICE = "say which zone the file's times are in (--timezone for times without one), or write them in UTC"
+_DAY_ADVICE = "write the dates of the market's own days, such as 2024-01-31, in place of times"
 
 
 class ZoneProblem(NamedTuple):
@@ -49,15 +50,19 @@ def _is_weekly(bars: Bars) -> bool:
 
 
 def _closed_hours(bars: Bars) -> list[ZoneProblem]:
-    """Bars on days and at hours when the market is closed."""
+    """Bars on days and at hours when the market is closed; those of more than a weekend are never on one alone."""
+    if bars.interval > 2 * DAY:
+        return []
     day, second = local_days(bars.time, bars.asset_class, bars.timezone)
     last_day, last_second = local_days(bars.time + min(bars.interval, DAY) - 1, bars.asset_class, bars.timezone)
     closed = (weekday(day) >= 5) & (weekday(last_day) >= 5)
-    when = "Saturdays and Sundays"
+    when, advice = "Saturdays and Sundays", ZONE_ADVICE
     if _is_weekly(bars):
         when = "the weekend (Friday 17:00 to Sunday 17:00 New York)"
         if bars.interval >= DAY:  # some brokers date the few hours of Sunday as a day of its own
             closed, when = weekday(day) == 5, "Saturdays"
+    elif bars.interval == DAY:  # one that begins on Sunday in New York is Monday's, of another place
+        closed, advice = weekday(day) >= 5, _DAY_ADVICE
     elif bars.interval < DAY:
         closed |= (day == last_day) & ((last_second < _NIGHT[0]) | (second >= _NIGHT[1]))
         when = "weekends or before 04:00 or after 20:00 New York"
@@ -69,7 +74,7 @@ def _closed_hours(bars: Bars) -> list[ZoneProblem]:
         f"{count:,} bars ({count / len(closed):.1%}) lie on {when}, first {format_bar(bars.time, first)}, when"
         f" {bars.asset_class} is not traded"
     )
-    return [ZoneProblem(count, first, text, f"{ZONE_ADVICE}; another asset class is said with --asset-classes")]
+    return [ZoneProblem(count, first, text, f"{advice}; another asset class is said with --asset-classes")]
 
 
 def _openings(bars: Bars) -> list[ZoneProblem]:
