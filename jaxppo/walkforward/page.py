@@ -100,7 +100,13 @@ def _folds(data: WalkforwardData, images: dict[str, bytes]) -> str:
     return (
         document.figure(images, "folds", "Figures by fold", "Each fold's last policy, after costs.", "")
         + tables.metric_tables("Out of sample", rows)
-        + document.figure(images, "timeline", "Training and test periods", "What lies between the two is left out.", "")
+        + document.figure(
+            images,
+            "timeline",
+            "Training and test periods",
+            "Bars between training and test are left out: the purge, and the embargo.",
+            "",
+        )
         + tables.table(head, dates, text_columns=5)
     )
 

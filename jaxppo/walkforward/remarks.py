@@ -93,7 +93,8 @@ def warnings(data: WalkforwardData) -> list[Remark]:
         found.append(Remark("caution", "Not told apart from luck", text))
     idle = [str(f) for f, n in zip(data.folds["fold"], values(data.folds, "out_trades"), strict=True) if n == 0]
     if idle:
-        text = f"The policy of fold {', '.join(idle)} closed no trade out of sample."
+        closed = "The policy of fold" if len(idle) == 1 else "The policies of folds"
+        text = f"{closed} {', '.join(idle)} closed no trade out of sample."
         found.append(Remark("caution", "Folds without a trade", text))
     ruined = int(data.folds["ruined"].sum())
     if ruined:
