@@ -202,3 +202,10 @@ def test_no_bit_of_a_page_header_ends_the_process(tmp_path: Path) -> None:
                 path.write_bytes(data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :])
                 with contextlib.suppress(DataError):
                     load_bars(path)
+
+
+def test_a_column_of_an_offset_that_is_no_zone() -> None:
+    # What polars says of a Parquet column of pandas whose offset is +05:45; polars itself cannot write one.
+    said = r"^x\.parquet: a column of times has the zone '\+05:45', which is no name .* in UTC$"
+    with pytest.raises(DataError, match=said), files.reading(Path("x.parquet")):
+        raise pl.exceptions.ComputeError("unable to parse time zone: '+05:45'. Please check the Time Zone Database")

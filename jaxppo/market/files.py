@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import sys
 import tempfile
 import time
@@ -106,6 +107,11 @@ def reading(path: Path) -> Iterator[None]:
         OverflowError,  # of times that Python's calendar does not hold
         csv.Error,
     ) as error:
+        if zone := re.search(r"unable to parse time zone: '([^']*)'", str(error)):
+            raise DataError(
+                f"{path.name}: a column of times has the zone {zone[1][:40]!r}, which is no name of the IANA time-zone"
+                " database; write its times in UTC"
+            ) from error
         reason = str(error).strip().split("\n")[0][:200]
         raise DataError(f"{path.name}: cannot be read: {reason}") from error
     except MemoryError as error:

@@ -9,6 +9,7 @@ import polars as pl
 
 from jaxppo.config.schema import EnvConfig
 from jaxppo.market.asset_classes import ASSET_CLASSES, may_short
+from jaxppo.market.calendar import YEAR
 from jaxppo.page.document import Card, Remark
 from jaxppo.page.sections import drawdown_card, profit_card, return_card, tone
 from jaxppo.page.selection import DRAWDOWN_LIMIT, MIN_TRADES
@@ -22,7 +23,6 @@ from jaxppo.store.tables import drawdown
 MIN_BARS = 500
 ONE_ACTION_SHARE = 0.70
 FINAL_FITNESS_SHARE = 0.5  # a final policy below this share of the best one's fitness has lost what it had learnt
-SECONDS_A_YEAR = 365.25 * 86_400
 
 
 def expected_best_sharpe(looks: int, years: float) -> float:
@@ -46,7 +46,7 @@ def years(run: RunData) -> float:
     if run.shown is None or run.shown.equity.height == 0:
         return 0.0
     time = times(run.shown.equity)
-    return float((time.max() - time.min()).astype(np.float64)) / SECONDS_A_YEAR
+    return float((time.max() - time.min()).astype(np.float64)) / YEAR
 
 
 def luck(run: RunData) -> float:
