@@ -132,7 +132,8 @@ def test_bars_per_year_of_a_market_without_closing_do_not_depend_on_the_window(l
         (weekdays(10), DAY, "crypto", 5 * 365.25 / 7),  # 260.89
         (weekdays(10, 7), DAY, "equity", 365.25),
         (weekdays(10, 5, 24), HOUR, "crypto", 5 * 24 * 365.25 / 7),
-        (weekdays(3, 6), DAY, "fx", 6 * 365.25 / 7),
+        (weekdays(5, 6), DAY, "fx", 6 * 365.25 / 7),
+        (weekdays(4, 6), DAY, "fx", 260.0),  # three whole weeks do not tell
         # Six bars on each of five days and one on Sunday, as FX has in bars of 4 hours of UTC.
         (
             np.sort(np.concatenate((weekdays(80, 5, 24)[::4], weekdays(80)[::5] - 4 * HOUR))),
@@ -159,8 +160,8 @@ def test_holes_and_holidays_do_not_move_bars_per_year() -> None:
     assert bars_per_year(np.delete(days, np.arange(300, 700)), DAY, "equity", "UTC") == 252  # 80 weeks are missing
     six = weekdays(200, 6)
     assert bars_per_year(np.delete(six, np.arange(300, 600)), DAY, "fx", "UTC") == pytest.approx(6 * 365.25 / 7)
-    # Two bars three weeks apart, of which a week says nothing.
-    assert bars_per_year(utc("2024-01-01") + DAY * np.array([0, 21]), DAY, "crypto", "UTC") == pytest.approx(
+    # Two bars five weeks apart: one in the only week that is not a hole.
+    assert bars_per_year(utc("2024-01-01") + DAY * np.array([0, 35]), DAY, "crypto", "UTC") == pytest.approx(
         52.18, 1e-3
     )
     # Christmas and New Year: 8 bars in the two weeks from 2019-12-23, where ten would be usual.

@@ -244,9 +244,9 @@ def test_costs_and_shorts_go_by_asset_class():
     tape = build_market([make_bars(c, 500, asset_class=c) for c in classes], config, 4).splits["train"].tape
     np.testing.assert_allclose(tape.costs.fee, [0.001, 0.0025, 0.0002], rtol=1e-6)
     np.testing.assert_allclose(tape.costs.impact, 0.0015, rtol=1e-6)  # half of .002, and .0005
-    # Bars at all hours, of which a year has 8,766 whatever the class; borrow 5 % a year.
-    np.testing.assert_allclose(tape.bars_per_year, [8766, 8766, 8766], rtol=1e-6)
-    np.testing.assert_allclose(tape.costs.borrow, 0.05 / 8766, rtol=1e-6)
+    # 24 bars on 252, 365.25 and 260 days; borrow 5 % a year.
+    np.testing.assert_allclose(tape.bars_per_year, [6048, 8766, 6240], rtol=1e-6)
+    np.testing.assert_allclose(tape.costs.borrow, 0.05 / np.array([6048, 8766, 6240]), rtol=1e-6)
     assert tape.allow_short.tolist() == [True, False, True]
 
 

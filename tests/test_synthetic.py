@@ -100,8 +100,8 @@ def test_the_embedded_edge_pays_a_moving_average_of_past_returns_and_not_its_hol
             trend = talib.EMA(np.log1p(simple) / np.sqrt(talib.EMA(simple**2, 72)).clip(1e-4), 93)
             trend = np.nan_to_num(trend) / np.nanstd(trend[:2000])
             net = net_returns(hold_beyond(trend, 0.9), simple)[2000:]
-            ours.append(net.mean() / net.std() * np.sqrt(252 * 24))
-            holders.append(simple.mean() / simple.std() * np.sqrt(252 * 24))
+            ours.append(net.mean() / net.std() * np.sqrt(365.25 * 24))
+            holders.append(simple.mean() / simple.std() * np.sqrt(365.25 * 24))
     # 40 runs of 21,000 bars = 3.5 years: the error of the mean is 1 / sqrt(40 * 3.5) = 0.085
     assert 1.3 < np.mean(ours) < 2.3
     assert abs(np.mean(holders)) < 0.5

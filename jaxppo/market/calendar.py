@@ -22,8 +22,9 @@ YEAR = DAYS_PER_YEAR * DAY
 _PLAINLY = 0.02
 """Share by which the bars of a usual week must differ from the class's to count as another calendar: an annualised
 Sharpe ratio is 1 % off then."""
-_HOLIDAYS = 4
-"""Days that the weeks together may lack beside: so many holidays lie in the month around New Year."""
+_MANY_WEEKS, _HOLIDAYS = 4, 4
+"""Fewer whole weeks do not tell what is usual, and so many days these may lack beside: the holidays of the month around
+New Year."""
 
 _UNITS = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), 1),
@@ -142,8 +143,8 @@ def bars_per_year(time: np.ndarray, interval: int, asset_class: str, timezone: s
     Up to a day: the trading days of the class (252 equity, 260 fx, 365.25 crypto) x the bars of a whole day, which are
     86,400 s / interval for a class that trades round the clock and those that the days of an exchange usually have. 7
     hourly bars of US trading give 1764, an hour of crypto 8766. Bars whose usual week plainly differs from the
-    class's, such as six days of FX or crypto on weekdays alone, are counted over their whole weeks.
-    Longer: a year over the mean step, so that weekly is 52.18 and monthly is 12.
+    class's, such as six days of FX or crypto on weekdays alone, are counted over their whole weeks, if
+    there are four. Longer: a year over the mean step, so that weekly is 52.18 and monthly is 12.
 
     Args:
         time: (T,) int64 UTC seconds of the bars' starts, T >= 1.
@@ -160,7 +161,7 @@ def bars_per_year(time: np.ndarray, interval: int, asset_class: str, timezone: s
     whole_day = _usual_day(time, timezone) if record.hours == "exchange" and interval < DAY else DAY / interval
     by_class = record.trading_days * whole_day
     weeks = int(time[-1] - time[0] + interval) // WEEK
-    if weeks < 2:
+    if weeks < _MANY_WEEKS:
         return by_class
     by_week = np.bincount((time - time[0]) // WEEK)[:weeks]
     of_class = round(record.trading_days / YEAR * WEEK) * whole_day
