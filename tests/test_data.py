@@ -62,7 +62,7 @@ def test_a_bad_file_does_not_hide_the_others(folder: Path, capsys: pytest.Captur
     assert "refused: ETHUSDT_1h.parquet, symbol ETHUSDT, row 1: timestamp 2023-01-04 00:00:00 UTC comes before" in out
     assert "the file is newest first, reverse it" in out
     assert "doubtful: gaps" in out
-    assert "not read, unpack first: old.csv.gz" in out
+    assert "not read, no bars as they are: old.csv.gz" in out
     assert out.endswith("1 ok, 1 doubtful, 1 refused\n")
 
 

@@ -177,6 +177,15 @@ def test_splits(factor: float, name: str) -> None:
     assert len(split_like(wild)[0]) == 0
 
 
+def test_large_splits_are_called_so_whatever_else_the_day_brought() -> None:
+    # A reverse split of 1:20 with a loss of a tenth beside it, in a day of ten times the usual range: x 18.
+    for factor, name in ((1 / 18, "20"), (20.0, "1/20")):
+        split = changed(bars(DAILY), slice(0, 222), **dict.fromkeys(PRICES, factor))
+        f = finding(changed(split, 222, high=1.2, low=1 / 1.2), "splits")
+        assert (f.level, f.count, f.bar) == ("doubtful", 1, 222)
+        assert f"(near {name})" in f.text
+
+
 def shifted(b: Bars, seconds: np.ndarray | int) -> Bars:
     return dataclasses.replace(b, time=b.time + seconds)
 

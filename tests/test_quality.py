@@ -193,11 +193,11 @@ def test_times_outside_the_calendar_are_refused() -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path, write: WriteFile, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no such file or folder" in message(tmp_path / "none")
-    assert "the folder holds no .parquet, .pq, .csv, .tsv file" in message(tmp_path)
+    assert "the folder holds no bars in .parquet, .pq, .csv, .tsv, .txt files" in message(tmp_path)
     assert "note.md: not a bar file" in message(write("note.md", "x"))
     assert message(write("a.csv", "", end="")) == "a.csv: the file is empty"
     assert message(write("a.csv", "timestamp,open,high,low,close")) == "a.csv: holds no bars"
-    assert "a.csv, line 1: no header" in message(write("a.csv", "1704067200,1,1,1,1"))
+    assert "a.csv, line 1: no header" in message(write("a.csv", "1704067200,1,1,1,1,1,1,1"))
     assert "a.csv, line 3: 7 cells where the header has 6" in message(write("a.csv", HEADER, GOOD[0], "1,2,3,4,5,6,7"))
     assert message(write("a.parquet", "PAR1 and no more")).startswith("a.parquet: cannot be read: ")
     (tmp_path / "a.csv").write_bytes(b"\x1f\x8b\x08\x00")

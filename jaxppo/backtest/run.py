@@ -215,7 +215,7 @@ def show(console: Console, setup: Setup, done: Backtest) -> None:
         f"{facts.split} of {facts.source}: {facts.decisions:,} decisions of {len(setup.split.symbols)} symbols,"
         f" {facts.first_decision} to {facts.last_decision}; policy of update {facts.update} ({facts.which})",
     )
-    for line in describe_symbols(setup.market.bars):
+    for line in describe_symbols(setup.market.bars, setup.config.data.data):
         console.print(line, highlight=False)
     for warning in facts.warnings:
         console.print(f"warning: {warning}", style="yellow")

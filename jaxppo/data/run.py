@@ -16,7 +16,7 @@ from jaxppo.config.schema import BarsFilter
 from jaxppo.market.bars import Refusal, describe_symbols, survey_bars
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.doubts import BarsReport, Finding, inspect_all
-from jaxppo.market.files import unread_archives
+from jaxppo.market.files import passed_over
 from jaxppo.page.terminal import plain_console
 from jaxppo.store.directory import iso, require_new_file
 from jaxppo.store.json import write_json
@@ -53,19 +53,19 @@ def check_data(options: DataOptions) -> int:
         symbol_from=options.symbol_from,
     )
     reports = inspect_all(bars)
-    archives = unread_archives(Path(options.path))
+    unread = passed_over(Path(options.path))
     console = plain_console()
     console.width = max(console.width, _WIDTH)
-    show(console, reports, refused, archives, describe_symbols(bars))
+    show(console, reports, refused, unread, describe_symbols(bars))
     if options.out is not None:
-        write_json(options.out, as_json(reports, refused, archives))
+        write_json(options.out, as_json(reports, refused, unread))
         console.print(Text(f"written: {options.out}"))
     if refused:
         return REFUSED
     return DOUBTFUL if options.strict and any(r.verdict == "doubtful" for r in reports) else 0
 
 
-def as_json(reports: Sequence[BarsReport], refused: Sequence[Refusal], archives: Sequence[str]) -> dict[str, object]:
+def as_json(reports: Sequence[BarsReport], refused: Sequence[Refusal], unread: Sequence[str]) -> dict[str, object]:
     """All that `show` prints, for machines; times as ISO 8601."""
 
     def finding(f: Finding) -> dict[str, object]:
@@ -75,14 +75,14 @@ def as_json(reports: Sequence[BarsReport], refused: Sequence[Refusal], archives:
     for r in reports:
         plain = asdict(r) | {"interval": format_interval(r.interval), "start": iso(r.start), "end": iso(r.end)}
         symbols.append(plain | {"verdict": r.verdict, "findings": [finding(f) for f in r.findings]})
-    return {"symbols": symbols, "refused": [asdict(r) for r in refused], "not_read": list(archives)}
+    return {"symbols": symbols, "refused": [asdict(r) for r in refused], "not_read": list(unread)}
 
 
 def show(
     console: Console,
     reports: Sequence[BarsReport],
     refused: Sequence[Refusal],
-    archives: Sequence[str],
+    unread: Sequence[str],
     symbols: Sequence[str],
 ) -> None:
     """The table, what was made of file names, what was refused, then findings by kind, the doubtful ones first."""
@@ -102,8 +102,8 @@ def show(
         console.print(Text(f"\n{level}: {kind}", style=_STYLES["doubtful"] if level == "doubtful" else "bold"))
         console.print(Text("\n".join(lines)))
         console.print(Text(f"  What to do: {remedy}."))
-    if archives:
-        console.print(Text(f"\nnot read, unpack first: {', '.join(archives)}"))
+    if unread:
+        console.print(Text(f"\nnot read, no bars as they are: {', '.join(unread)}"))
     verdicts = [r.verdict for r in reports]
     counts = {"ok": verdicts.count("ok"), "doubtful": verdicts.count("doubtful"), "refused": len(refused)}
     console.print(Text("\n" + ", ".join(f"{n} {name}" for name, n in counts.items()), style="bold"))

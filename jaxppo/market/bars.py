@@ -27,10 +27,20 @@ from jaxppo.market.calendar import (
     format_interval,
     parse_interval,
 )
-from jaxppo.market.files import Table, bar_files, check_symbol, open_table, read_table, reading, split_symbols
-from jaxppo.market.formats import bar_interval, parse_numbers, parse_times
+from jaxppo.market.files import (
+    Table,
+    bar_files,
+    check_symbol,
+    open_table,
+    passed_over,
+    read_table,
+    reading,
+    split_symbols,
+)
+from jaxppo.market.formats import bar_interval, parse_numbers
 from jaxppo.market.names import SYMBOL, FileName, read_name, symbol_pattern
 from jaxppo.market.quality import FIELDS, Origin, check_bars, check_times, format_time
+from jaxppo.market.timestamps import parse_times
 
 POOLED = "POOLED"
 """The name of all symbols together in tables and reports, which no symbol may have."""
@@ -173,8 +183,8 @@ def survey_bars(
     return bars, refused
 
 
-def describe_symbols(bars: Sequence[Bars]) -> list[str]:
-    """What was made of file names: a line a class with its symbols and why, and one for each join of files.
+def describe_symbols(bars: Sequence[Bars], folder: str | None = None) -> list[str]:
+    """What was made of files: a line a class with its symbols and why, one a join, and what `folder` holds besides.
 
     Example:
       >>> from jaxppo.market.synthetic import synthetic_market
@@ -184,8 +194,10 @@ def describe_symbols(bars: Sequence[Bars]) -> list[str]:
     groups: dict[tuple[str, str], list[str]] = {}
     for b in bars:
         groups.setdefault((b.asset_class, class_reason(b.symbol, b.asset_class)), []).append(b.symbol)
+    unread = [] if folder is None else passed_over(Path(folder))
+    others = [f"not read, no bars as they are: {', '.join(unread)}"] if unread else []
     lines = [f"class {name} ({why}): {', '.join(dict.fromkeys(symbols))}" for (name, why), symbols in groups.items()]
-    return lines + [f"{len(b.seams) + 1} files of {b.symbol} joined: {b.source}" for b in bars if b.seams]
+    return lines + [f"{len(b.seams) + 1} files of {b.symbol} joined: {b.source}" for b in bars if b.seams] + others
 
 
 def data_hash(bars: Sequence[Bars]) -> str:
@@ -345,13 +357,17 @@ def _piece(table: Table, symbol: str, frame: pl.DataFrame, name: FileName, asked
         raw = frame.select(pl.concat_str(pl.col("time", "clock").cast(pl.String), separator=" "))["time"]
     said = name.interval or (asked.interval or name.minutes if len(raw) == 1 else None)  # before the spacings are known
     intraday = said is not None and said < DAY
-    time = parse_times(raw, asked.timezone, table.columns.utc, origin, intraday=intraday).astype(np.int64)
+    time = parse_times(raw, asked.timezone, table.columns.timezone, origin, intraday=intraday).astype(np.int64)
     check_times(time, {}, origin)
     interval = bar_interval(time, name, asked.interval, f"{file}, symbol {symbol}")
     if asked.interval not in (None, interval):
         return _Piece(symbol, interval, file, series, time, {})
-    values = {f: parse_numbers(frame[f], f, origin) for f in FIELDS if f in frame.columns}
-    values.setdefault("volume", np.zeros(len(time)))
+    given = [f for f in FIELDS if f in frame.columns and not (f == "volume" and frame[f].null_count() == len(frame))]
+    values = {f: parse_numbers(frame[f], f, origin) for f in given}
+    if (
+        "volume" not in values or (values["volume"] == -1).all()
+    ):  # Interactive Brokers' sign for quotes, which have none
+        values["volume"] = np.zeros(len(time))
     check_bars(time, values, origin)
     return _Piece(symbol, interval, file, series, time, values)
 

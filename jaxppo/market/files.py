@@ -22,13 +22,14 @@ import polars as pl
 
 from jaxppo.config.checks import refuse_url
 from jaxppo.errors import DataError
-from jaxppo.market.formats import Columns, csv_layout, find_columns
+from jaxppo.market.formats import Columns, NoBarsError, csv_layout, find_columns
 from jaxppo.market.parquet import check_sizes
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
-CSV_SUFFIXES = (".csv", ".tsv")
+CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 SUFFIXES = PARQUET_SUFFIXES + CSV_SUFFIXES
 ARCHIVE_SUFFIXES = (".gz", ".zip", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".7z", ".rar")
+OTHER_SUFFIXES = (".xlsx", ".xls", ".json", ".jsonl", ".feather", ".arrow", ".h5", ".hdf5", ".hdf", ".dat", ".hst")
 MAX_FILE_BYTES = 4 * 2**30
 MAX_ROWS = 250_000_000
 MAX_COLUMNS = 1_000
@@ -63,7 +64,7 @@ class Table:
 
 
 def bar_files(path: Path) -> list[Path]:
-    """The file itself, or the bar files of a folder (not of its subfolders), by name.
+    """The file itself, or the bar files of a folder (not of its subfolders), by name; see `passed_over`.
 
     Raises:
         DataError: nothing there, or something that is called a bar file and is none, such as a pipe or a folder.
@@ -71,12 +72,13 @@ def bar_files(path: Path) -> list[Path]:
     refuse_url(str(path), "data")
     try:
         if path.is_dir():
-            files = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and f.name[0] != ".")
+            files, others = _sorted_out(path)
             if not files:
-                raise DataError(f"{path}: the folder holds no {', '.join(SUFFIXES)} file")
+                beside = f"; passed over: {', '.join(others)}" if others else ""
+                raise DataError(f"{path}: the folder holds no bars in {', '.join(SUFFIXES)} files{beside}")
         elif path.is_file() or path.exists():
             files = [path]
-            if path.suffix.lower() not in (*SUFFIXES, ".txt"):
+            if path.suffix.lower() not in SUFFIXES:
                 raise DataError(f"{path}: not a bar file; give a Parquet or CSV file ({', '.join(SUFFIXES)})")
         else:
             where = str(path) if str(path).isprintable() else repr(str(path))
@@ -86,11 +88,39 @@ def bar_files(path: Path) -> list[Path]:
     return files
 
 
-def unread_archives(path: Path) -> list[str]:
-    """Names of compressed files and archives that stand beside the bar files of a folder and are left alone."""
-    if not path.is_dir():
-        return []
-    return sorted(f.name for f in path.iterdir() if f.suffix.lower() in ARCHIVE_SUFFIXES and f.name[0] != ".")
+def passed_over(path: Path) -> list[str]:
+    """Names of the files of a folder that may be meant as data and are not read.
+
+    They are archives, files of other kinds (Excel, JSON, Feather, HDF5), tables without any price, such as a list of
+    decisions or costs, and text that is no table.
+    """
+    return _sorted_out(path)[1] if path.is_dir() else []
+
+
+def _sorted_out(folder: Path) -> tuple[list[Path], list[str]]:
+    """The files of a folder that hold bars, or say they do, and the names of those that are passed over."""
+    files, others = [], []
+    for file in sorted(f for f in folder.iterdir() if f.name[0] != "."):
+        suffix = file.suffix.lower()
+        if suffix in ARCHIVE_SUFFIXES + OTHER_SUFFIXES or (suffix in SUFFIXES and _is_no_table(file, suffix)):
+            others.append(file.name)
+        elif suffix in SUFFIXES:
+            files.append(file)
+    return files, others
+
+
+def _is_no_table(file: Path, suffix: str) -> bool:
+    """Whether a file plainly holds no bars; one that is broken is told so when it is read."""
+    if suffix in PARQUET_SUFFIXES:
+        return False
+    try:
+        if file.is_file():  # not a pipe, which would wait
+            _csv_head(file)
+    except NoBarsError:
+        return True
+    except (DataError, OSError, ValueError, csv.Error):
+        return suffix == ".txt" and file.is_file()
+    return False
 
 
 @contextmanager
@@ -219,28 +249,32 @@ def _open_parquet(path: Path) -> Table:
 
 
 def _open_csv(path: Path) -> Table:
+    table, ends = _csv_head(path), 0
     with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-        if head.startswith(_COMPRESSED):
-            raise DataError(f"{path.name}: the file is compressed; unpack it first")
-        utf16 = head.startswith((b"\xff\xfe", b"\xfe\xff"))
-        text = head.decode("utf-16" if utf16 else "utf-8-sig", "replace")
-        lines = text.split("\n")[:3]
-        if "\0" in lines[0]:
-            raise DataError(f"{path.name}: not a text file")
-        if len(lines) == 1 and len(head) == _HEAD_BYTES:
-            raise DataError(
-                f"{path.name}: the first line is longer than {_HEAD_BYTES:,} characters; bars have few columns"
-            )
-        separator = max(",\t;|", key=lines[0].count)
-        if lines[0].count(separator) >= MAX_COLUMNS:
-            raise DataError(f"{path.name}: over {MAX_COLUMNS:,} columns; such files are not read")
-        layout = csv_layout([row or [""] for row in csv.reader(lines, delimiter=separator)], path.name)
-        columns = find_columns(layout.names, path.name)
-        ends = head.count(b"\n")
         while chunk := file.read(_CHUNK_BYTES):
             ends += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) == ord("\n")))
-    _check_size(path, "line", ends, len(columns.index))
+    _check_size(path, "line", ends, len(table.columns.index))
+    return table
+
+
+def _csv_head(path: Path) -> Table:
+    """What the first lines of a CSV file tell."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if head.startswith(_COMPRESSED):
+        raise DataError(f"{path.name}: the file is compressed; unpack it first")
+    utf16 = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = head.decode("utf-16" if utf16 else "utf-8-sig", "replace")
+    lines = text.split("\n")[:3]
+    if "\0" in lines[0]:
+        raise DataError(f"{path.name}: not a text file")
+    if len(lines) == 1 and len(head) == _HEAD_BYTES:
+        raise DataError(f"{path.name}: the first line is longer than {_HEAD_BYTES:,} characters; bars have few columns")
+    separator = max(",\t;|", key=lines[0].count)
+    if lines[0].count(separator) >= MAX_COLUMNS:
+        raise DataError(f"{path.name}: over {MAX_COLUMNS:,} columns; such files are not read")
+    layout = csv_layout([row or [""] for row in csv.reader(lines, delimiter=separator)], path.name)
+    columns = find_columns(layout.names, path.name)
     encoding = "utf-16" if utf16 else "utf8"
     return Table(path, layout.names, columns, layout.header_lines, layout.symbol, separator, encoding)
 

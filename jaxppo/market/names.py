@@ -20,8 +20,8 @@ SYMBOL = "{symbol}"
 _VENDOR_WORDS = (
     "alpaca alphavantage amex arca barchart bats binance binanceus bitfinex bitflyer bitget bitmex bitstamp bittrex "
     "bloomberg bybit capitalcom cboe cbot cme coinapi coinbase coingecko comex cryptodatadownload databento deribit "
-    "dukascopy eodhd eurex finnhub firstrate firstratedata forexcom ftx fxcm gateio gemini hitbtc histdata huobi ibkr "
-    "icmarkets iex kibot kraken kucoin mexc mt4 mt5 nasdaq ninjatrader nse nyse nymex oanda okex okx pepperstone "
+    "dukascopy eod eodhd eurex finnhub firstrate firstratedata forexcom ftx fxcm gateio gemini hitbtc histdata huobi "
+    "ibkr icmarkets iex kibot kraken kucoin mexc mt4 mt5 nasdaq ninjatrader nse nyse nymex oanda okex okx pepperstone "
     "poloniex polygon quandl refinitiv saxo sierrachart stooq tickdata tiingo tradestation tradingview tvc twelvedata "
     "upbit xetra yahoo yfinance"
 )

@@ -28,6 +28,9 @@ _SPLITS = tuple(
 )
 _NEAR = 0.03
 """Log distance of an overnight ratio from a split's: AAPL opened 47 % lower on 29 September 2000, 5 % off one half."""
+_LARGE_SPLIT, _NEAR_LARGE = 12.0, 0.12
+"""Of such a ratio and more, which no night's news explains: shares of a reverse split of 1:20 often lose a tenth beside
+it, in wide trading."""
 _SPLIT_SCORE = 8.0
 _LEVEL_BARS = 20
 _BUSY = 4.0
@@ -114,8 +117,8 @@ def runs_of_equal_bars(bars: Bars) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def split_like(bars: Bars) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Bars (N,) that open a trading day at a split's ratio to the close before, the ratio (N,), and the split's name.
 
-    The ratio must lie within `_NEAR` of a usual one, be unusual for a night, and the median close of the bars after it
-    must keep the level: a crash that recovers, and a bad tick, do not.
+    The ratio must lie within `_NEAR` of a usual one (`_NEAR_LARGE` of a large one), be unusual for a night, and the
+    median close of the bars after it must keep the level: a crash that recovers, and a bad tick, do not.
     """
     day, _ = local_days(bars.time, bars.asset_class, bars.timezone)
     night = np.concatenate(([False], np.diff(day) > 0))
@@ -132,8 +135,10 @@ def split_like(bars: Bars) -> tuple[np.ndarray, np.ndarray, list[str]]:
         k = int(np.argmin(np.abs(known - abs(jump[i]))))
         before, after = bars.close[max(i - _LEVEL_BARS, 0) : i], bars.close[i : i + _LEVEL_BARS]
         level = np.log(np.median(after) / np.median(before))
-        calm = span[i] < _BUSY * np.median(span[max(i - WINDOW, 0) : i + WINDOW])
-        if calm and abs(known[k] - abs(jump[i])) <= _NEAR and abs(level - jump[i]) < abs(jump[i]) / 3:
+        large = known[k] >= np.log(_LARGE_SPLIT)
+        near = _NEAR_LARGE if large else _NEAR
+        calm = large or span[i] < _BUSY * np.median(span[max(i - WINDOW, 0) : i + WINDOW])
+        if calm and abs(known[k] - abs(jump[i])) <= near and abs(level - jump[i]) < abs(jump[i]) / 3:
             at.append(int(i))
             names.append(f"{1 / _SPLITS[k]}" if jump[i] < 0 else f"{_SPLITS[k]}")
     return np.array(at, np.int64), np.exp(jump[at]) if at else np.array([]), names

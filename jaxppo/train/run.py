@@ -91,14 +91,14 @@ def resolve_run(request: Request[RunOptions], device: DeviceInfo) -> Resolved:
     return Resolved(config, {k: "saved run" for k, v in flat_fields(config).items() if v != default[k]})
 
 
-def describe_market(market: Market, source: str, warnings: Sequence[str]) -> list[str]:
+def describe_market(market: Market, source: str, warnings: Sequence[str], data: str | None = None) -> list[str]:
     """What is trained, validated and tested on, a few lines."""
     train, validation = market.splits["train"], market.splits["validation"]
     counts = {k: sum(d[k] for d in market.decisions.values()) for k in ("train", "validation", "test")}
     lines = [
         f"data: {source}; {len(market.bars)} symbols, {sum(len(b.time) for b in market.bars):,} bars,"
         f" {len(market.feature_names)} features",
-        *describe_symbols(market.bars),
+        *describe_symbols(market.bars, data),
         f"decisions: {counts['train']:,} train ({len(train.symbols)} symbols), {counts['validation']:,} validation"
         f" ({len(validation.symbols)}), {counts['test']:,} test; purge gap {market.purge_bars} bars",
     ]
@@ -164,7 +164,7 @@ def train_run(request: Request[RunOptions], began: float | None = None) -> Path:
         display.say("no --data given: training on the embedded synthetic market, which is made up")
     market = build_market(bars, config, receptive_field(config.agent))
     warnings = market_warnings(market)
-    for line in describe_market(market, source, warnings):
+    for line in describe_market(market, source, warnings, config.data.data):
         display.say(line)
     run_dir = options.run_dir or default_run_dir(config.preset)
     if not options.resume:
