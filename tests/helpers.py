@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.layers import replace_fields
-from jaxppo.config.schema import Config
+from jaxppo.config.schema import Config, EnvConfig
 from jaxppo.market.dataset import EvaluationSet, Market, build_market, evaluation_set
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.tape import Costs, Tape
@@ -32,7 +32,18 @@ TINY: dict[str, Any] = {
     "trunk_width": 8,
     "features": ("base",),
     "scale_window": 32,
+    "actions": "hold_buy_sell",
+    "stop_loss": 0.02,
+    "take_profit": 0.04,
 }
+
+
+def bracketed(**changes: Any) -> EnvConfig:
+    """An environment with actions that keep the position, and with levels, which the default has not."""
+    return EnvConfig(**{"actions": "hold_buy_sell", "stop_loss": 0.02, "take_profit": 0.04, **changes})
+
+
+BRACKETED = bracketed()
 
 
 def tiny_config(**changes: Any) -> Config:

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import BRACKETED, bracketed
 
-from jaxppo.config.schema import EnvConfig, RewardConfig
+from jaxppo.config.schema import RewardConfig
 from jaxppo.env.account import (
     REASON_END,
     REASON_LIQUIDATION,
@@ -28,7 +29,7 @@ def flat(price):
 
 
 near = functools.partial(pytest.approx, rel=1e-12, abs=1e-12)
-NO_STOPS = EnvConfig(stop_loss=0.0, take_profit=0.0)
+NO_STOPS = bracketed(stop_loss=0.0, take_profit=0.0)
 
 
 def test_buy_spends_all_cash_and_not_a_cent_more():
@@ -71,7 +72,7 @@ def test_flip_closes_one_trade_and_opens_the_next():
     assert accounts[1].bars_held == 1
 
 
-SIZED = EnvConfig(actions="sized_close", stop_loss=0.0, take_profit=0.0)
+SIZED = bracketed(actions="sized_close", stop_loss=0.0, take_profit=0.0)
 
 
 def test_scale_in_blends_the_average_cost_and_a_partial_exit_keeps_it():
@@ -91,7 +92,7 @@ def test_scale_in_blends_the_average_cost_and_a_partial_exit_keeps_it():
 
 
 def test_levels_move_with_the_average_cost_when_the_position_grows_only():
-    env = EnvConfig(actions="sized", stop_loss=0.5, take_profit=0.5)
+    env = bracketed(actions="sized", stop_loss=0.5, take_profit=0.5)
     orders = [("buy_50", flat(100.0)), ("buy_25", flat(120.0)), ("sell_25", flat(120.0))]
     accounts, _ = trade(env, orders)
     assert (accounts[0].stop, accounts[0].take_profit) == near((50.0, 150.0))
@@ -114,7 +115,7 @@ def test_levels_move_with_the_average_cost_when_the_position_grows_only():
     ],
 )
 def test_what_fires_on_the_entry_bar(label, bar, reason, price):
-    (account,), (record,) = trade(EnvConfig(), [(label, bar)])
+    (account,), (record,) = trade(BRACKETED, [(label, bar)])
     assert record.reason == reason
     if reason == REASON_NONE:
         assert account.units != 0
@@ -157,7 +158,7 @@ def test_an_exact_touch_fires(label, bar, reason):
     ],
 )
 def test_a_gap_through_a_level(label, gap, rule, reason, price):
-    env = EnvConfig(take_profit_gap=rule)
+    env = bracketed(take_profit_gap=rule)
     accounts, records = trade(env, [(label, flat(100.0)), ("hold", flat(gap))])
     assert records[1].reason == reason
     assert records[1].exit_price == near(price)
@@ -166,7 +167,7 @@ def test_a_gap_through_a_level(label, gap, rule, reason, price):
 
 def test_exits_pay_impact_and_fee():
     # 1 / 103.02 units at 102 with the stop at 99.96; sold there at 99.96 * .98 less 1 %.
-    (account,), (record,) = trade(EnvConfig(), [("buy", (100.0, 101.0, 99.5, 100.0))], fee=0.01, impact=0.02)
+    (account,), (record,) = trade(BRACKETED, [("buy", (100.0, 101.0, 99.5, 100.0))], fee=0.01, impact=0.02)
     fill = 102 * 0.98 * 0.98
     assert record.exit_price == near(fill)
     assert account.cash == near(fill * 0.99 / 103.02)
@@ -175,7 +176,7 @@ def test_exits_pay_impact_and_fee():
     assert record.cost == near((1.02 + 0.01 * fill + 2 + 102 * 0.98 * 0.02) / 103.02)
 
 
-LEVERAGED = EnvConfig(max_exposure=3.0, stop_loss=0.0, take_profit=0.0)
+LEVERAGED = bracketed(max_exposure=3.0, stop_loss=0.0, take_profit=0.0)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def test_liquidation_of_a_leveraged_position(label, second, price):
 
 
 def test_liquidation_comes_before_the_stop():
-    env = EnvConfig(max_exposure=3.0, stop_loss=0.31, take_profit=0.0)  # the stop is at 69
+    env = bracketed(max_exposure=3.0, stop_loss=0.31, take_profit=0.0)  # the stop is at 69
     _, records = trade(env, [("buy", flat(100.0)), ("hold", (80.0, 80.0, 68.0, 75.0))])
     assert records[1].reason == REASON_LIQUIDATION
     assert records[1].exit_price == near(70.0)
@@ -242,7 +243,7 @@ def test_borrow_is_paid_on_short_notional_and_can_ruin():
 
 
 def test_same_side_orders_within_the_band_are_not_sent():
-    env = EnvConfig(
+    env = bracketed(
         actions="targets",
         targets=(-0.02, 0.0, 0.02, 0.5, 0.54, 0.58),
         stop_loss=0.0,
@@ -257,7 +258,7 @@ def test_same_side_orders_within_the_band_are_not_sent():
 
 def test_a_flip_and_its_stop_on_one_bar_are_two_round_trips():
     # Long .01 units from 100; flipped at 110 to a short of 1.1 whose stop at 112.2 fires: 2.2 * .01 lost.
-    env = EnvConfig(take_profit=0.0)
+    env = bracketed(take_profit=0.0)
     orders = [("buy", (100.0, 110.0, 100.0, 110.0)), ("sell", (110.0, 113.0, 110.0, 111.0))]
     accounts, records = trade(env, orders)
     assert (records[1].closed, records[1].wins, records[1].losers, records[1].reason) == (2, 1, 1, REASON_STOP)
@@ -303,7 +304,7 @@ def test_close_out_sells_at_the_close_and_at_cost():
 
 
 def test_close_out_leaves_a_flat_account_alone():
-    spec = env_spec(EnvConfig(), RewardConfig())
+    spec = env_spec(BRACKETED, RewardConfig())
     costs = Costs(*(jnp.float32(c) for c in (0.01, 0.02, 0.0)))
     market = MarketStep(*(jnp.float32(p) for p in (100.0, 100.0, 97.0, 99.0, 0.0, 0.0)))
     account, told = trade_bar(open_account(jnp.ones(())), jnp.int32(1), market, costs, jnp.bool_(True), spec)
@@ -333,7 +334,7 @@ def test_a_touch_that_is_exact_in_decimals_fires_in_either_precision(dtype, labe
     # Entries at 3.00, 3.50 ... 500.00 have levels in whole cents, none of which binary fractions write exactly:
     # 100.5 * .98 is 98.49 or a bit beside it. A cent away nothing fires.
     entry = np.arange(6, 1001) / 2
-    spec = env_spec(EnvConfig(), RewardConfig())
+    spec = env_spec(BRACKETED, RewardConfig())
     with jax.enable_x64(dtype == "float64"):
         cast = functools.partial(jnp.asarray, dtype=dtype)
         step = jax.jit(lambda a, m, c: trade_bar(a, jnp.full(len(entry), label), m, c, jnp.bool_(True), spec)[1])

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import BRACKETED
 
 from jaxppo.config.schema import EnvConfig
 from jaxppo.env.actions import ActionTable, action_mask, action_table, target_exposure
@@ -95,7 +96,7 @@ def test_targets_stop_at_flat_where_shorts_are_not_allowed(actions):
 
 
 def test_selling_is_masked_when_flat_and_no_short_is_allowed():
-    assert masked(action_table(EnvConfig()), 0.0, NO) == {"sell"}
+    assert masked(action_table(BRACKETED), 0.0, NO) == {"sell"}
     assert masked(action_table(EnvConfig(actions="sized_close")), 0.0, NO) == {"sell_25", "sell_50", "sell_75"}
     assert masked(action_table(EnvConfig(actions="targets")), 0.0, NO) == {"target_-1"}
 
@@ -111,7 +112,7 @@ def test_nothing_is_masked_when_long_or_when_shorts_are_allowed(actions):
 def test_mask_of_a_batch():
     exposure = jnp.array([[0.0, 0.5, 0.0], [0.3, 0.0, -0.2]])
     allow_short = jnp.array([[False, False, True], [False, True, True]])
-    mask = action_mask(action_table(EnvConfig()), exposure, allow_short)
+    mask = action_mask(action_table(BRACKETED), exposure, allow_short)
     assert mask.shape == (2, 3, 3)
     assert mask[..., 0].all()
     assert mask[..., 1].all()

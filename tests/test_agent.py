@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import random_tape
+from helpers import BRACKETED, random_tape
 from jax.flatten_util import ravel_pytree
 
 from jaxppo.agent.encoders import ENCODERS, receptive_field
 from jaxppo.agent.policy import AgentSpec, distribution, init_params, make_agent
-from jaxppo.config.schema import AgentConfig, EnvConfig
+from jaxppo.config.schema import AgentConfig
 from jaxppo.env.actions import action_mask, action_table
 from jaxppo.errors import ConfigError
 from jaxppo.market.tape import take_windows
@@ -251,7 +251,7 @@ def test_bfloat16_changes_matmuls_and_nothing_else(encoder):
 @pytest.mark.parametrize("logit", [1.0, 1e4, 1e8])
 def test_the_mode_never_is_a_masked_action(logit):
     """A flat account of a market without shorts, whatever the network makes of selling."""
-    table = action_table(EnvConfig())  # hold, buy, sell
+    table = action_table(BRACKETED)  # hold, buy, sell
     spec = AgentSpec(agent_spec("none").config, FEATURES, ACCOUNT, 3)
     agent = make_agent(spec)
     network = agent.unravel(initial(spec, jax.random.key(0)))

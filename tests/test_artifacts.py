@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
-from helpers import random_tape
+from helpers import bracketed, random_tape
 
-from jaxppo.config.schema import EnvConfig, RewardConfig
+from jaxppo.config.schema import RewardConfig
 from jaxppo.env.trading import env_spec
 from jaxppo.market.dataset import Split, evaluation_set
 from jaxppo.play.deciders import given_actions
@@ -72,7 +72,7 @@ def split() -> Split:
 
 
 def recorded(split: Split, actions: np.ndarray):
-    spec = env_spec(EnvConfig(stop_loss=0.0, take_profit=0.0), RewardConfig())
+    spec = env_spec(bracketed(stop_loss=0.0, take_profit=0.0), RewardConfig())
     data = evaluation_set(split)
     n_bars = n_decisions(data.tape)
 

@@ -38,17 +38,9 @@ def run(tmp_path_factory):
         columns = {k: getattr(b, k) for k in ("open", "high", "low", "close", "volume")}
         time = pl.Series(b.time * 1_000_000).cast(pl.Datetime("us", "UTC"))
         pl.DataFrame({"timestamp": time, **columns}).write_parquet(root / "bars" / f"{name}_1h.parquet")
-    line = ["--run-dir", str(root / "run"), "--data", str(root / "bars"), "--actions", "targets"]
-    line += [
-        "--targets",
-        "-1",
-        "1",
-        "--stop-loss",
-        "0.003",
-        "--take-profit",
-        "0.004",
-    ]  # many trades
-    for name, value in {**TINY, "n_updates": 6}.items():
+    line = ["--run-dir", str(root / "run"), "--data", str(root / "bars")]
+    many_trades = {"actions": "targets", "targets": (-1, 1), "stop_loss": 0.003, "take_profit": 0.004}
+    for name, value in {**TINY, "n_updates": 6, **many_trades}.items():
         line += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
     assert train(line) == 0
     return root / "run"

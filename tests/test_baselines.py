@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import bracketed
 
-from jaxppo.config.schema import EnvConfig, RewardConfig
+from jaxppo.config.schema import RewardConfig
 from jaxppo.env.account import close_out, open_account
 from jaxppo.env.trading import env_spec, trade_bar
 from jaxppo.market.tape import Costs, MarketStep
@@ -63,7 +64,7 @@ def test_symbols_are_apart():
 
 def held_account(opens, closes, fee, impact):
     """Equity at the closes of an account that buys with all cash on the first bar and is closed out on the last."""
-    spec = env_spec(EnvConfig(stop_loss=0.0, take_profit=0.0), RewardConfig())
+    spec = env_spec(bracketed(stop_loss=0.0, take_profit=0.0), RewardConfig())
     buy, cost = jnp.int32(spec.actions.labels.index("buy")), Costs(*(c[0] for c in costs(fee, impact)))
     high, low = np.maximum(opens, closes), np.minimum(opens, closes)
     bars = MarketStep(*(jnp.asarray(x, jnp.float32) for x in (opens, high, low, closes, 0 * opens, 0 * opens)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import BRACKETED
 
 from jaxppo.config.schema import EnvConfig
 from jaxppo.env.actions import action_table
@@ -18,14 +19,14 @@ def test_positions_of_each_table():
 
     assert of() == (-1.0, 0.0, 1.0)
     assert of(short=False) == (0.0, 1.0)
-    assert of(max_exposure=2.0) == (-2.0, 0.0, 2.0)
+    assert of(actions="hold_buy_sell", max_exposure=2.0) == (-2.0, 0.0, 2.0)
     assert of(actions="targets", targets=(-0.5, 0.3, 1.0)) == (-0.5, 0.0, 0.3, 1.0)
     assert of(actions="sized_close") == tuple(i / 4 for i in range(-4, 5))
 
 
 def test_what_leads_where():
     # hold_buy_sell: from anywhere to long or short; flat is kept, not reached.
-    table = action_table(EnvConfig())
+    table = action_table(BRACKETED)
     assert reachable(table, (-1.0, 0.0, 1.0), 1.0, True).tolist() == [
         [True, False, True],
         [True, True, True],
@@ -43,7 +44,7 @@ def test_what_leads_where():
     ("wanted", "exposure", "action"), [(1.0, 0.0, 1), (-1.0, 0.0, 2), (0.0, 0.1, 0), (1.0, 0.9, 1)]
 )
 def test_the_nearest_action(wanted, exposure, action):
-    table = action_table(EnvConfig())
+    table = action_table(BRACKETED)
     assert int(toward_exposure(table, jnp.float32(wanted), jnp.float32(exposure), jnp.asarray(True), 1.0)) == action
 
 

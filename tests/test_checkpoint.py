@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as orbax
 import pytest
-from helpers import tiny_config, tiny_market
+from helpers import BRACKETED, tiny_config, tiny_market
 
 from jaxppo.config.schema import EnvConfig
 from jaxppo.env.actions import action_table
@@ -581,7 +581,7 @@ def mismatch(names: tuple[str, ...], actions: str = "hold_buy_sell", **more: Any
 
 
 def test_what_fits_passes():
-    actions = action_table(EnvConfig())
+    actions = action_table(BRACKETED)
     require_match(info_of(1, 0.0), NAMES, actions)
     require_match(info_of(1, 0.0), list(NAMES), actions, "f" * 64)
 

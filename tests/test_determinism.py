@@ -71,7 +71,7 @@ def in_pieces(folder: Path) -> None:
     for i, symbol in enumerate(SYMBOLS):
         rows = table(symbol, i).drop("symbol")
         for piece, (begin, end) in enumerate(((600, 900), (0, 200), (200, 600))):
-            rows[begin:end].write_csv(folder / f"{symbol}-1h-{piece}.csv")
+            rows[begin:end].write_csv(folder / f"{symbol}-1h-part{piece}.csv")
 
 
 LAYOUTS = (made_in_another_order, one_long_file, one_long_file_by_time, in_pieces)

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import random_tape, tiny_config
+from helpers import BRACKETED, random_tape, tiny_config
 
 import jaxppo.config.rewards
 import jaxppo.env.protocol
 import jaxppo.env.rewards
 import jaxppo.ppo
-from jaxppo.config.schema import EnvConfig, RewardConfig
+from jaxppo.config.schema import RewardConfig
 from jaxppo.env.protocol import StepResult, choose_lanes, finite_lanes
 from jaxppo.env.trading import env_spec
 from jaxppo.market.tape import Costs, MarketStep, Tape, Terms
@@ -214,7 +214,7 @@ def test_examples_in_docstrings(module):
 
 
 def test_the_trading_environment_steps_any_leading_shape():
-    spec = env_spec(EnvConfig(), RewardConfig(reward="differential_sharpe"))
+    spec = env_spec(BRACKETED, RewardConfig(reward="differential_sharpe"))
     lanes = spec.begin((3, 2))
     moments = lanes.memory["differential_sharpe"]
     assert moments.mean.shape == (3, 2)

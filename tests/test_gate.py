@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import BRACKETED
 
 from jaxppo.config.schema import EnvConfig, GateConfig
 from jaxppo.env.account import StepRecord
@@ -98,7 +99,7 @@ def test_the_gate_of_a_played_split_counts_days_and_looks_at_holding():
     pooled = Metrics(dict.fromkeys(METRICS, np.float32(0.9)))._replace(net_return=np.float32(curve[-1] - 1))
     figures = Figures(pooled, pooled, 0, np.array([0.4, 0.3, 0.3]), None, np.float32(held[-1] - 1), None)
     played = Score(record, none, none == 0, none, figures, Curves(curve, held, none))
-    gate = judge_policy(played, split, action_table(EnvConfig()), GateConfig(), Record(1, 0.9, 0.9))
+    gate = judge_policy(played, split, action_table(BRACKETED), GateConfig(), Record(1, 0.9, 0.9))
     values = {(r.metric, r.level): (r.value, r.passed) for r in gate.reasons}
     assert values["days", "REVIEW"] == (3.0, False)
     # 1.01^25 = 1.2824 and 1.02^25 = 1.6406.
@@ -161,7 +162,7 @@ def test_evidence_of_two_symbols_by_hand():
     none = np.zeros(2)
     figures = Figures(pooled, pooled, none, np.array([0.7, 0.2, 0.1]), none, np.float32(0.05), none)
     played = Score(record, none, valid, none, figures, Curves(none, none, none))
-    table = action_table(EnvConfig())
+    table = action_table(BRACKETED)
     found = evidence(played, table, 0.9, 0.6, np.array([True, False]))
     assert found.fitness == 0.5
     assert found.excess_return == pytest.approx(-0.05)  # 0 less what holding made

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import BRACKETED
 
 from jaxppo.agent.policy import distribution
-from jaxppo.config.schema import EnvConfig, RewardConfig
+from jaxppo.config.schema import RewardConfig
 from jaxppo.env.trading import EXPOSURE, env_spec
 from jaxppo.market.tape import Costs, Terms
 from jaxppo.ppo.loss import Batch, Samples, policy_loss, ppo_loss, value_loss
@@ -117,7 +118,7 @@ def test_sampled_frequencies_are_the_probabilities():
     np.testing.assert_allclose(share, probability, atol=0.0056)
 
 
-ENV = env_spec(EnvConfig(), RewardConfig())  # hold, buy, sell
+ENV = env_spec(BRACKETED, RewardConfig())  # hold, buy, sell
 
 
 def terms(allow_short: list[bool]) -> Terms:

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import BRACKETED
 
 from jaxppo.config.rewards import REWARD_PRESETS
-from jaxppo.config.schema import EnvConfig, RewardConfig
+from jaxppo.config.schema import RewardConfig
 from jaxppo.env.account import (
     REASON_END,
     REASON_LIQUIDATION,
@@ -247,7 +248,7 @@ def test_differential_sharpe_is_the_plain_recursion():
     rng = np.random.default_rng(3)
     prices = 100 * np.exp(np.cumsum(0.01 * rng.standard_normal(200)))
     actions = rng.integers(0, 3, 200)
-    spec = env_spec(EnvConfig(), RewardConfig(reward="differential_sharpe"))
+    spec = env_spec(BRACKETED, RewardConfig(reward="differential_sharpe"))
 
     @jax.jit
     def play(state, prices, actions):

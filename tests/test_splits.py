@@ -242,7 +242,7 @@ def test_costs_and_shorts_go_by_asset_class():
     )
     classes = ("equity", "crypto", "fx")
     tape = build_market([make_bars(c, 500, asset_class=c) for c in classes], config, 4).splits["train"].tape
-    np.testing.assert_allclose(tape.costs.fee, [0.001, 0.0025, 0.0002], rtol=1e-6)
+    np.testing.assert_allclose(tape.costs.fee, [0.001, 0.001, 0.0002], rtol=1e-6)
     np.testing.assert_allclose(tape.costs.impact, 0.0015, rtol=1e-6)  # half of .002, and .0005
     # 24 bars on 252, 365.25 and 260 days; borrow 5 % a year.
     np.testing.assert_allclose(tape.bars_per_year, [6048, 8766, 6240], rtol=1e-6)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import bracketed
 
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.account import open_account
@@ -59,7 +60,7 @@ def make_tape(seed=0, lengths=(N_BARS, 80), first=8, volatility=0.01, factor=1.0
 
 @functools.cache
 def make_spec(reward="log_return", **env):
-    return env_spec(EnvConfig(**env), RewardConfig(reward=reward))
+    return env_spec(bracketed(**env), RewardConfig(reward=reward))
 
 
 PLAIN = make_spec()

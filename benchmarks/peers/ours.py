@@ -53,6 +53,7 @@ def config_for(setting: Setting, **changes: Any) -> Config:
         "learning_rate": settings.LEARNING_RATE,
         "entropy_start": settings.ENTROPY,
         "entropy_end": settings.ENTROPY,
+        "actions": "hold_buy_sell",
         "fee": {"equity": settings.FEE},
         "stop_loss": settings.STOP_LOSS,
         "take_profit": settings.TAKE_PROFIT,

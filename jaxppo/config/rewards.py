@@ -30,6 +30,10 @@ class RewardPreset:
     brings: Mapping[str, Any] = field(default_factory=dict)  # fields of the configuration, unless they are given
 
 
+# What the predecessor traded with; without levels `stop_tp` would pay nothing. They are no defaults: a fixed distance
+# means something else for every bar. Of random entries the median reaches one of them after 4 daily bars of a share, 26
+# hours of crypto and 470 of FX, and 5,300 minutes.
+_TRADED = {"actions": "hold_buy_sell", "stop_loss": 0.02, "take_profit": 0.04}
 # v245 and v33 are the predecessor's own, with its discounts; its entropy coefficients are where our annealing ends.
 REWARD_PRESETS = Registry(
     "reward preset",
@@ -49,7 +53,7 @@ REWARD_PRESETS = Registry(
             direction_threshold=0.001,
             pnl="tanh",
             exploration=0.01,
-            brings={"gamma": 0.995, "entropy_end": 0.005, "fee": {"crypto": 0.005}},
+            brings={**_TRADED, "gamma": 0.995, "entropy_end": 0.005, "fee": {"crypto": 0.005}},
         ),
         RewardPreset(
             "v33",
@@ -63,7 +67,7 @@ REWARD_PRESETS = Registry(
                 "drawdown": 0.03,
             },
             "seven components; what the authors of v245 moved to",
-            brings={"gamma": 0.991, "entropy_end": 0.015},
+            brings={**_TRADED, "gamma": 0.991, "entropy_end": 0.015},
         ),
         # In percent: the value head then learns numbers near 1 instead of near .01.
         RewardPreset("log_return", {"log_return": 100.0}, "net log return of the bar, in percent; the default"),

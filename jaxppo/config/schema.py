@@ -63,7 +63,7 @@ class FeatureConfig:
 class EnvConfig:
     """The account: actions, costs, stops and episode ends."""
 
-    actions: str = "hold_buy_sell"
+    actions: str = "targets"
     """Action table: hold_buy_sell, sized, sized_close or targets, or a plugin's."""
     targets: tuple[float, ...] = (-1.0, 0.0, 1.0)
     """Target exposures of the `targets` action table."""
@@ -75,14 +75,14 @@ class EnvConfig:
     """Bars an account lives before it is truncated; a multiple of n_steps."""
     ruin_level: float = 0.1
     """Equity, as a fraction of the starting equity, at or below which an account is liquidated and terminated."""
-    stop_loss: float = 0.02
+    stop_loss: float = 0.0
     """Stop-loss distance as a fraction of the average entry price; 0 for none."""
-    take_profit: float = 0.04
+    take_profit: float = 0.0
     """Take-profit distance as a fraction of the average entry price; 0 for none."""
     take_profit_gap: Literal["open", "limit"] = "open"
     """Fill of a take-profit that the open gaps through: at the open, or (pessimistic) at the limit."""
     fee: dict[str, float] = field(default_factory=dict)
-    """Fee per side, as a fraction of the notional: CLASS FRACTION pairs over the defaults equity .001, crypto .0025,
+    """Fee per side, as a fraction of the notional: CLASS FRACTION pairs over the defaults equity .001, crypto .001,
     fx .0001, or one number for every class."""
     spread: float = 0.0
     """Full bid-ask spread as a fraction of the price; a fill pays half of it."""

@@ -45,7 +45,7 @@ ASSET_CLASSES = Registry(
     [
         AssetClass("equity", "US stocks and funds, and what is not recognised", 0.001, True, 252.0, "America/New_York",
                    "exchange"),
-        AssetClass("crypto", "BTCUSDT, BTC-USD, ETH/BTC", 0.0025, False, DAYS_PER_YEAR, "UTC", "always",
+        AssetClass("crypto", "BTCUSDT, BTC-USD, ETH/BTC", 0.001, False, DAYS_PER_YEAR, "UTC", "always",
                    recognise=_is("crypto")),
         # The FX day ends at 17:00 New York in summer and winter alike.
         AssetClass("fx", "EURUSD, EUR/USD, EURUSD=X, XAUUSD", 0.0001, True, 260.0, "America/New_York", "week",

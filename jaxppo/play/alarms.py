@@ -107,8 +107,7 @@ RULES = (
         VALIDATIONS,
         "{:.1%} of the validation's decisions keep the position, "
         + _IN_A_ROW
-        + "; raise the entropy coefficient's start,"
-        " or look at the costs",
+        + ": leave fixed stops out, and look at what the end of the run says of costs",
     ),
     Rule(
         "one_action",

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from jaxppo.agent.policy import Agent, Params, distribution
 from jaxppo.config.schema import EnvConfig
-from jaxppo.env.account import Levels, units_for_exposure
-from jaxppo.env.actions import action_mask
+from jaxppo.env.account import Levels, exposure_at, units_for_exposure
+from jaxppo.env.actions import action_mask, target_exposure
 from jaxppo.env.trading import EXPOSURE, EnvSpec, observe_account, order_units
 from jaxppo.market.tape import Tape
 from jaxppo.play.passes import Decider, Moment, Order, Pass, decision_bars, play, symbol_rows
@@ -63,15 +63,48 @@ def argmax_policy(
     observed: bool = False,
 ) -> Decider:
     """The most probable action of a policy. Its inputs are the encoded market (N, S, H); the Tape is encoded once."""
-    t, _ = decision_bars(tape, n_bars)
-    encoded = agent.encode(params, tape.features)  # (S, T - R + 1, H)
-    row = jnp.clip(t - (receptive_field - 1), 0, encoded.shape[1] - 1)
 
     def choose(encoded: jax.Array, vector: jax.Array, mask: jax.Array) -> jax.Array:
         logits, _ = agent.decide(params, encoded, vector)
         return distribution(logits, mask).mode()
 
-    return choosing(choose, encoded[symbol_rows(t), row], spec, tape, observed=observed)
+    return choosing(choose, _encoded(agent, params, tape, n_bars, receptive_field), spec, tape, observed=observed)
+
+
+def leaning_policy(
+    agent: Agent, spec: EnvSpec, params: Params, tape: Tape, n_bars: int, receptive_field: int
+) -> Decider:
+    """The exposure that a policy asks for on average over its action probabilities.
+
+    It shows what a policy leans to that takes one action everywhere. Orders within the rebalancing band are not sent.
+    """
+    allow_short = jnp.expand_dims(tape.allow_short, 0)
+    each = jnp.arange(spec.actions.n_actions, dtype=jnp.int32).reshape(-1, 1, 1)  # (K, 1, 1)
+
+    def decide(m: Moment) -> Order:
+        vector = observe_account(m.account, m.close, spec.config)
+        mask = action_mask(spec.actions, vector[..., EXPOSURE], allow_short)
+        logits, _ = agent.decide(params, m.row, jnp.swapaxes(vector, 0, 1))
+        chances = jnp.exp(distribution(logits, jnp.swapaxes(mask, 0, 1)).log_probs)  # (S, L, K)
+        exposure = exposure_at(m.account, m.market.open)  # (L, S)
+        now = jnp.expand_dims(exposure, 0)
+        asked, keep = target_exposure(
+            spec.actions, each, now, jnp.expand_dims(allow_short, 0), spec.config.max_exposure
+        )
+        wanted = (jnp.where(keep, now, asked) * chances.T).sum(0)
+        within = jnp.abs(wanted - exposure) < spec.config.rebalance_band
+        units = units_for_exposure(m.account, wanted, m.market.open, m.costs)
+        return Order(jnp.where(within, m.account.units, units))
+
+    return Decider(_encoded(agent, params, tape, n_bars, receptive_field), decide, spec.config)
+
+
+def _encoded(agent: Agent, params: Params, tape: Tape, n_bars: int, receptive_field: int) -> jax.Array:
+    """The encoded market at each decision, (N, S, H)."""
+    t, _ = decision_bars(tape, n_bars)
+    encoded = agent.encode(params, tape.features)  # (S, T - R + 1, H)
+    row = jnp.clip(t - (receptive_field - 1), 0, encoded.shape[1] - 1)
+    return encoded[symbol_rows(t), row]
 
 
 def play_policy(

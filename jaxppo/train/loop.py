@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import Params
 from jaxppo.config.layers import Resolved
 from jaxppo.config.schema import Config
@@ -23,6 +24,7 @@ from jaxppo.market.tape import Tape
 from jaxppo.page.progress import Display
 from jaxppo.page.terminal import gate_line, validation_line
 from jaxppo.play.best import best_update
+from jaxppo.play.edge import Edge, policy_edge
 from jaxppo.play.gate import Gate, Record, judge_policy
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.score import Figures, Score
@@ -95,6 +97,7 @@ class Finished:
     steps_per_second: float
     best_update: int
     best_fitness: float
+    edge: Edge  # of the best policy, on the validation bars
 
 
 def segment_lengths(config: Config, done: int | None) -> list[int]:
@@ -167,13 +170,13 @@ class Trainer:
             state, out, at = self._segment(state, at, length, display)
             pace.took(length, time.perf_counter() - since)
         saved = self._secure(state, at, display)
-        gate = self._finish(state, out, at)
+        gate, edge = self._finish(state, out, at)
         display.say(gate_line(gate))
         if not saved:
             raise CheckpointError(f"{self._run_dir}: the run is done but not saved: {self._resume_from()}")
         steps = at.update * self._config.batch_steps
         speed = steps / at.elapsed_seconds if at.elapsed_seconds else 0.0
-        return Finished(at.update, steps, at.elapsed_seconds, speed, at.best_update, at.best_fitness)
+        return Finished(at.update, steps, at.elapsed_seconds, speed, at.best_update, at.best_fitness, edge)
 
     def close(self) -> None:
         """Wait for the save in flight; safe to call again."""
@@ -306,20 +309,26 @@ class Trainer:
             elapsed_seconds=at.elapsed_seconds,
         )
 
-    def _finish(self, state: TrainState, out: SegmentOutput | None, at: Progress) -> Gate:
+    def _finish(self, state: TrainState, out: SegmentOutput | None, at: Progress) -> tuple[Gate, Edge]:
         """Write what the final and the best policy did on the validation split, and judge the best."""
         split, labels = self._market.splits["validation"], self._actions.labels
         final = self._play(state, state.params) if out is None else jax.device_get(out.score)
         write_validation(self._run_dir, "final", final, split, labels)
-        best = final
+        best: Score = final
+        params: Params | None = jnp.copy(state.params)
         if at.best_update != at.update:
-            best = self._play(state, self._best)
+            best, params = self._play(state, self._best), self._best
         write_validation(self._run_dir, "best", best, split, labels)
         looks = 1 + len(self._config.segments)  # the untrained policy is looked at too
         record = Record(looks, float(best.figures.pooled.fitness), float(final.figures.pooled.fitness))
+        assert params is not None
         gate = judge_policy(best, split, self._actions, self._config.gate, record)
         write_gate(self._run_dir, gate)
-        return gate
+        spec, config = self._compiled.program.spec, self._config
+        train_bars = sum(d["train"] for d in self._market.decisions.values())
+        visits = at.update * config.batch_steps / train_bars
+        reach = receptive_field(config.agent)
+        return gate, policy_edge(best, spec.env, spec.agent, params, self._compiled.data.tape, visits, reach)
 
     def _play(self, state: TrainState, params: Any) -> Score:
         """Validate other parameters with the same executable: a segment of no updates. Uses `state` up."""

@@ -15,6 +15,7 @@ from jaxppo.page.sections import drawdown_card, profit_card, return_card, tone
 from jaxppo.page.selection import DRAWDOWN_LIMIT, MIN_TRADES
 from jaxppo.page.text import action_name, number, percent, plural
 from jaxppo.play.alarms import Alarm, Alarms
+from jaxppo.play.edge import Edge, edge_text
 from jaxppo.play.significance import expected_max_sharpe
 from jaxppo.store.columns import POOLED
 from jaxppo.store.read import RunData, best_row, lookup, of_symbol, pooled_metrics, times, values
@@ -125,7 +126,13 @@ def caveat(run: RunData) -> str:
 
 def warnings(run: RunData) -> list[Remark]:
     """What a trader should see before believing the headline, the gravest first."""
-    found = [*_progress_warnings(run), *_trade_warnings(run), *_sample_warnings(run), *_training_warnings(run)]
+    found = [
+        *_progress_warnings(run),
+        *_edge(run),
+        *_trade_warnings(run),
+        *_sample_warnings(run),
+        *_training_warnings(run),
+    ]
     none = "Enough trades and bars, no action that is nearly always taken, no deep drawdown."
     return sorted(found, key=lambda remark: remark.tone != "bad") or [Remark("good", "None of the usual ones", none)]
 
@@ -203,6 +210,16 @@ def _trade_warnings(run: RunData) -> list[Remark]:
     if ruined:
         found.append(Remark("bad", "Liquidated", f"The account was ruined on {', '.join(ruined)}."))
     return found
+
+
+def _edge(run: RunData) -> list[Remark]:
+    """What a policy without trades leans to, or one that loses earns before costs, beside what trading costs."""
+    found = lookup(run.manifest, "finished", "edge")
+    edge = Edge.of(found) if isinstance(found, dict) else None
+    if edge is None or not edge.explains:
+        return []
+    title = "Why it does not trade" if edge.trades == 0 else "Costs take more than it earns"
+    return [Remark("caution", title, edge_text(edge))]
 
 
 def _sample_warnings(run: RunData) -> list[Remark]:

@@ -22,6 +22,7 @@ from jaxppo.market.bars import describe_symbols
 from jaxppo.market.dataset import Market, build_market, market_warnings
 from jaxppo.market.source import SYNTHETIC, load_market_bars
 from jaxppo.page.progress import Display
+from jaxppo.play.edge import edge_text
 from jaxppo.plugins import require_plugins
 from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.state import TrainState
@@ -221,7 +222,12 @@ def _train(run_dir: Path, options: RunOptions, inputs: RunInputs, display: Displ
         raise Interrupted(f"go on from the last checkpoint with --run-dir {run_dir} --resume", 130) from None
     finally:
         trainer.close()  # waits for the save in flight
-    facts |= {"finished": dataclasses.asdict(finished), "checkpoints": trainer.kept(state)}
+    if finished.edge.explains:
+        display.say(f"why: {edge_text(finished.edge)}")
+    facts |= {
+        "finished": dataclasses.asdict(finished) | {"edge": finished.edge._asdict()},
+        "checkpoints": trainer.kept(state),
+    }
     write_manifest(run_dir, inputs, actions, facts)
     _report(run_dir, finished, display)
     return run_dir

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +20,14 @@ LANES, BARS = 32, 64
 ROUNDING = {"float32": 4e-6, "float64": 1e-12}
 TOLERANCE = {"float32": 1e-5, "float64": 1e-9}
 
+BRACKETED = EnvConfig(actions="hold_buy_sell", stop_loss=0.02, take_profit=0.04)
 ENVS = {
-    "hold_buy_sell": EnvConfig(),
-    "tight_stops": EnvConfig(max_exposure=1.5, stop_loss=0.003, take_profit=0.002, rebalance_band=0.0),
-    "sized": EnvConfig(actions="sized", max_exposure=3.0, take_profit_gap="limit", ruin_level=0.3),
-    "sized_close": EnvConfig(actions="sized_close", max_exposure=2.0, stop_loss=0.0, take_profit=0.03),
-    "targets": EnvConfig(
+    "hold_buy_sell": BRACKETED,
+    "tight_stops": replace(BRACKETED, max_exposure=1.5, stop_loss=0.003, take_profit=0.002, rebalance_band=0.0),
+    "sized": replace(BRACKETED, actions="sized", max_exposure=3.0, take_profit_gap="limit", ruin_level=0.3),
+    "sized_close": replace(BRACKETED, actions="sized_close", max_exposure=2.0, stop_loss=0.0, take_profit=0.03),
+    "targets": replace(
+        BRACKETED,
         actions="targets",
         targets=(-3.0, -1.0, -0.4, 0.0, 0.3, 1.0, 2.5),
         max_exposure=3.0,
@@ -33,7 +35,7 @@ ENVS = {
         take_profit=0.0,
     ),
     # Same-side orders never go out, so that with dyadic prices and no impact every level is an exact number.
-    "grid": EnvConfig(stop_loss=1 / 64, take_profit=1 / 32, rebalance_band=1.0, take_profit_gap="limit"),
+    "grid": replace(BRACKETED, stop_loss=1 / 64, take_profit=1 / 32, rebalance_band=1.0, take_profit_gap="limit"),
 }
 SPECS = {name: env_spec(env, RewardConfig()) for name, env in ENVS.items()}
 RANDOM = [name for name in ENVS if name != "grid"]
