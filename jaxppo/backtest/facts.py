@@ -15,11 +15,12 @@ from jaxppo.config.schema import Config
 from jaxppo.errors import RunDirectoryError
 from jaxppo.market.asset_classes import class_fees
 from jaxppo.market.calendar import format_interval
+from jaxppo.market.costs import typical_env
 from jaxppo.market.dataset import Market, Split, decision_times, market_warnings
 from jaxppo.play.gate import Record
 from jaxppo.store.checkpoint import RestoredPolicy, Which
 from jaxppo.store.checkpoint_info import CheckpointInfo
-from jaxppo.store.directory import MANIFEST, METRICS_CSV
+from jaxppo.store.directory import MANIFEST, METRICS_CSV, costs_hash
 from jaxppo.store.json import read_json
 
 FOLDER = "backtest"
@@ -143,12 +144,25 @@ def look_warnings(run_dir: Path, split: SplitName) -> list[str]:
 
 
 def terms(market: Market, config: Config) -> dict[str, Any]:
-    """At what costs and under which rules the policy was played."""
-    env, fees = config.env, class_fees(config.env)
-    return {
+    """At what costs and under which rules the policy was played; with costs by symbol their medians and range."""
+    env, costs = typical_env(market.costs, market.bars, config.env), market.costs
+    fees = class_fees(env)
+    found = {
         "fee": {name: fees[name] for name in sorted({b.asset_class for b in market.bars})},
         **{k: getattr(env, k) for k in ("spread", "slippage", "borrow", "stop_loss", "take_profit", "max_exposure")},
     }
+    if costs.file is not None:
+        side = dict(zip(("median", "low", "high"), costs.sides(), strict=True))
+        found["costs"] = {"file": costs.file, "hash": costs.hash, "symbols": len(costs.by_symbol), "side": side}
+    return found
+
+
+def costs_warnings(market: Market, manifest: dict[str, Any], own: bool) -> list[str]:
+    """That the run's own file of costs by symbol is not what it was; `own`: it is what is played at."""
+    before, now = costs_hash(manifest), market.costs.hash
+    if not own or before == now or before is None or now is None:
+        return []
+    return [f"the run's costs by symbol changed since it was trained (hash {before[:12]}, now {now[:12]})"]
 
 
 def data_warnings(policy: RestoredPolicy, market: Market, manifest: dict[str, Any], own_data: bool) -> list[str]:

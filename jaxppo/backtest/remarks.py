@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from jaxppo.page import gate, tables
 from jaxppo.page.document import Card, Remark
@@ -131,8 +132,7 @@ def facts(data: BacktestData) -> list[tuple[str, str]]:
         ("Bars", f"{f['source']}, hash {f['data_hash'][: tables.HASH_DIGITS]}"),
         ("Bars a year", f"{number(f['bars_per_year'], 0)}, all symbols together"),
         ("Decisions by the run's dates", _periods(f["seen"]) or "not known"),
-        ("Fee a side", ", ".join(f"{k} {percent(v, 3)}" for k, v in terms["fee"].items())),
-        *((k.replace("_", " ").capitalize(), _term(k, v)) for k, v in terms.items() if k != "fee"),
+        *_terms(terms),
         ("Actions", ", ".join(f"{k} {percent(v, 0)}" for k, v in f["action_share"].items())),
         ("Random draws", f"{number(f['random_draws'], 0)}, seed {plain_value(f['seed'])}"),
     ]
@@ -140,6 +140,22 @@ def facts(data: BacktestData) -> list[tuple[str, str]]:
 
 def _periods(seen: Mapping[str, float]) -> str:
     return ", ".join(f"{k.replace('_', ' ')} {percent(v)}" for k, v in seen.items() if v > 0)
+
+
+def _terms(terms: dict[str, Any]) -> list[tuple[str, str]]:
+    """Costs and rules; where costs are by symbol, their medians, and what a side costs in all."""
+    by_symbol = lookup(terms, "costs")
+    typical = ", median" if by_symbol else ""
+    rows = [(f"Fee a side{typical}", ", ".join(f"{k} {percent(v, 3)}" for k, v in terms["fee"].items()))]
+    for name, value in terms.items():
+        if name not in ("fee", "costs"):
+            middle = typical if name in ("spread", "borrow") else ""
+            rows.append((name.replace("_", " ").capitalize() + middle, _term(name, value)))
+    if by_symbol:
+        median, low, high = (percent(by_symbol["side"][k], 3) for k in ("median", "low", "high"))
+        said = f"median {median}, from {low} to {high}; {plural(int(by_symbol['symbols']), 'symbol')}"
+        rows.append(("A side in all", f"{said}; {by_symbol['file']}, hash {by_symbol['hash'][: tables.HASH_DIGITS]}"))
+    return rows
 
 
 def _term(name: str, value: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from jaxppo.agent.policy import Params
 from jaxppo.backtest.facts import (
     FOLDER,
     SplitName,
+    costs_warnings,
     data_warnings,
     look_warnings,
     read_cutoffs,
@@ -46,6 +48,7 @@ from jaxppo.env.trading import EnvSpec, env_spec
 from jaxppo.errors import ConfigError, RunDirectoryError
 from jaxppo.market.bars import Bars, describe_symbols, load_bars
 from jaxppo.market.calendar import format_interval
+from jaxppo.market.costs import read_costs
 from jaxppo.market.dataset import EvaluationSet, Market, Split, build_evaluation, decision_times, evaluation_set
 from jaxppo.market.source import load_market_bars
 from jaxppo.page.terminal import figure_table, gate_line, percent, plain_console
@@ -69,6 +72,9 @@ class BacktestOptions(BarsFilter):
     """Checkpoint: best (by validation fitness), latest, final, or the number of an update."""
     data: str | None = None
     """File or folder of Parquet or CSV bars; by default the run's own."""
+    costs: str | None = None
+    """CSV or Parquet file of costs by symbol: symbol, half_spread or fee (a side), optionally borrow (a year); by
+    default the run's own."""
     out: Path | None = None
     """Folder to write, which must not hold anything yet; by default RUN_DIR/backtest/SPLIT-DATE-TIME."""
     random_draws: int = 20
@@ -111,6 +117,20 @@ def load_backtest_bars(options: BacktestOptions, config: Config) -> tuple[list[B
     return bars, options.data, dataclasses.replace(config, data=data)
 
 
+def backtest_costs(options: BacktestOptions, config: Config, bars: Sequence[Bars]) -> tuple[Config, list[str]]:
+    """The configuration with the costs by symbol to play at: those given, else the run's as far as they fit the bars.
+
+    The second is what to warn of: bars of one's own, of whose symbols the run's file holds none.
+    """
+    if options.costs is not None:
+        return dataclasses.replace(config, env=dataclasses.replace(config.env, costs=options.costs)), []
+    file = config.env.costs
+    if file is None or options.data is None or read_costs(file).names([b.symbol for b in bars]):
+        return config, []
+    without = dataclasses.replace(config, env=dataclasses.replace(config.env, costs=None))
+    return without, [f"the run's costs by symbol ({file}) hold none of these symbols; the defaults of the run are paid"]
+
+
 @dataclass(frozen=True)
 class Setup:
     """A policy, the bars that it is played over, and what is known about both."""
@@ -135,6 +155,7 @@ def prepare(options: BacktestOptions) -> Setup:
     policy = restore_policy(run_dir, which)
     info = policy.info
     bars, source, config = load_backtest_bars(options, info.config)
+    config, costs_notes = backtest_costs(options, config, bars)
     market = build_evaluation(bars, config, receptive_field(config.agent), options.split, cutoffs)
     if cutoffs is None and market.data_hash != manifest["hash"]:
         raise RunDirectoryError(
@@ -170,6 +191,8 @@ def prepare(options: BacktestOptions) -> Setup:
             *seen_warnings(shares, which, options.split),
             *look_warnings(run_dir, options.split),
             *data_warnings(policy, market, manifest, options.data is None),
+            *costs_notes,
+            *costs_warnings(market, manifest, options.costs is None and config.env.costs is not None),
         ),
     )
     return Setup(policy, env_spec(config.env, config.reward), config, market, split, facts, record)
@@ -215,7 +238,7 @@ def show(console: Console, setup: Setup, done: Backtest) -> None:
         f"{facts.split} of {facts.source}: {facts.decisions:,} decisions of {len(setup.split.symbols)} symbols,"
         f" {facts.first_decision} to {facts.last_decision}; policy of update {facts.update} ({facts.which})",
     )
-    for line in describe_symbols(setup.market.bars, setup.config.data.data):
+    for line in (*describe_symbols(setup.market.bars, setup.config.data.data), *setup.market.costs.lines):
         console.print(line, highlight=False)
     for warning in facts.warnings:
         console.print(f"warning: {warning}", style="yellow")

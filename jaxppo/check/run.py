@@ -29,6 +29,7 @@ from jaxppo.config.schema import FIELD_GROUP, Config, to_dict
 from jaxppo.device import detect_device, enable_compilation_cache
 from jaxppo.errors import ConfigError
 from jaxppo.market.bars import Bars
+from jaxppo.market.costs import market_costs, typical_env
 from jaxppo.market.dataset import build_evaluation, build_market
 from jaxppo.market.features import FeatureTable, compute_features
 from jaxppo.market.source import load_market_bars
@@ -184,7 +185,12 @@ def check_run(request: Request[CheckOptions]) -> int:
         f" {', '.join(config.features.features)}; reward {config.reward.reward}; policy"
         f" {options.policy or 'untrained'}",
     )
-    checker = Checker(config, bars, options)
+    costs = market_costs(bars, config.env)
+    for line in (*costs.lines, *(f"warning: {w}" for w in costs.warnings)):
+        console.print(line, highlight=False)
+    # Made-up symbols, and a few of the user's, are not in a file of costs: they pay the medians of it.
+    typical = replace(config, env=typical_env(costs, bars, config.env))
+    checker = Checker(typical, bars, options)
     done: list[tuple[Check, float]] = []
     for name in dict.fromkeys(options.checks or CHECKS):
         began = time.perf_counter()

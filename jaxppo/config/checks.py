@@ -99,6 +99,7 @@ def require_data(given: BarsFilter, data: str | None, otherwise: str) -> None:
 def check_config(config: Config) -> Config:
     """Return `config`, or raise `ConfigError` with the first thing that does not fit and what would."""
     refuse_url(config.data.data or "", "data")
+    refuse_url(config.env.costs or "", "costs")
     require_data(config.data, config.data.data, "the bars are made up")
     REWARD_PRESETS.find(config.reward.reward, "reward")
     _require_positive(config)

@@ -90,6 +90,8 @@ class EnvConfig:
     """Slippage as a fraction of the price, always against us."""
     borrow: float = 0.0
     """Yearly borrow cost on short notional, accrued per bar."""
+    costs: str | None = None
+    """CSV or Parquet file of costs by symbol: symbol, half_spread or fee (a side), optionally borrow (a year)."""
     allow_short: tuple[str, ...] | None = None
     """Asset classes that may be sold short; by default those that say so themselves: equity and fx, not crypto."""
 

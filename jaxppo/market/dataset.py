@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float, Int32
 
 from jaxppo.config.schema import Config, DataConfig
 from jaxppo.errors import DataError
-from jaxppo.market.asset_classes import class_fees, may_short
+from jaxppo.market.asset_classes import may_short
 from jaxppo.market.bars import Bars, data_hash
 from jaxppo.market.calendar import bars_per_year, joint_bars_per_year
+from jaxppo.market.costs import MarketCosts, market_costs
 from jaxppo.market.doubts import in_brief, inspect_all
 from jaxppo.market.features import FeatureTable, compute_features, feature_hash
 from jaxppo.market.quality import format_time
@@ -49,16 +50,18 @@ class Market:
     feature_hash: str
     min_bars: int
     data_hash: str
+    costs: MarketCosts
     split_warnings: tuple[str, ...]
     check_arguments: str | None  # of `jaxppo.data`, to look at the same bars; None where they are of no file
 
 
 def market_warnings(market: Market) -> tuple[str, ...]:
-    """What to know before training: doubts about the bars, in brief, then about the splits.
+    """What to know before training: doubts about the bars, in brief, then about the costs and the splits.
 
     It inspects every bar (.8 s for 20 symbols of 33,000 bars), so ask once and keep the answer.
     """
-    return (*in_brief(inspect_all(market.bars), market.check_arguments), *market.split_warnings)
+    doubts = in_brief(inspect_all(market.bars), market.check_arguments)
+    return (*doubts, *market.costs.warnings, *market.split_warnings)
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,10 @@ def build_market(
       tables: features of one's own, one table a symbol, in place of the configured groups.
 
     Raises:
-      DataError: a symbol too short for the features, a feature that is not finite, or no symbol long enough for the
-        training or validation split.
+      DataError: a symbol too short for the features, a feature that is not finite, no symbol long enough for the
+        training or validation split, or a file of costs that cannot be used.
     """
+    costs = market_costs(bars, config.env)
     tables = tables or _tables(bars, config)
     min_bars = tables[0].min_bars
     cut = [_trim(b, t, min_bars) for b, t in zip(bars, tables, strict=True)]
@@ -108,9 +112,9 @@ def build_market(
                 f"{split} split: no or too few bars (under {needed[split]} decisions) of {', '.join(absent)}"
             )
         if have:
-            splits[split] = _split(have, config)
+            splits[split] = _split(have, config, costs)
     decisions = {s.bars.symbol: {k: r[k].decisions for k in SPLITS} for s, r in zip(cut, ranges, strict=True)}
-    return _market(bars, tables[0], config, splits, decisions, cutoffs, purge, warnings)
+    return _market(bars, tables[0], config, splits, decisions, cutoffs, purge, costs, warnings)
 
 
 def build_evaluation(
@@ -132,8 +136,10 @@ def build_evaluation(
       A `Market` whose only split is `split`; `decisions` counts those of every symbol.
 
     Raises:
-      DataError: no symbol has MIN_DECISIONS bars to decide on there; the message has the dates.
+      DataError: no symbol has MIN_DECISIONS bars to decide on there; the message has the dates. Or a file of costs
+        that cannot be used.
     """
+    costs = market_costs(bars, config.env)
     tables = tables or _tables(bars, config)
     cut = [_trim(b, t, t.min_bars) for b, t in zip(bars, tables, strict=True)]
     purge = purge_gap(config, receptive_field)
@@ -148,7 +154,8 @@ def build_evaluation(
     absent = [s.bars.symbol for s, r in zip(cut, ranges, strict=True) if r.decisions < MIN_DECISIONS]
     warnings = [f"no or too few bars (under {MIN_DECISIONS} decisions) of {', '.join(absent)}"] if absent else []
     decisions = {s.bars.symbol: {split: r.decisions} for s, r in zip(cut, ranges, strict=True)}
-    return _market(bars, tables[0], config, {split: _split(have, config)}, decisions, cutoffs, purge, warnings)
+    splits = {split: _split(have, config, costs)}
+    return _market(bars, tables[0], config, splits, decisions, cutoffs, purge, costs, warnings)
 
 
 def decision_times(split: Split) -> list[np.ndarray]:
@@ -165,6 +172,7 @@ def _market(
     decisions: Mapping[str, Mapping[str, int]],
     cutoffs: tuple[int, int] | None,
     purge: int,
+    costs: MarketCosts,
     warnings: Sequence[str],
 ) -> Market:
     return Market(
@@ -177,6 +185,7 @@ def _market(
         feature_hash=feature_hash(table.names, config.features.scale_window),
         min_bars=table.min_bars,
         data_hash=data_hash(bars),
+        costs=costs,
         split_warnings=tuple(warnings),
         check_arguments=_check_arguments(config.data),
     )
@@ -260,17 +269,16 @@ def _pad(rows: Sequence[np.ndarray], length: int, dtype: type = np.float32) -> n
     return np.stack([np.concatenate([r, np.repeat(r[-1:], length - len(r), axis=0)]) for r in rows]).astype(dtype)
 
 
-def _split(have: Sequence[tuple[_Symbol, SplitRange]], config: Config) -> Split:
+def _split(have: Sequence[tuple[_Symbol, SplitRange]], config: Config, costs: MarketCosts) -> Split:
     length = max(r.end - r.begin for _, r in have)
-    fees = class_fees(config.env)
     env = config.env
+    own = [costs.by_symbol[s.bars.symbol] for s, _ in have]
 
     def rows(take: str) -> np.ndarray:
         return _pad([s.prices[take][r.begin : r.end] for s, r in have], length)
 
     forward = [forward_returns(s.prices["open"][r.begin : r.end], s.prices["close"][r.begin : r.end]) for s, r in have]
     years = [bars_per_year(s.bars.time, s.bars.interval, s.bars.asset_class, s.bars.timezone) for s, _ in have]
-    impact = env.spread / 2 + env.slippage
     tape = Tape(
         features=jnp.asarray(_pad([s.values[r.begin : r.end] for s, r in have], length)),
         open=jnp.asarray(rows("open")),
@@ -282,9 +290,9 @@ def _split(have: Sequence[tuple[_Symbol, SplitRange]], config: Config) -> Split:
         first=jnp.asarray([r.first - r.begin for _, r in have], jnp.int32),
         length=jnp.asarray([r.end - r.begin for _, r in have], jnp.int32),
         costs=Costs(
-            fee=jnp.asarray([fees[s.bars.asset_class] for s, _ in have], jnp.float32),
-            impact=jnp.full(len(have), impact, jnp.float32),
-            borrow=jnp.asarray([env.borrow / y for y in years], jnp.float32),
+            fee=jnp.asarray([c.fee for c in own], jnp.float32),
+            impact=jnp.asarray([c.half_spread + env.slippage for c in own], jnp.float32),
+            borrow=jnp.asarray([c.borrow / y for c, y in zip(own, years, strict=True)], jnp.float32),
         ),
         allow_short=jnp.asarray([may_short(s.bars.asset_class, env) for s, _ in have]),
         bars_per_year=jnp.asarray(years, jnp.float32),

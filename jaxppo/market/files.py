@@ -22,7 +22,7 @@ import polars as pl
 
 from jaxppo.config.checks import refuse_url
 from jaxppo.errors import DataError
-from jaxppo.market.formats import Columns, NoBarsError, csv_layout, find_columns
+from jaxppo.market.formats import BARS, Columns, NoBarsError, TableKind
 from jaxppo.market.parquet import check_sizes
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -178,7 +178,7 @@ def _panics_unseen() -> Iterator[None]:
                 os.write(2, said)
 
 
-def open_table(path: Path) -> Table:
+def open_table(path: Path, kind: TableKind = BARS) -> Table:
     """Head of a file: column names and where the fields are."""
     if not path.name.isprintable():
         raise DataError(f"{path.name!r}: rename the file, its name has characters that cannot be shown")
@@ -189,7 +189,7 @@ def open_table(path: Path) -> Table:
         raise DataError(f"{path.name}: {size / 2**30:.1f} GiB; files over 4 GiB are not read, split it by time")
     if size == 0:
         raise DataError(f"{path.name}: the file is empty")
-    return _open_parquet(path) if path.suffix.lower() in PARQUET_SUFFIXES else _open_csv(path)
+    return _open_parquet(path, kind) if path.suffix.lower() in PARQUET_SUFFIXES else _open_csv(path, kind)
 
 
 def read_table(table: Table) -> pl.DataFrame:
@@ -207,8 +207,8 @@ def check_symbol(symbol: str, file: str) -> str:
     return symbol
 
 
-def split_symbols(table: Table, frame: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """The rows of each symbol of a symbol column, in their order."""
+def symbol_names(table: Table, frame: pl.DataFrame) -> pl.Series:
+    """The symbols of a symbol column, a string a row; `DataError` for the first that cannot be one."""
     names = frame["symbol"].cast(pl.String)
     bad = (names.is_null() | ~names.str.contains(_SYMBOL)).fill_null(True)
     if bad.any():
@@ -217,6 +217,12 @@ def split_symbols(table: Table, frame: pl.DataFrame) -> dict[str, pl.DataFrame]:
         raise DataError(f"{table.path.name}, {table.unit} {where}: symbol {found}: {_SYMBOL_RULE}")
     if (n := names.n_unique()) > MAX_SYMBOLS:
         raise DataError(f"{table.path.name}: {n:,} symbols; files of over {MAX_SYMBOLS:,} are not read, split it")
+    return names
+
+
+def split_symbols(table: Table, frame: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """The rows of each symbol of a symbol column, in their order."""
+    names = symbol_names(table, frame)
     groups = frame.with_columns(names.alias("symbol")).partition_by("symbol", as_dict=True, maintain_order=True)
     return {str(key[0]): group for key, group in groups.items()}
 
@@ -233,14 +239,14 @@ def _check_size(path: Path, unit: str, rows: int, fields: int) -> None:
         )
 
 
-def _open_parquet(path: Path) -> Table:
+def _open_parquet(path: Path, kind: TableKind) -> Table:
     rows = check_sizes(path)
     lazy = pl.scan_parquet(path, glob=False)
     schema = lazy.collect_schema()
     names = tuple(schema.names())
     if len(names) > MAX_COLUMNS:
         raise DataError(f"{path.name}: {len(names):,} columns; files of over {MAX_COLUMNS:,} are not read")
-    columns = find_columns(names, path.name)
+    columns = kind.columns(names, path.name)
     for field, i in columns.index.items():
         if schema[names[i]].is_nested() or schema[names[i]] in (pl.Binary, pl.Object):
             raise DataError(f"{path.name}: column {names[i]!r} holds {str(schema[names[i]])[:60]}, which is no {field}")
@@ -248,8 +254,8 @@ def _open_parquet(path: Path) -> Table:
     return Table(path, names, columns)
 
 
-def _open_csv(path: Path) -> Table:
-    table, ends = _csv_head(path), 0
+def _open_csv(path: Path, kind: TableKind) -> Table:
+    table, ends = _csv_head(path, kind), 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             ends += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) == ord("\n")))
@@ -257,7 +263,7 @@ def _open_csv(path: Path) -> Table:
     return table
 
 
-def _csv_head(path: Path) -> Table:
+def _csv_head(path: Path, kind: TableKind = BARS) -> Table:
     """What the first lines of a CSV file tell."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
@@ -273,8 +279,8 @@ def _csv_head(path: Path) -> Table:
     separator = max(",\t;|", key=lines[0].count)
     if lines[0].count(separator) >= MAX_COLUMNS:
         raise DataError(f"{path.name}: over {MAX_COLUMNS:,} columns; such files are not read")
-    layout = csv_layout([row or [""] for row in csv.reader(lines, delimiter=separator)], path.name)
-    columns = find_columns(layout.names, path.name)
+    layout = kind.layout([row or [""] for row in csv.reader(lines, delimiter=separator)], path.name)
+    columns = kind.columns(layout.names, path.name)
     encoding = "utf-16" if utf16 else "utf8"
     return Table(path, layout.names, columns, layout.header_lines, layout.symbol, separator, encoding)
 

@@ -6,9 +6,10 @@ Pure: names, text and columns in, positions and arrays out. Reading is done in `
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -72,6 +73,13 @@ class Columns:
 
     index: Mapping[str, int]  # time, open, high, low, close; where present clock, volume, symbol
     timezone: str | None  # that the name of the time column says, as in Time (UTC)
+
+
+class TableKind(NamedTuple):
+    """How the head of a kind of table is understood; `BARS` is one."""
+
+    layout: Callable[[Sequence[Sequence[str]], str], Layout]  # of the first lines of a CSV file
+    columns: Callable[[Sequence[str], str], Columns]  # of the names of columns
 
 
 _ZONES = {"utc": "UTC", "gmt": "UTC", "eet": "EET", "cet": "CET", "wet": "WET", "met": "MET"}
@@ -180,6 +188,9 @@ def find_columns(names: Sequence[str], file: str) -> Columns:
     if bare[position] == "date" and "time" in bare:
         index["clock"] = bare.index("time")
     return Columns(index, zones[position])
+
+
+BARS = TableKind(csv_layout, find_columns)
 
 
 def parse_numbers(raw: pl.Series, field: str, origin: Origin) -> np.ndarray:

@@ -20,6 +20,7 @@ from jaxppo.errors import ConfigError, DataError
 from jaxppo.market.asset_classes import ASSET_CLASSES
 from jaxppo.market.bars import Bars, load_bars
 from jaxppo.market.calendar import bars_per_year, format_interval
+from jaxppo.market.costs import MarketCosts, SymbolCosts, read_costs, resolve_costs
 from jaxppo.market.orders import Decisions, load_decisions
 from jaxppo.market.tape import Costs, Tape, price_tape
 from jaxppo.play.deciders import Orders
@@ -54,6 +55,8 @@ class ReplayOptions(BarsFilter):
     """Full bid-ask spread as a fraction of the price; a fill pays half of it."""
     borrow: float = 0.0
     """Yearly borrow cost on short notional, accrued per bar."""
+    costs: str | None = None
+    """CSV or Parquet file of costs by symbol: symbol, half_spread or fee (a side), optionally borrow (a year)."""
     max_exposure: float | None = None
     """Largest notional over equity that an order may lead to; orders beyond it are cut down to it. None for any."""
     ruin_level: float = 0.0
@@ -92,7 +95,7 @@ def _check_options(options: ReplayOptions) -> None:
         demand(math.isfinite(options.max_exposure) and options.max_exposure > 0, "max_exposure", "a number above 0")
 
 
-def _load(options: ReplayOptions) -> tuple[Bars, Decisions]:
+def _load(options: ReplayOptions) -> tuple[Bars, Decisions, MarketCosts]:
     asked = {f.name: getattr(options, f.name) for f in fields(BarsFilter)}
     found = load_bars(options.bars, **asked)
     if len(found) > 1:
@@ -102,26 +105,31 @@ def _load(options: ReplayOptions) -> tuple[Bars, Decisions]:
     if len(bars.time) < 2:
         raise DataError(f"{options.bars}: one bar; an order fills at the open of the next, so give 2 or more")
     decisions = load_decisions(options.targets, len(bars.time))
-    cost = _fee(options, bars) + options.slippage + options.spread / 2
+    costs = _costs(options, bars)
+    cost = costs.sides()[0]
     if decisions.order == "target" and (np.abs(decisions.value) * cost >= 1).any():
         largest = np.nanmax(np.abs(decisions.value))
         raise DataError(f"{options.targets}: a target of {largest:g} costs more than the account; give a smaller one")
-    return bars, decisions
+    return bars, decisions, costs
 
 
-def _fee(options: ReplayOptions, bars: Bars) -> float:
-    """The fee of the bars' class."""
-    return options.fee.get(bars.asset_class, 0.0)
+def _costs(options: ReplayOptions, bars: Bars) -> MarketCosts:
+    """What the symbol pays: the fee of its class, spread and borrow, over which goes the file of costs."""
+    flags = {bars.symbol: SymbolCosts(options.fee.get(bars.asset_class, 0.0), options.spread / 2, options.borrow)}
+    if options.costs is None:
+        return MarketCosts(flags, options.slippage)
+    return resolve_costs(read_costs(options.costs), flags, options.slippage)
 
 
-def _tape(options: ReplayOptions, bars: Bars, dtype: Any) -> Tape:
+def _tape(costs: MarketCosts, bars: Bars, dtype: Any) -> Tape:
     """The bars as the one symbol of a Tape, with its costs."""
+    own = costs.by_symbol[bars.symbol]
     per_year = bars_per_year(bars.time, bars.interval, bars.asset_class, bars.timezone)
-    numbers = (_fee(options, bars), options.slippage + options.spread / 2, options.borrow / per_year, per_year)
-    *costs, years = (jnp.full(1, x, dtype) for x in numbers)
+    numbers = (own.fee, costs.slippage + own.half_spread, own.borrow / per_year, per_year)
+    *paid, years = (jnp.full(1, x, dtype) for x in numbers)
     prices = (bars.open, bars.high, bars.low, bars.close)
     open_, high, low, close = (jnp.asarray(x, dtype).reshape(1, -1) for x in prices)
-    return price_tape(open_, high, low, close, Costs(*costs), years)
+    return price_tape(open_, high, low, close, Costs(*paid), years)
 
 
 def _orders(decisions: Decisions, n: int, dtype: Any) -> Orders:
@@ -137,7 +145,7 @@ def _orders(decisions: Decisions, n: int, dtype: Any) -> Orders:
     return Orders(column(decisions.value), Levels(column(decisions.stop), column(decisions.take_profit)))
 
 
-def _play(options: ReplayOptions, bars: Bars, decisions: Decisions) -> Replay:
+def _play(options: ReplayOptions, bars: Bars, decisions: Decisions, costs: MarketCosts) -> Replay:
     """The replay, as host arrays."""
     rules = Rules(
         kind=decisions.order,
@@ -150,7 +158,7 @@ def _play(options: ReplayOptions, bars: Bars, decisions: Decisions) -> Replay:
     with jax.enable_x64(options.x64):
         dtype = jnp.float64 if options.x64 else jnp.float32
         orders = _orders(decisions, len(bars.time) - 1, dtype)
-        done = replay(orders, _tape(options, bars, dtype), jnp.asarray(options.trials, dtype), rules)
+        done = replay(orders, _tape(costs, bars, dtype), jnp.asarray(options.trials, dtype), rules)
         return jax.tree.map(np.asarray, done)
 
 
@@ -204,13 +212,14 @@ def _beside(done: Replay) -> dict[str, Any]:
 
 
 def _summary(
-    options: ReplayOptions, bars: Bars, decisions: Decisions, done: Replay, trades: list[Trade]
+    options: ReplayOptions, bars: Bars, decisions: Decisions, own: SymbolCosts, done: Replay, trades: list[Trade]
 ) -> dict[str, Any]:
     record = jax.tree.map(lambda x: x.astype(np.float64), done.record)
     held = np.sign(record.units)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items() if k != "out"}
+    paid = {"fee": own.fee, "spread": 2 * own.half_spread, "borrow": own.borrow}
     return {
-        "settings": {**settings, "fee": _fee(options, bars), "order": decisions.order},
+        "settings": {**settings, **paid, "order": decisions.order},
         "data": {"symbol": bars.symbol, "interval": format_interval(bars.interval), "bars": len(bars.time)},
         "counts": {
             "decisions": len(decisions.bar),
@@ -256,12 +265,13 @@ def replay_run(options: ReplayOptions) -> Path:
     """
     _check_options(options)
     enable_compilation_cache()
-    bars, decisions = _load(options)
+    bars, decisions, costs = _load(options)
+    own = costs.by_symbol[bars.symbol]
     with whole_folder(options.out) as folder:
-        done = _play(options, bars, decisions)
+        done = _play(options, bars, decisions, costs)
         _check_finite(options, done)
-        trades = round_trips(done.record, _fee(options, bars))
-        summary = _summary(options, bars, decisions, done, trades)
+        trades = round_trips(done.record, own.fee)
+        summary = _summary(options, bars, decisions, own, done, trades)
         rows = _equity_rows(done.record, bars.close, options.cash)
         write_csv(folder / EQUITY, ("bar", "cash", "units", "equity"), rows)
         # A trade's bars count fills from 0; row i of the record is bar i + 1.
@@ -271,6 +281,8 @@ def replay_run(options: ReplayOptions) -> Path:
     if summary["counts"]["unfilled"]:
         line = f"warning: {options.targets}: the decision on bar {decisions.bar[-1]}, the last, has no open to fill at"
         print(line, file=sys.stderr)
+    for line in costs.lines:
+        print(line)
     print(
         f"{bars.symbol}: equity {summary['final_equity']:.2f} from {options.cash:.2f} ({done.metrics.net_return:+.2%}, "
         f"buy and hold {done.buy_and_hold:+.2%}), Sharpe {done.metrics.sharpe:.2f}, "

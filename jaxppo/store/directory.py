@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 import os
@@ -24,6 +25,7 @@ from jaxppo.env.actions import ActionTable
 from jaxppo.errors import RunDirectoryError
 from jaxppo.market.asset_classes import class_reason
 from jaxppo.market.calendar import format_interval
+from jaxppo.market.costs import MarketCosts
 from jaxppo.market.dataset import Market
 from jaxppo.plugins import Plugin, loaded_plugins
 from jaxppo.store.files import Growing, write_atomic
@@ -140,12 +142,27 @@ def _data_facts(market: Market, source: str, warnings: Sequence[str]) -> dict[st
     return {
         "source": source,
         "hash": market.data_hash,
+        **_costs_facts(market.costs),
         "interval": format_interval(market.bars[0].interval),
         "symbols": symbols,
         "cutoffs": [iso(c) for c in market.cutoffs] if market.cutoffs else None,
         "purge_bars": market.purge_bars,
         "warnings": list(warnings),
     }
+
+
+def _costs_facts(costs: MarketCosts) -> dict[str, Any]:
+    """The file of costs by symbol and what every symbol pays with it; nothing where there is no file."""
+    if costs.file is None:
+        return {}
+    symbols = {symbol: dataclasses.asdict(c) for symbol, c in costs.by_symbol.items()}
+    return {"costs": {"file": costs.file, "hash": costs.hash, "slippage": costs.slippage, "symbols": symbols}}
+
+
+def costs_hash(manifest: Mapping[str, Any]) -> str | None:
+    """Hash of the costs by symbol that a run was trained at, by its manifest; None where it had no file of them."""
+    found = (manifest.get("data") or {}).get("costs")
+    return str(found["hash"]) if isinstance(found, dict) and "hash" in found else None
 
 
 def _processor() -> str:

@@ -15,8 +15,8 @@ from jaxppo.errors import CheckpointError, ConfigError
 from jaxppo.ppo.schedule import entropy_coefficient, warmup_cosine
 from jaxppo.store.directory import CONFIG
 
-# The gate judges what was computed, and bars are compared by their hash, wherever they lie.
-HARMLESS = frozenset({"data", *(name for name, group in FIELD_GROUP.items() if group == "gate")})
+# The gate judges what was computed, and bars and costs by symbol are compared by their hash, wherever they lie.
+HARMLESS = frozenset({"data", "costs", *(name for name, group in FIELD_GROUP.items() if group == "gate")})
 # The second and the third are other ways to give a number of updates.
 EXTENT = frozenset({"n_updates", "env_steps", "n_validations"})
 

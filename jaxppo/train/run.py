@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ from jaxppo.store.directory import (
     RunInputs,
     changed_environment,
     claim,
+    costs_hash,
     default_run_dir,
     earlier_manifest,
     environment_facts,
@@ -100,6 +101,7 @@ def describe_market(market: Market, source: str, warnings: Sequence[str], data: 
         f"data: {source}; {len(market.bars)} symbols, {sum(len(b.time) for b in market.bars):,} bars,"
         f" {len(market.feature_names)} features",
         *describe_symbols(market.bars, data),
+        *market.costs.lines,
         f"decisions: {counts['train']:,} train ({len(train.symbols)} symbols), {counts['validation']:,} validation"
         f" ({len(validation.symbols)}), {counts['test']:,} test; purge gap {market.purge_bars} bars",
     ]
@@ -124,12 +126,14 @@ def _resumed(run_dir: Path, market: Market, config: Config) -> Start | None:
         if "finished" in manifest:
             raise CheckpointError(f"{run_dir}: the run is finished and its checkpoints are gone; start a new run")
         _require_same_data(run_dir, manifest.get("data", {}).get("hash"), market)
+        _require_same_costs(run_dir, manifest, market)
         return None
     state, best, info = restore_run(run_dir)
     require_same_program(info.config, config, info.update, run_dir)
     actions = env_spec(config.env, config.reward).actions
     require_match(info, market.feature_names, actions, market.feature_hash)
     _require_same_data(run_dir, info.data_hash, market)
+    _require_same_costs(run_dir, manifest, market)
     names = [f.name for f in dataclasses.fields(Progress)]
     return Start(state, Progress(**{name: getattr(info, name) for name in names}), best, info.config)
 
@@ -139,6 +143,17 @@ def _require_same_data(run_dir: Path, data_hash: str | None, market: Market) -> 
         raise CheckpointError(
             f"{run_dir}: the data changed since the run began (hash {data_hash[:12]}, now"
             f" {market.data_hash[:12]}); resume with the same bars, or start a new run"
+        )
+
+
+def _require_same_costs(run_dir: Path, manifest: Mapping[str, Any], market: Market) -> None:
+    """Refuse other costs by symbol than the run's manifest tells of; one that is damaged tells nothing."""
+    before, now = costs_hash(manifest), market.costs.hash
+    if "data" in manifest and before != now:
+        was, is_ = (f"hash {x[:12]}" if x else "no file" for x in (before, now))
+        raise CheckpointError(
+            f"{run_dir}: the costs by symbol changed since the run began ({was}, now {is_}); resume with the same file"
+            " (--costs says where it lies), or start a new run"
         )
 
 
