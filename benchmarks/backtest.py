@@ -19,7 +19,7 @@ from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import init_params
 from jaxppo.backtest.played import Settings, backtest
 from jaxppo.config.schema import Config
-from jaxppo.market.dataset import Calendar, EvaluationSet
+from jaxppo.market.dataset import Calendar, Days, EvaluationSet
 from jaxppo.market.tape import zero_tape
 from jaxppo.ppo.program import train_spec
 
@@ -41,7 +41,9 @@ def noise(n_symbols: int, n_bars: int, n_features: int, first: int) -> Evaluatio
         bars_per_year=jnp.full(n_symbols, 8766.0),
     )
     index = np.tile(np.arange(1, n_bars - first, dtype=np.int32), (n_symbols, 1))
-    return EvaluationSet(tape, Calendar(jnp.asarray(index), jnp.ones(index.shape[1], bool), jnp.float32(8766)))
+    behind, valid = jnp.asarray(index), jnp.ones(index.shape[1], bool)
+    days = Days(behind[:, 23::24], valid[23::24], jnp.float32(365.25))
+    return EvaluationSet(tape, Calendar(behind, valid, jnp.float32(8766), days))
 
 
 def main() -> None:

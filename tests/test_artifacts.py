@@ -64,6 +64,11 @@ def utc(symbol: int, bar: int) -> datetime:
     return datetime.fromtimestamp(int(TIMES[symbol][bar]), UTC)
 
 
+def filled(symbol: int) -> range:
+    """Bars that a decision fills on."""
+    return range(FIRST[symbol] + 1, FIRST[symbol] + 1 + DECISIONS[symbol])
+
+
 @pytest.fixture(scope="module")
 def split() -> Split:
     tape = random_tape(5, 2, 12, 3, 0)
@@ -111,7 +116,7 @@ def test_frames_have_these_columns(equity, trades):
 @pytest.mark.parametrize("symbol", [0, 1])
 def test_equity_has_a_row_for_every_bar_that_a_decision_fills_on(equity, split, symbol):
     rows = equity.filter(pl.col("symbol") == SYMBOLS[symbol])
-    bars = range(FIRST[symbol] + 1, FIRST[symbol] + 1 + DECISIONS[symbol])
+    bars = filled(symbol)
     assert rows["time"].to_list() == [utc(symbol, bar) for bar in bars]
     assert rows["close"].to_list() == prices(split, "close", symbol)[list(bars)].tolist()
     assert rows["action"].to_list() == ACTIONS[: DECISIONS[symbol], symbol].tolist()
@@ -207,16 +212,19 @@ def test_files_hold_the_frames_and_the_figures(split, played, equity, trades, tm
     folder = tmp_path / "validation"
     assert sorted(p.name for p in folder.iterdir()) == [
         "final_equity.parquet",
+        "final_portfolio.csv",
         "final_symbols.csv",
         "final_trades.parquet",
     ]
     assert pl.read_parquet(folder / "final_equity.parquet").equals(equity)
     assert pl.read_parquet(folder / "final_trades.parquet").equals(trades)
     rows = pl.read_csv(folder / "final_symbols.csv")
-    assert rows["symbol"].to_list() == ["ONE", "TWO", "POOLED"]
-    assert rows["trades"].to_list() == [2, 1, 3]
-    ends = [equity.filter(pl.col("symbol") == s)["equity"][-1] - 1 for s in rows["symbol"]]
-    np.testing.assert_allclose(rows["return"], ends, atol=1e-7)
+    assert rows["symbol"].to_list() == ["ONE", "TWO", "POOLED", "PORTFOLIO"]
+    assert rows["trades"].to_list() == [2, 1, 3, 3]
+    daily = pl.read_csv(folder / "final_portfolio.csv", try_parse_dates=True)
+    assert daily["date"].to_list() == sorted({utc(s, b).date() for s in (0, 1) for b in filled(s)})
+    ends = [equity.filter(pl.col("symbol") == s)["equity"][-1] - 1 for s in rows["symbol"][:3]]
+    np.testing.assert_allclose(rows["return"], [*ends, daily["equity"][-1] - 1], atol=1e-7)
     # ONE chose buy and sell once each in 8 decisions, TWO buy once in 3; the pool weighs them by their decisions.
-    np.testing.assert_allclose(rows["action_share_buy"], [1 / 8, 1 / 3, 2 / 11], rtol=1e-6)
-    np.testing.assert_allclose(rows["action_share_sell"], [1 / 8, 0, 1 / 11], rtol=1e-6)
+    np.testing.assert_allclose(rows["action_share_buy"], [1 / 8, 1 / 3, 2 / 11, 2 / 11], rtol=1e-6)
+    np.testing.assert_allclose(rows["action_share_sell"], [1 / 8, 0, 1 / 11, 1 / 11], rtol=1e-6)

@@ -97,8 +97,8 @@ def test_the_gate_of_a_played_split_counts_days_and_looks_at_holding():
     none = np.zeros((30, 2))
     record = StepRecord(*([none] * len(StepRecord._fields)))
     pooled = Metrics(dict.fromkeys(METRICS, np.float32(0.9)))._replace(net_return=np.float32(curve[-1] - 1))
-    figures = Figures(pooled, pooled, 0, np.array([0.4, 0.3, 0.3]), None, np.float32(held[-1] - 1), None)
-    played = Score(record, none, none == 0, none, figures, Curves(curve, held, none))
+    figures = Figures(pooled, pooled, 0, np.array([0.4, 0.3, 0.3]), None, np.float32(held[-1] - 1), None, pooled)
+    played = Score(record, none, none == 0, none, figures, Curves(curve, held, none, none))
     gate = judge_policy(played, split, action_table(BRACKETED), GateConfig(), Record(1, 0.9, 0.9))
     values = {(r.metric, r.level): (r.value, r.passed) for r in gate.reasons}
     assert values["days", "REVIEW"] == (3.0, False)
@@ -160,8 +160,8 @@ def test_evidence_of_two_symbols_by_hand():
     record = StepRecord(*([np.zeros((4, 2))] * len(StepRecord._fields)))._replace(exposure=exposure, order_units=orders)
     pooled = Metrics(dict.fromkeys(METRICS, np.float32(0)))._replace(fitness=np.float32(0.5))
     none = np.zeros(2)
-    figures = Figures(pooled, pooled, none, np.array([0.7, 0.2, 0.1]), none, np.float32(0.05), none)
-    played = Score(record, none, valid, none, figures, Curves(none, none, none))
+    figures = Figures(pooled, pooled, none, np.array([0.7, 0.2, 0.1]), none, np.float32(0.05), none, pooled)
+    played = Score(record, none, valid, none, figures, Curves(none, none, none, none))
     table = action_table(BRACKETED)
     found = evidence(played, table, 0.9, 0.6, np.array([True, False]))
     assert found.fitness == 0.5

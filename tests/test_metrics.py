@@ -42,10 +42,12 @@ CURVE = (1.1, 1.045, 1.1495)
 
 def no_trades(shape=()):
     zero, count = jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.int32)
-    return TradeSums(gains=zero, losses=zero, trades=count, wins=count, losers=count, turnover=zero, exposure=zero)
+    return TradeSums(
+        gains=zero, losses=zero, trades=count, wins=count, losers=count, turnover=zero, exposure=zero, costs=zero
+    )
 
 
-def trade_sums(gains=0.0, losses=0.0, trades=0, wins=0, turnover=0.0, exposure=0.0, losers=None):
+def trade_sums(gains=0.0, losses=0.0, trades=0, wins=0, turnover=0.0, exposure=0.0, losers=None, costs=0.0):
     losers = trades - wins if losers is None else losers
     return TradeSums(
         jnp.float32(gains),
@@ -55,6 +57,7 @@ def trade_sums(gains=0.0, losses=0.0, trades=0, wins=0, turnover=0.0, exposure=0
         jnp.int32(losers),
         jnp.float32(turnover),
         jnp.float32(exposure),
+        jnp.float32(costs),
     )
 
 
@@ -384,9 +387,9 @@ def test_a_metric_that_is_registered_is_computed_written_and_shown(deepest):
     assert alone.worst_bar == pytest.approx(-0.1)
     symbols = jax.tree.map(lambda x: jnp.expand_dims(x, 0), alone)
     share, hold = np.float32([0.5, 0.5]), np.float32(0.1)
-    validation = Figures(alone, symbols, np.int32(0), share, np.stack([share]), hold, np.stack([hold]))
+    validation = Figures(alone, symbols, np.int32(0), share, np.stack([share]), hold, np.stack([hold]), alone)
     rows = symbol_rows(validation, ("ONE",), ("hold", "buy"))
-    assert [row["worst_bar"] for row in rows] == [pytest.approx(-0.1)] * 2
+    assert [row["worst_bar"] for row in rows] == [pytest.approx(-0.1)] * 3
     row = validation_row(validation, ("hold", "buy"))
     assert row["val_worst_bar"] == pytest.approx(-0.1)
     assert set(row) <= set(metrics_columns(Config(), ("hold", "buy")))

@@ -16,7 +16,7 @@ from helpers import tiny_config, tiny_program
 
 from jaxppo.config.layers import resolve
 from jaxppo.device import program_bytes
-from jaxppo.market.dataset import Calendar, EvaluationSet
+from jaxppo.market.dataset import Calendar, Days, EvaluationSet
 from jaxppo.market.tape import zero_tape
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.rollout import RolloutStart, collect
@@ -117,7 +117,8 @@ def test_production_shape_is_one_program_of_bounded_memory():
     tape = jax.eval_shape(lambda: zero_tape(8, bars, n_features))
     small = jax.eval_shape(lambda: zero_tape(8, decisions + 80, n_features))
     shapes = (((8, decisions), jnp.int32), ((decisions,), bool), ((), jnp.float32))
-    data = EvaluationSet(small, Calendar(*(jax.ShapeDtypeStruct(*x) for x in shapes)))
+    calendar = [jax.ShapeDtypeStruct(*x) for x in shapes]
+    data = EvaluationSet(small, Calendar(*calendar, Days(*calendar)))
     hyper = hyper_from(config)
     chex.clear_trace_counter()
     once = chex.assert_max_traces(program.segment, n=1)

@@ -61,6 +61,7 @@ def validation() -> Figures:
         symbol_hold=np.float32([0.5, -0.5]),
         hold=np.float32(0.25),
         ruined=np.int32(1),
+        portfolio=figures(400),
     )
 
 
@@ -141,10 +142,10 @@ def test_labels_must_be_those_of_the_actions(validation):
 
 def test_symbol_rows_hold_every_figure_of_each_symbol_and_of_the_pool(validation):
     rows = symbol_rows(validation, ("AAA", "BBB"), LABELS)
-    assert [r["symbol"] for r in rows] == ["AAA", "BBB", "POOLED"]
-    assert [r["buy_and_hold_return"] for r in rows] == [0.5, -0.5, 0.25]
-    assert [r["action_share_buy"] for r in rows] == [0.25, 1.0, 0.625]
-    for row, first in zip(rows, (100, 200, 300), strict=True):
+    assert [r["symbol"] for r in rows] == ["AAA", "BBB", "POOLED", "PORTFOLIO"]
+    assert [r["buy_and_hold_return"] for r in rows] == [0.5, -0.5, 0.25, pytest.approx(np.nan, nan_ok=True)]
+    assert [r["action_share_buy"] for r in rows] == [0.25, 1.0, 0.625, 0.625]
+    for row, first in zip(rows, (100, 200, 300, 400), strict=True):
         own = {"return": first, "trades": 7, "bars": 99}
         own |= {name: first + i for i, name in enumerate(METRICS) if name not in ("trades", "bars")}
         own.pop("net_return")
@@ -166,6 +167,7 @@ def line(**changes: float) -> str:
         "val_return": 0.1,
         "val_buy_and_hold_return": -0.0102,
         "val_sharpe": 1.456,
+        "val_portfolio_sharpe": 1.6,
         "val_max_drawdown": 0.0789,
         "val_profit_factor": 1.234,
         "val_trades": 12,
@@ -177,7 +179,8 @@ def line(**changes: float) -> str:
 
 def test_validation_line():
     assert line() == (
-        "return +10.00% (hold -1.02%)  Sharpe 1.46  maxDD 7.9%  PF 1.23  trades 12  exposure 56%  fitness 1.433"
+        "return +10.00% (hold -1.02%)  Sharpe 1.46 (rebalanced daily 1.60)  maxDD 7.9%  PF 1.23"
+        "  trades 12  exposure 56%  fitness 1.433"
     )
 
 

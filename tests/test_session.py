@@ -287,12 +287,15 @@ def test_validation_files_and_metrics_agree(run, which):
     update = run.manifest["finished"]["best_update"] if which == "best" else 3
     row = next(r for r in run.rows if int(r["update"]) == update)
     symbols, equity = run.frame(f"{which}_symbols.csv"), run.frame(f"{which}_equity.parquet")
-    assert symbols["symbol"].to_list() == [*SYMBOLS, "POOLED"]
+    assert symbols["symbol"].to_list() == [*SYMBOLS, "POOLED", "PORTFOLIO"]
     pooled = symbols.row(2, named=True)
     for column, name in {"val_return": "return", "val_sharpe": "sharpe", "val_max_drawdown": "max_drawdown"}.items():
         assert pooled[name] == pytest.approx(float(row[column]), rel=1e-6, abs=1e-7)
     assert pooled["trades"] == int(row["val_trades"]) == run.frame(f"{which}_trades.parquet").height
-    for symbol, net in symbols.select("symbol", "return").rows():
+    portfolio = run.frame(f"{which}_portfolio.csv")
+    assert portfolio["equity"][-1] - 1 == pytest.approx(symbols.row(3, named=True)["return"], abs=1e-6)
+    assert float(row["val_portfolio_sharpe"]) == pytest.approx(symbols.row(3, named=True)["sharpe"], rel=1e-6)
+    for symbol, net in symbols.head(3).select("symbol", "return").rows():
         assert equity.filter(pl.col("symbol") == symbol)["equity"][-1] - 1 == pytest.approx(net, abs=1e-6)
 
 

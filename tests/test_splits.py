@@ -291,7 +291,7 @@ def test_joint_calendar_by_hand():
     split = market_of(make_bars()).splits["train"]
     times = (HOUR * np.arange(5), HOUR * np.array([0, 2, 4, 6]))
     tape = split.tape._replace(first=jnp.array([0, 1]), length=jnp.array([5, 4]))
-    time, index, per_year = joint_calendar(dataclasses.replace(split, tape=tape, times=times))
+    time, index, per_year, *_ = joint_calendar(dataclasses.replace(split, tape=tape, times=times))
     # A fills at hours 1, 2, 3, 4, B at 4 and 6.
     np.testing.assert_array_equal(time, HOUR * np.array([1, 2, 3, 4, 6]))
     np.testing.assert_array_equal(index, [[1, 2, 3, 4, 4], [0, 0, 0, 1, 2]])
@@ -302,7 +302,7 @@ def test_joint_calendar_by_hand():
 
 def test_joint_calendar_reaches_every_decision_and_no_padding(market):
     for split in market.splits.values():
-        time, index, _ = joint_calendar(split)
+        time, index, *_ = joint_calendar(split)
         assert (np.diff(time) > 0).all()
         assert ((np.diff(index, axis=1) == 0) | (np.diff(index, axis=1) == 1)).all()
         decisions = [len(decision_times(split, i)) for i in range(len(split.symbols))]

@@ -15,7 +15,7 @@ from jaxppo.config.layers import replace_fields
 from jaxppo.config.schema import Config
 from jaxppo.env.account import REASON_END, open_account
 from jaxppo.env.trading import EnvState, observe, step, valid_actions
-from jaxppo.market.dataset import Calendar, EvaluationSet, Split, joint_calendar
+from jaxppo.market.dataset import Calendar, Days, EvaluationSet, Split, device_calendar, joint_calendar
 from jaxppo.market.tape import Costs, Tape, take_windows
 from jaxppo.play.deciders import argmax_policy, given_actions
 from jaxppo.play.passes import lane, n_decisions, play
@@ -58,14 +58,16 @@ def bar_times() -> tuple[np.ndarray, ...]:
 
 
 def calendar_of(behind, per_year: float) -> Calendar:
-    behind = jnp.asarray(behind, jnp.int32)
-    return Calendar(behind, jnp.ones(behind.shape[1], bool), jnp.float32(per_year))
+    """Every time is a date of its own."""
+    behind, per_year = jnp.asarray(behind, jnp.int32), jnp.float32(per_year)
+    valid = jnp.ones(behind.shape[1], bool)
+    return Calendar(behind, valid, per_year, Days(behind, valid, per_year))
 
 
 @functools.cache
 def dataset(seed: int = 0) -> EvaluationSet:
-    _, index, per_year = joint_calendar(Split(market(seed), ("A", "B", "C"), bar_times()))
-    return EvaluationSet(market(seed), calendar_of(index, per_year))
+    joint = joint_calendar(Split(market(seed), ("A", "B", "C"), bar_times()))
+    return EvaluationSet(market(seed), device_calendar(joint))
 
 
 def spec_of(config: Config):

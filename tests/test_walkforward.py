@@ -206,22 +206,26 @@ def test_join_curves_by_hand():
 
 
 def test_joined_sums_by_hand():
-    sums = TradeSums(*(np.array(x) for x in ([2.0, 1.0], [-1.0, 0.0], [3, 1], [1, 1], [1, 0], [0.1, 0.4], [0.5, 1.0])))
+    sums = TradeSums(
+        *(np.array(x) for x in ([2.0, 1.0], [-1.0, 0.0], [3, 1], [1, 1], [1, 0], [0.1, 0.4], [0.5, 1.0], [0.01, 0.04]))
+    )
     total = joined_sums(sums, np.array([30, 10]), np.array([100.0, 200.0]), 50.0)
     assert (float(total.gains), float(total.losses)) == (3.0, -1.0)
     assert (int(total.trades), int(total.wins), int(total.losers)) == (4, 2, 1)  # and one that broke even
     # A year: .1 x 100 = 10 for three quarters of the bars, .4 x 200 = 80 for one: 27.5, over 50 bars a year.
     assert float(total.turnover) == pytest.approx(27.5 / 50)
     assert float(total.exposure) == pytest.approx(0.75 * 0.5 + 0.25)
+    assert float(total.costs) == pytest.approx(2.75 / 50)  # a tenth of what is turned over
 
 
 def test_held_sums_by_hand():
-    sums = hold_sums(jnp.array([0.5, -0.25]), jnp.array([10, 20]))
+    sums = hold_sums(jnp.array([0.5, -0.25]), jnp.array([10, 20]), jnp.array([0.01, 0.02]))
     np.testing.assert_allclose(sums.gains, [0.5, 0.0])
     np.testing.assert_allclose(sums.losses, [0.0, -0.25])
     np.testing.assert_allclose(sums.wins, [1, 0])
     np.testing.assert_allclose(sums.losers, [0, 1])
     np.testing.assert_allclose(sums.turnover, [0.2, 0.1])
+    np.testing.assert_allclose(sums.costs, [0.002, 0.002])  # both sides over the bars
 
 
 def test_gaps_are_means_over_folds_where_both_are_finite():

@@ -17,6 +17,7 @@ from jaxppo.market.asset_classes import class_fees
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.costs import typical_env
 from jaxppo.market.dataset import Market, Split, decision_times, market_warnings
+from jaxppo.play.best import RANKED_COLUMN
 from jaxppo.play.gate import Record
 from jaxppo.store.checkpoint import RestoredPolicy, Which
 from jaxppo.store.checkpoint_info import CheckpointInfo
@@ -65,9 +66,9 @@ def validation_record(run_dir: Path, which: Which, info: CheckpointInfo) -> Reco
 
     A run without metrics.csv is taken by the word of the checkpoint: one look.
     """
-    path = run_dir / METRICS_CSV
+    path, column = run_dir / METRICS_CSV, RANKED_COLUMN[info.config.budget.choose_by]
     try:
-        frame = pl.read_csv(path, columns=["update", "val_fitness"]).drop_nulls()
+        frame = pl.read_csv(path, columns=["update", column]).drop_nulls()
     except FileNotFoundError:
         return Record(1, info.best_fitness, info.fitness)
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -75,7 +76,7 @@ def validation_record(run_dir: Path, which: Which, info: CheckpointInfo) -> Reco
     if frame.height == 0:
         return Record(1, info.best_fitness, info.fitness)
     seen = frame.height if which == "best" else frame.filter(pl.col("update") <= info.update).height
-    fitness = frame["val_fitness"].cast(pl.Float64)
+    fitness = frame[column].cast(pl.Float64)
     return Record(max(1, seen), float(fitness.max()), float(fitness[-1]))  # type: ignore[arg-type]
 
 

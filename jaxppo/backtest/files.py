@@ -21,7 +21,7 @@ from jaxppo.play.significance import curve_moments, deflated_sharpe, expected_ma
 from jaxppo.store.files import write_frame
 from jaxppo.store.json import write_json
 from jaxppo.store.rows import symbol_rows
-from jaxppo.store.tables import drawdown, equity_frame, trades_frame, utc_times
+from jaxppo.store.tables import drawdown, equity_frame, portfolio_frame, trades_frame, utc_times
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,13 @@ class Facts:
 
 
 def baseline_rows(done: Backtest) -> list[dict[str, Any]]:
-    """Pooled figures of the policy and of every baseline; random draws as their mean, 5th and 95th percentile."""
+    """Pooled figures of the policy and of every baseline, and of the policy rebalanced daily (`portfolio`).
+
+    Random draws are given as their mean, 5th and 95th percentile.
+    """
     base, random = done.baselines, done.baselines.random
-    named = [("policy", done.score.figures.pooled), ("buy_and_hold", base.buy_and_hold), ("flat", base.flat)]
+    named = [("policy", done.score.figures.pooled), ("portfolio", done.score.figures.portfolio)]
+    named += [("buy_and_hold", base.buy_and_hold), ("flat", base.flat)]
     named += [(name, base.rules[name]) for name in RULES]
     named.append(("random_mean", jax.tree.map(np.mean, random)))
     named += [(f"random_p{q}", jax.tree.map(lambda x, q=q: np.percentile(x, q), random)) for q in (5, 95)]
@@ -155,6 +159,7 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> 
         "baselines": pl.DataFrame(baseline_rows(done)),
         "costs": pl.DataFrame(cost_rows(done)),
         "equity": equity,
+        "portfolio": portfolio_frame(done.score, split),
         "trades": trades,
         "returns": bar,
         "returns_daily": daily,
@@ -172,6 +177,8 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> 
         "bars_per_year": per_year,
         "pooled": figures(done.score.figures.pooled),
         "intervals_90": done.intervals.ends(),
+        "portfolio": figures(done.score.figures.portfolio),
+        "portfolio_intervals_90": done.portfolio_intervals.ends(),
         **sharpe_probabilities(done, facts.looks),
         "luck_sharpe": luck_sharpe(done, facts.looks, per_year),
         "action_share": dict(shares),

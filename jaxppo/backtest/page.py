@@ -15,6 +15,7 @@ from jaxppo.store.read import BacktestData, load_backtest
 
 NAMES = {
     "policy": "Policy",
+    "portfolio": "Policy, rebalanced daily",
     "buy_and_hold": "Buy-and-hold",
     "flat": "Always flat",
     "random_mean": "Random times, mean",
@@ -92,4 +93,5 @@ def _chance(data: BacktestData, images: dict[str, bytes]) -> Section:
         "something lies to the right of nearly all dots."
     )
     chart = document.figure(images, "random", "Net return of random draws", caption, "")
-    return sections.chance(remarks.chance_words(data), chart, data.pooled, f["intervals_90"])
+    daily = (f["portfolio"], f["portfolio_intervals_90"]) if "portfolio" in f else None  # not in earlier versions
+    return sections.chance(remarks.chance_words(data), chart, data.pooled, f["intervals_90"], daily)

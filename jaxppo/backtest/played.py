@@ -55,6 +55,7 @@ class Backtest(NamedTuple):
     costs: Metrics  # (C,) pooled, at COST_MULTIPLES
     baselines: Baselines
     intervals: Intervals  # () pooled
+    portfolio_intervals: Intervals  # () of the portfolio that is rebalanced daily
 
 
 def play_baselines(
@@ -109,8 +110,9 @@ def play_baselines(
 
 def hold_metrics(data: EvaluationSet, played: Score) -> Metrics:
     """Pooled figures () of buy-and-hold."""
-    bars = data.tape.length - 1 - data.tape.first
-    return pooled_metrics(data, played.curves.hold, hold_sums(played.figures.symbol_hold, bars))
+    tape = data.tape
+    sums = hold_sums(played.figures.symbol_hold, tape.length - 1 - tape.first, tape.costs.fee + tape.costs.impact)
+    return pooled_metrics(data, played.curves.hold, sums)
 
 
 def flat_metrics(data: EvaluationSet, curve: jax.Array) -> Metrics:
@@ -119,7 +121,7 @@ def flat_metrics(data: EvaluationSet, curve: jax.Array) -> Metrics:
     count = jnp.zeros_like(data.tape.length)
     # Hidden from the compiler, which would spend 22 s on sorting a constant curve of 83,521 bars.
     ones = jax.lax.optimization_barrier(jnp.ones_like(curve))
-    return pooled_metrics(data, ones, TradeSums(none, none, count, count, count, none, none))
+    return pooled_metrics(data, ones, TradeSums(none, none, count, count, count, none, none, none))
 
 
 def backtest(
@@ -156,4 +158,6 @@ def backtest(
     curve = own.curves.pooled
     one, calendar = jnp.ones((), curve.dtype), data.calendar
     intervals = bootstrap(curve, one, calendar.valid, calendar.bars_per_year, for_bootstrap)
-    return Backtest(own, costs, baselines, intervals)
+    days, for_days = calendar.days, jax.random.fold_in(for_bootstrap, 1)
+    daily = bootstrap(own.curves.portfolio, one, days.valid, days.per_year, for_days)
+    return Backtest(own, costs, baselines, intervals, daily)

@@ -223,9 +223,11 @@ def chance_lines(done: Backtest, looks: int) -> list[str]:
     low, high = (percent(float(x)) for x in i.net_return)
     chance = sharpe_probabilities(done, looks)
     shown = {k: "n/a" if np.isnan(v) else f"{100 * v:.0f}%" for k, v in chance.items()}
+    daily = done.portfolio_intervals.sharpe
     return [
-        f"90% intervals: return {low} to {high}, Sharpe {i.sharpe.low:.2f} to {i.sharpe.high:.2f},"
-        f" maximum drawdown {100 * i.max_drawdown.low:.1f}% to {100 * i.max_drawdown.high:.1f}%",
+        f"90% intervals: return {low} to {high}, Sharpe {i.sharpe.low:.2f} to {i.sharpe.high:.2f} (rebalanced daily"
+        f" {daily.low:.2f} to {daily.high:.2f}), maximum drawdown {100 * i.max_drawdown.low:.1f}% to"
+        f" {100 * i.max_drawdown.high:.1f}%",
         f"P(true Sharpe > 0) {shown['probabilistic_sharpe']}; P(true Sharpe > best of {looks} skill-less looks)"
         f" {shown['deflated_sharpe']}",
     ]
@@ -253,7 +255,7 @@ def show(console: Console, setup: Setup, done: Backtest) -> None:
     for line in chance_lines(done, facts.looks):
         console.print(line)
     console.print(figure_table("Cost sweep", "costs", [(f"{r['cost_multiple']:g}x", r) for r in cost_rows(done)]))
-    rows = symbol_rows(done.score.figures, setup.split.symbols, facts.labels)[:-1]
+    rows = symbol_rows(done.score.figures, setup.split.symbols, facts.labels)[: len(setup.split.symbols)]
     rows.sort(key=lambda r: -r["return"])
     half = _SHOWN_SYMBOLS // 2
     shown = rows if len(rows) <= _SHOWN_SYMBOLS else rows[:half] + rows[-half:]

@@ -186,6 +186,9 @@ class BudgetConfig:
     """Updates between validations; the first state and the last are always validated."""
     n_validations: int = 0
     """Number of validations after the first state's, spread evenly; when above 0 it sets validate_every."""
+    choose_by: Literal["fitness", "portfolio_sharpe"] = "fitness"
+    """What the best validation has the highest of: the pool's fitness, or the Sharpe ratio of the portfolio that is
+    rebalanced daily."""
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ from jaxppo.market.names import SYMBOL, FileName, read_name, symbol_pattern
 from jaxppo.market.quality import FIELDS, Origin, check_bars, check_times, format_time
 from jaxppo.market.timestamps import parse_times
 
-POOLED = "POOLED"
-"""The name of all symbols together in tables and reports, which no symbol may have."""
+POOLED, PORTFOLIO = "POOLED", "PORTFOLIO"
+"""The names of all symbols together in tables and reports, which no symbol may have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -376,8 +376,8 @@ def _join(pieces: Sequence[_Piece], asset_classes: Mapping[str, str]) -> Bars:
     """One symbol's bars, from pieces that follow each other in time."""
     ordered = sorted(pieces, key=lambda piece: int(piece.time[0]))
     symbol, interval = ordered[0].symbol, ordered[0].interval
-    if symbol == POOLED:
-        raise DataError(f"{ordered[0].file}: {POOLED} is what reports call all symbols together; rename the symbol")
+    if symbol in (POOLED, PORTFOLIO):
+        raise DataError(f"{ordered[0].file}: {symbol} is what reports call all symbols together; rename the symbol")
     for one, other in itertools.pairwise(ordered):
         if other.time[0] <= one.time[-1]:
             raise DataError(

@@ -16,7 +16,7 @@ from jaxppo.config.schema import Config, DataConfig
 from jaxppo.errors import DataError
 from jaxppo.market.asset_classes import may_short
 from jaxppo.market.bars import Bars, data_hash
-from jaxppo.market.calendar import bars_per_year, joint_bars_per_year
+from jaxppo.market.calendar import DAY, bars_per_year, joint_bars_per_year
 from jaxppo.market.costs import MarketCosts, market_costs
 from jaxppo.market.doubts import in_brief, inspect_all
 from jaxppo.market.features import FeatureTable, compute_features, feature_hash
@@ -304,12 +304,21 @@ def _split(have: Sequence[tuple[_Symbol, SplitRange]], config: Config, costs: Ma
     )
 
 
+class Days(NamedTuple):
+    """The UTC dates on which some symbol fills a decision, to rebalance a portfolio daily; padded to D dates."""
+
+    behind: Int32[jax.Array, "S D"]  # decisions a symbol has behind it at a date's end
+    valid: Bool[jax.Array, " D"]
+    per_year: Float[jax.Array, ""]  # such dates a year
+
+
 class Calendar(NamedTuple):
     """The calendar that symbols share, to pool their accounts in real time; padded to U times."""
 
     behind: Int32[jax.Array, "S U"]  # decisions a symbol has behind it once the bars of a time have closed
     valid: Bool[jax.Array, " U"]
     bars_per_year: Float[jax.Array, ""]  # of the pool
+    days: Days
 
 
 class EvaluationSet(NamedTuple):
@@ -321,9 +330,14 @@ class EvaluationSet(NamedTuple):
 
 def evaluation_set(split: Split) -> EvaluationSet:
     """A split with its joint calendar, on the device."""
-    joint = joint_calendar(split)
+    return EvaluationSet(split.tape, device_calendar(joint_calendar(split)))
+
+
+def device_calendar(joint: JointCalendar) -> Calendar:
+    """A joint calendar on the device, without padding."""
+    days = Days(jnp.asarray(joint.day_behind), jnp.ones(len(joint.day), bool), jnp.float32(joint.days_per_year))
     valid = jnp.ones(len(joint.time), bool)
-    return EvaluationSet(split.tape, Calendar(jnp.asarray(joint.behind), valid, jnp.float32(joint.bars_per_year)))
+    return Calendar(jnp.asarray(joint.behind), valid, jnp.float32(joint.bars_per_year), days)
 
 
 class JointCalendar(NamedTuple):
@@ -332,6 +346,9 @@ class JointCalendar(NamedTuple):
     time: np.ndarray  # (U,) int64: starts of all bars that some symbol fills a decision on, UTC seconds
     behind: np.ndarray  # (S, U) int32: decisions a symbol has behind it once the bars that start then have closed
     bars_per_year: float  # of the pool
+    day: np.ndarray  # (D,) int64: starts of the UTC dates of these times, UTC seconds
+    day_behind: np.ndarray  # (S, D) int32: decisions a symbol has behind it at a date's end
+    days_per_year: float
 
 
 def joint_calendar(split: Split) -> JointCalendar:
@@ -341,4 +358,25 @@ def joint_calendar(split: Split) -> JointCalendar:
     joint = np.unique(np.concatenate(fills))
     behind = np.stack([np.searchsorted(f, joint, side="right") for f in fills]).astype(np.int32)
     own, bars = np.asarray(split.tape.bars_per_year, np.float64), np.asarray([len(f) for f in fills])
-    return JointCalendar(joint, behind, joint_bars_per_year(joint, own, bars))
+    return JointCalendar(joint, behind, joint_bars_per_year(joint, own, bars), *joint_days(joint, behind))
+
+
+def joint_days(time: np.ndarray, behind: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """The UTC dates of a joint calendar.
+
+    Args:
+      time: (U,) int64 UTC seconds, ascending.
+      behind: (S, U) int32, as of `JointCalendar`.
+
+    Returns:
+      The dates (D,) int64 as UTC seconds, the decisions behind at the end of each (S, D) int32, and such dates a year:
+      their number over the span from the first to the last, both included, in years of 365.25 days.
+
+    Example:
+      >>> joint_days(np.array([0, 3600, 172800]), np.array([[1, 2, 3]]))
+      (array([     0, 172800]), array([[2, 3]]), 243.5)
+    """
+    date = time // DAY
+    last = np.append(np.flatnonzero(np.diff(date)), len(date) - 1)
+    per_year = len(last) * 365.25 / float(date[-1] - date[0] + 1)
+    return date[last] * DAY, behind[:, last], per_year

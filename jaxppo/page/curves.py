@@ -14,7 +14,7 @@ from jaxppo.page.style import BENCHMARK, CYCLE, GREY, POLICY, VERMILLION
 from jaxppo.page.text import action_name
 from jaxppo.play.metrics import BUY_AND_HOLD, METRICS, Column
 from jaxppo.store.columns import TRAINING
-from jaxppo.store.read import best_row, values
+from jaxppo.store.read import values
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ def training_curves(metrics: pl.DataFrame) -> Figure | None:
     return _panels(metrics, training_panels(), columns=4, height=1.95, best=None)
 
 
-def validation_curves(metrics: pl.DataFrame) -> Figure | None:
-    """How the policy did on the validation bars, its best validation marked; None before the first validation."""
-    return _panels(metrics, validation_panels(), columns=3, height=2.15, best=best_row(metrics))
+def validation_curves(metrics: pl.DataFrame, best: int | None) -> Figure | None:
+    """How the policy did on the validation bars, row `best` marked; None before the first validation."""
+    return _panels(metrics, validation_panels(), columns=3, height=2.15, best=best)
 
 
 def reward_components(metrics: pl.DataFrame) -> Figure | None:

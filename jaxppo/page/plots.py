@@ -32,7 +32,7 @@ PLOTS = ("equity", "drawdown", "validation", "symbols", "trades", "training", "r
 def make_plots(run: RunData) -> dict[str, bytes]:
     """PNG files of the charts that the run has data for, by name."""
     figures: dict[str, Figure | None] = {
-        "validation": curves.validation_curves(run.metrics),
+        "validation": curves.validation_curves(run.metrics, run.best_row),
         "training": curves.training_curves(run.metrics),
         "rewards": curves.reward_components(run.metrics),
         "actions": curves.action_shares(run.metrics),

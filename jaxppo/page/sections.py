@@ -80,12 +80,22 @@ def chance(
     chart: str,
     pooled: Mapping[str, float],
     intervals: Mapping[str, Sequence[float]],
+    portfolio: tuple[Mapping[str, float], Mapping[str, Sequence[float]]] | None = None,
 ) -> Section:
-    """How much of the figures could be chance: in words, by random draws, and as intervals."""
+    """How much of the figures could be chance: in words, by random draws, and as intervals.
+
+    Args:
+      words, chart: what stands above.
+      pooled, intervals: figures of the pool and their intervals.
+      portfolio: the same of the portfolio that is rebalanced daily.
+    """
     rows = []
-    for name, ends in intervals.items():
-        metric = METRICS[name]
-        rows.append([metric.title, *(FORMS[metric.form](x) for x in (pooled[metric.column], *ends))])
+    named = [("", pooled, intervals), *([(", rebalanced daily", *portfolio)] if portfolio else [])]
+    for which, figures, ends in named:
+        for name, both in ends.items():
+            metric = METRICS[name]
+            cells = (FORMS[metric.form](x) for x in (figures[metric.column], *both))
+            rows.append([metric.title + which, *cells])
     note = (
         "From histories resampled in blocks of these very bars (stationary bootstrap): how far the figures would vary "
         "if the same kind of bars came in another order and number. They say nothing of a market that changes."

@@ -12,8 +12,8 @@ import polars as pl
 from jaxppo.config.schema import GROUPS, Config, to_dict
 from jaxppo.page.text import FORMS, MISSING, moment, number, percent, plain_value
 from jaxppo.play.metrics import BUY_AND_HOLD, METRICS, Column
-from jaxppo.store.columns import COMPONENT, POOLED, TRAINING
-from jaxppo.store.read import Evaluation, Provenance, RunData, lookup, pooled_metrics, values
+from jaxppo.store.columns import COMPONENT, POOLED, PORTFOLIO, TRAINING
+from jaxppo.store.read import Evaluation, Provenance, RunData, lookup, pooled_metrics, portfolio_metrics, values
 
 HASH_DIGITS = 12
 SIDES = {"long": "Long", "short": "Short"}
@@ -57,10 +57,13 @@ def symbol_table(evaluation: Evaluation) -> str:
     """Metrics of each symbol, the highest net return first, under those of all symbols together."""
     frame = evaluation.symbols
     pooled = frame.filter(pl.col("symbol") == POOLED)
-    single = frame.filter(pl.col("symbol") != POOLED)
+    portfolio = frame.filter(pl.col("symbol") == PORTFOLIO)
+    single = frame.filter(~pl.col("symbol").is_in([POOLED, PORTFOLIO]))
     if "return" in frame.columns:
         single = single.sort("return", descending=True)
-    named = [("All together", row) for row in pooled.to_dicts()] + [(row["symbol"], row) for row in single.to_dicts()]
+    named = [("All together", row) for row in pooled.to_dicts()]
+    named += [("Rebalanced daily", row) for row in portfolio.to_dicts()]
+    named += [(row["symbol"], row) for row in single.to_dicts()]
     return metric_tables("Symbol", named, total=0 if pooled.height else None)
 
 
@@ -69,7 +72,10 @@ def comparison_table(run: RunData) -> str:
     best, final = pooled_metrics(run.best), pooled_metrics(run.final)
     if not best or not final or run.best_is_final:
         return ""
-    return "<h3>The best policy and the final one</h3>" + metric_tables("Policy", [("Best", best), ("Final", final)])
+    named = [("Best", best), ("Best, rebalanced daily", portfolio_metrics(run.best))]
+    named += [("Final", final), ("Final, rebalanced daily", portfolio_metrics(run.final))]
+    shown = [(name, row) for name, row in named if row]
+    return "<h3>The best policy and the final one</h3>" + metric_tables("Policy", shown)
 
 
 def page_columns() -> dict[str, tuple[Column, bool]]:
@@ -246,6 +252,11 @@ def glossary() -> str:
             (
                 "Pooled",
                 "All symbols together: equal money in the account of each at the start, never rebalanced.",
+            ),
+            (
+                "Rebalanced daily",
+                "The mean of the symbols\u2019 returns day by day, over those that are traded on that day (UTC): equal"
+                " money in each anew every day, which the field measures by. Moving money between them is free here.",
             ),
         ],
         "glossary",

@@ -72,7 +72,8 @@ def validation_line(row: Mapping[str, Any]) -> str:
     """The last validation in one line; the trade count stands next to every figure that depends on it."""
     return (
         f"return {percent(row['val_return'])} (hold {percent(row['val_buy_and_hold_return'])})"
-        f"  Sharpe {row['val_sharpe']:.2f}  maxDD {100 * row['val_max_drawdown']:.1f}%"
+        f"  Sharpe {row['val_sharpe']:.2f} (rebalanced daily {row['val_portfolio_sharpe']:.2f})"
+        f"  maxDD {100 * row['val_max_drawdown']:.1f}%"
         f"  PF {cell('number', row['val_profit_factor'])}  trades {row['val_trades']}"
         f"  exposure {100 * row['val_exposure']:.0f}%  fitness {row['val_fitness']:.3f}"
     )

@@ -12,7 +12,7 @@ import numpy as np
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.schema import Config
 from jaxppo.errors import ConfigError
-from jaxppo.market.dataset import MIN_DECISIONS, Calendar, EvaluationSet, Market, purge_gap
+from jaxppo.market.dataset import MIN_DECISIONS, Calendar, Days, EvaluationSet, Market, purge_gap
 from jaxppo.market.features import feature_names, min_bars
 from jaxppo.market.splits import SPLITS, SplitRange, cutoff_times, split_ranges
 from jaxppo.market.tape import REWARD_HORIZON, Tape, zero_tape
@@ -72,9 +72,9 @@ def shapes_of_sizes(config: Config, n_symbols: int, n_bars: int) -> MarketShapes
             )
     tapes = {s: jax.eval_shape(lambda n=r.end - r.begin: zero_tape(n_symbols, n, width)) for s, r in ranges.items()}
     decisions = ranges["validation"].decisions
-    calendar = jax.eval_shape(
-        lambda: Calendar(jnp.zeros((n_symbols, decisions), jnp.int32), jnp.ones(decisions, bool), jnp.zeros(()))
-    )
+    behind, valid = jnp.zeros((n_symbols, decisions), jnp.int32), jnp.ones(decisions, bool)
+    days = Days(behind, valid, jnp.zeros(()))  # at most as many as bars
+    calendar = jax.eval_shape(lambda: Calendar(behind, valid, jnp.zeros(()), days))
     data = EvaluationSet(tapes["validation"], calendar)
     words = (
         f"{n_symbols} symbols, {n_bars:,} bars in all (--n-symbols, --n-bars; --data takes the shapes of real files)"

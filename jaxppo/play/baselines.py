@@ -29,21 +29,24 @@ def buy_and_hold(open_: jax.Array, close: jax.Array, valid: jax.Array, costs: Co
     return jnp.where(bar < jnp.expand_dims(last, 0), held, at_end)
 
 
-def hold_sums(profit: jax.Array, bars: jax.Array) -> TradeSums:
+def hold_sums(profit: jax.Array, bars: jax.Array, side: jax.Array) -> TradeSums:
     """Sums of buy-and-hold: one trade, all equity bought and sold once, always invested.
 
     Args:
       profit: net return of each account, any shape.
       bars: decisions of each, same shape.
+      side: what a fill costs (fee and impact), as a fraction of its notional, same shape.
     """
+    n = jnp.maximum(bars, 1).astype(profit.dtype)
     return TradeSums(
         gains=jnp.maximum(profit, 0.0),
         losses=jnp.minimum(profit, 0.0),
         trades=jnp.ones(profit.shape, jnp.int32),
         wins=(profit > 0).astype(jnp.int32),
         losers=(profit < 0).astype(jnp.int32),
-        turnover=2.0 / jnp.maximum(bars, 1).astype(profit.dtype),
+        turnover=2.0 / n,
         exposure=jnp.ones_like(profit),
+        costs=2.0 * side / n,
     )
 
 

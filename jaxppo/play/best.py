@@ -5,12 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from jaxppo.play.score import Figures
+
+RANKED_COLUMN = {"fitness": "val_fitness", "portfolio_sharpe": "val_portfolio_sharpe"}
+"""What `choose_by` ranks validations by, as metrics.csv calls it."""
+
+
+def ranked_score(figures: Figures, choose_by: str) -> float:
+    """What a validation is ranked by, of host arrays. Checkpoints call it fitness, whatever it is.
+
+    Args:
+      figures: of the validation.
+      choose_by: a key of `RANKED_COLUMN`.
+    """
+    return float(figures.portfolio.sharpe if choose_by == "portfolio_sharpe" else figures.pooled.fitness)
+
 
 def best_update(fitness: Mapping[int, float]) -> int:
     """The update with the highest fitness, of equals the later; one whose fitness is no number only if all are none.
 
     Args:
-      fitness: of each validation by its update; at least one.
+      fitness: of each validation by its update, as `ranked_score` has it; at least one.
 
     Example:
       >>> best_update({0: 0.0, 5: 0.3, 10: 0.3, 15: float("nan")})

@@ -22,6 +22,7 @@ class TradeSums(NamedTuple):
     losers: Int32[jax.Array, "*accounts"]  # trades with a loss; one that broke even is neither a win nor one of these
     turnover: Float[jax.Array, "*accounts"]  # mean over bars of notional traded / equity
     exposure: Float[jax.Array, "*accounts"]  # mean over bars of |notional| / equity at the closes
+    costs: Float[jax.Array, "*accounts"]  # mean over bars of fees, spread, slippage and borrow cost paid / equity
 
 
 def payoff(sums: TradeSums) -> jax.Array:

@@ -48,8 +48,8 @@ class Record:
     """What a run's validations say of a policy that was chosen from them."""
 
     looks: int  # validations that it was chosen from, the untrained policy's included
-    peak_fitness: float  # of all validations
-    final_fitness: float  # of the last
+    peak_fitness: float  # of all validations; fitness, or what else they are ranked by
+    final_fitness: float  # of the last, the same figure
 
 
 @dataclass(frozen=True)

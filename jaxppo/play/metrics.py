@@ -211,6 +211,16 @@ METRICS: Registry[Metric] = Registry(
             gap="first",
         ),
         Metric(
+            name="costs",
+            value=lambda c: c.sums.costs * c.bars_per_year,
+            title="Costs a year",
+            form="percent",
+            meaning="Fees, spread, slippage and borrow cost paid a year over equity (mean over symbols by their bars).",
+            page="first",
+            terminal="costs",
+            gap="none",
+        ),
+        Metric(
             name="exposure",
             value=lambda c: c.sums.exposure,
             title="Exposure",
@@ -226,7 +236,7 @@ METRICS: Registry[Metric] = Registry(
             value=lambda c: c.sharpe * jnp.maximum(0.0, 1.0 - FITNESS_DRAWDOWN_WEIGHT * c.drawdown),
             title="Fitness",
             meaning="Sharpe x max(0, 1 - 0.2 x maximum drawdown); the best checkpoint has the highest, of equals the"
-            " later.",
+            " later, unless --choose-by says otherwise.",
             page="first",
             chart=True,
             reference=0.0,

@@ -193,7 +193,7 @@ def play(
         added = bar_sums(record, before.account.equity, x[1].close, x[3], cash)
         return (after, jax.tree.map(jnp.add, sums, added)), record.equity
 
-    (end, sums), equity = jax.lax.scan(step, (begin, TradeSums(zero, zero, none, none, none, zero, zero)), xs)
+    (end, sums), equity = jax.lax.scan(step, (begin, TradeSums(zero, zero, none, none, none, zero, zero, zero)), xs)
     return Pass(equity, _per_bar(sums, bars), valid, end.account, None, None, end.watched)
 
 
@@ -209,12 +209,13 @@ def bar_sums(record: StepRecord, before: jax.Array, close: jax.Array, valid: jax
         losers=record.losers,
         turnover=jnp.where(valid, record.traded / jnp.maximum(before, 1e-6 * cash), 0.0),
         exposure=jnp.where(valid, held, 0.0),
+        costs=jnp.where(valid, (record.cost + record.borrow) / jnp.maximum(before, 1e-6 * cash), 0.0),
     )
 
 
 def _per_bar(sums: TradeSums, bars: jax.Array) -> TradeSums:
-    """Turnover and exposure as means over an account's bars."""
-    return sums._replace(turnover=sums.turnover / bars, exposure=sums.exposure / bars)
+    """Turnover, exposure and costs as means over an account's bars."""
+    return sums._replace(turnover=sums.turnover / bars, exposure=sums.exposure / bars, costs=sums.costs / bars)
 
 
 def lane(tree: Any, index: int) -> Any:

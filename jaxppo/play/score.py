@@ -15,6 +15,7 @@ from jaxppo.market.tape import Tape
 from jaxppo.play.baselines import buy_and_hold
 from jaxppo.play.curve import TradeSums
 from jaxppo.play.deciders import play_policy
+from jaxppo.play.formulas import net_returns
 from jaxppo.play.metrics import Metrics, summarize
 from jaxppo.play.passes import Pass, fills
 
@@ -33,6 +34,7 @@ class Figures(NamedTuple):
     symbol_action_share: jax.Array  # (S, A)
     hold: jax.Array  # () net return of buy-and-hold at the same costs, pooled
     symbol_hold: jax.Array  # (S,)
+    portfolio: Metrics  # () of the symbols in equal shares, rebalanced daily
 
 
 class Curves(NamedTuple):
@@ -41,6 +43,7 @@ class Curves(NamedTuple):
     pooled: jax.Array  # (U,) on the joint calendar
     hold: jax.Array  # (U,) buy-and-hold, pooled
     symbol_hold: jax.Array  # (N, S)
+    portfolio: jax.Array  # (D,) day by day, rebalanced daily
 
 
 class Score(NamedTuple):
@@ -59,6 +62,8 @@ class Pooled(NamedTuple):
 
     metrics: Metrics  # (L,)
     equity: jax.Array  # (L, U)
+    portfolio: Metrics  # (L,)
+    portfolio_equity: jax.Array  # (L, D)
 
 
 def pool_equity(data: EvaluationSet, equity: jax.Array) -> jax.Array:
@@ -75,9 +80,55 @@ def decision_weight(tape: Tape) -> jax.Array:
     return decisions / decisions.sum()
 
 
-def pooled_sums(tape: Tape, sums: TradeSums, bars_per_year: jax.Array) -> TradeSums:
-    """Sums () of a pool: the trades of all accounts, (S,); turnover and exposure are weighted by decisions."""
-    weight = decision_weight(tape)
+def live_symbols(data: EvaluationSet) -> jax.Array:
+    """Which symbols a portfolio holds on each date, (S, D) bool: begun by its end, and not finished before it."""
+    behind, decisions = data.calendar.days.behind, jnp.expand_dims(data.tape.length - 1 - data.tape.first, -1)
+    before = jnp.concatenate([jnp.zeros_like(behind[:, :1]), behind[:, :-1]], axis=1)
+    return (behind > 0) & (before < decisions) & jnp.expand_dims(data.calendar.days.valid, 0)
+
+
+def portfolio_curve(data: EvaluationSet, equity: jax.Array) -> jax.Array:
+    """Equity of equal shares in the accounts of all symbols, rebalanced daily: (N, S) to (D,), from a start of 1.
+
+    A date's return is the plain mean, over the symbols that are live on it, of their accounts' growth over that date; a
+    symbol without a bar that day returns 0. Moving money between symbols each day is free, as in the yardstick of the
+    field; what the accounts themselves trade costs what it costs.
+
+    Args:
+      data: the bars that the accounts were played on, with their dates.
+      equity: (N, S) at the closes, of accounts that start at 1.
+
+    Example: two symbols, of which the second begins on the second day. The first earns 10 % on the first day, which the
+    portfolio then earns too; on the second it has no bar and the second earns 4 %: the portfolio earns 2 %.
+    """
+    live = live_symbols(data)
+    with_start = jnp.concatenate([jnp.ones_like(equity[:1]), equity]).T  # (S, N + 1)
+    path = jnp.take_along_axis(with_start, data.calendar.days.behind, axis=1)
+    growth = net_returns(path, jnp.ones(path.shape[:1], path.dtype), live)
+    mean = growth.sum(0) / jnp.maximum(live.sum(0), 1).astype(growth.dtype)
+    return jnp.cumprod(jnp.maximum(1.0 + mean, 0.0))
+
+
+def portfolio_metrics(data: EvaluationSet, curve: jax.Array, sums: TradeSums) -> Metrics:
+    """Figures () of a portfolio (D,), with the trades of all symbols' accounts, whose sums are (S,).
+
+    Turnover, exposure and costs are means over the symbols that are live, date by date: of each its mean over its bars.
+    """
+    live, days = live_symbols(data).astype(curve.dtype), data.calendar.days
+    share = (live / jnp.maximum(live.sum(0, keepdims=True), 1.0)).sum(1)
+    total = pooled_sums(data.tape, sums, days.per_year, share / jnp.maximum(share.sum(), 1.0))
+    return summarize(curve, jnp.ones((), curve.dtype), days.valid, days.per_year, total)
+
+
+def pooled_sums(tape: Tape, sums: TradeSums, bars_per_year: jax.Array, weight: jax.Array) -> TradeSums:
+    """Sums () of accounts (S,), the trades of all.
+
+    Args:
+      tape: the market.
+      sums: of each symbol's account.
+      bars_per_year: () of what they are sums of.
+      weight: (S,) of each in turnover, exposure and costs; sums to 1.
+    """
     return TradeSums(
         sums.gains.sum(),
         sums.losses.sum(),
@@ -86,13 +137,14 @@ def pooled_sums(tape: Tape, sums: TradeSums, bars_per_year: jax.Array) -> TradeS
         sums.losers.sum(),
         (sums.turnover * tape.bars_per_year * weight).sum() / bars_per_year,
         (sums.exposure * weight).sum(),
+        (sums.costs * tape.bars_per_year * weight).sum() / bars_per_year,
     )
 
 
 def pooled_metrics(data: EvaluationSet, curve: jax.Array, sums: TradeSums) -> Metrics:
     """Figures () of a pooled curve (U,), with the trades of all symbols' accounts, whose sums are (S,)."""
     calendar = data.calendar
-    total = pooled_sums(data.tape, sums, calendar.bars_per_year)
+    total = pooled_sums(data.tape, sums, calendar.bars_per_year, decision_weight(data.tape))
     return summarize(curve, jnp.ones((), curve.dtype), calendar.valid, calendar.bars_per_year, total)
 
 
@@ -100,8 +152,8 @@ def pool_lanes(p: Pass, data: EvaluationSet) -> Pooled:
     """Pooled figures and curves of every lane of a Pass whose accounts started with 1, whether its record was kept."""
 
     def one(of: tuple[jax.Array, TradeSums]) -> Pooled:
-        curve = pool_equity(data, of[0])
-        return Pooled(pooled_metrics(data, curve, of[1]), curve)
+        curve, daily = pool_equity(data, of[0]), portfolio_curve(data, of[0])
+        return Pooled(pooled_metrics(data, curve, of[1]), curve, portfolio_metrics(data, daily, of[1]), daily)
 
     # A lane at a time: all at once would gather (L, S, U) floats.
     pooled: Pooled = jax.lax.map(one, (jnp.swapaxes(p.equity, 0, 1), p.sums))
@@ -137,7 +189,7 @@ def score(p: Pass, data: EvaluationSet, n_actions: int, lane: int = 0) -> Score:
     record, action = jax.tree.map(lambda x: x[:, lane], (p.record, p.note.action))
     sums = jax.tree.map(lambda x: x[lane], p.sums)
     ones = jnp.ones(tape.n_symbols, record.equity.dtype)
-    curve = pool_equity(data, record.equity)
+    curve, daily = pool_equity(data, record.equity), portfolio_curve(data, record.equity)
     open_, close = fills(tape, p.valid.shape[0])
     held = buy_and_hold(open_, close, p.valid, tape.costs)
     pooled_hold = pool_equity(data, held)
@@ -148,8 +200,9 @@ def score(p: Pass, data: EvaluationSet, n_actions: int, lane: int = 0) -> Score:
         *action_shares(action, p.valid, tape, n_actions),
         pooled_hold[-1] - 1.0,
         held[-1] - 1.0,
+        portfolio_metrics(data, daily, sums),
     )
-    return Score(record, action, p.valid, sums, figures, Curves(curve, pooled_hold, held))
+    return Score(record, action, p.valid, sums, figures, Curves(curve, pooled_hold, held, daily))
 
 
 def validate(

@@ -29,7 +29,7 @@ class CheckpointInfo:
     data_hash: str
     actions: ActionTable
     update: int
-    fitness: float
+    fitness: float  # what validations are ranked by, whatever that is: see `jaxppo.play.best.ranked_score`
     final: bool
     best_fitness: float  # of the run so far
     best_update: int

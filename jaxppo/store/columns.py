@@ -12,6 +12,8 @@ from jaxppo.play.metrics import BUY_AND_HOLD, Column, validation_metrics
 
 POOLED = "POOLED"
 """Symbol under which files have the figures of all symbols together."""
+PORTFOLIO = "PORTFOLIO"
+"""Symbol under which files have the figures of the symbols in equal shares, rebalanced daily."""
 JOINED = "joined"
 """What a walk-forward's files have in place of a fold's number where they join all folds."""
 X = "X"
@@ -105,6 +107,11 @@ TIMING = (
     Column("steps_per_second", "Env steps a second of this segment, its validation included."),
     Column("elapsed_seconds", "Seconds of training so far, without compilation."),
 )
+PORTFOLIO_SHARPE = Column(
+    "portfolio_sharpe",
+    "Sharpe ratio of the mean of the symbols' returns, rebalanced daily: moving money between them is free.",
+    "Sharpe, rebalanced daily",
+)
 RUINED = Column("ruined", "Symbols whose account was ruined.")
 VALIDATION_ACTION = Column(f"val_action_share_{X}", "Share of the validation's decisions that chose action X.")
 
@@ -125,7 +132,7 @@ def train_columns(config: Config, labels: Sequence[str]) -> list[str]:
 def validation_columns() -> list[tuple[str, Column]]:
     """Those of a validation's figures, under their names in metrics.csv, but for the shares of actions."""
     named: list[tuple[str, Column]] = [(metric.column, metric) for metric in validation_metrics()]
-    named += [(column.name, column) for column in (BUY_AND_HOLD, RUINED)]
+    named += [(column.name, column) for column in (BUY_AND_HOLD, RUINED, PORTFOLIO_SHARPE)]
     return [(f"val_{name}", column) for name, column in named]
 
 

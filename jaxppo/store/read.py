@@ -13,9 +13,9 @@ import yaml
 
 from jaxppo.config.layers import parse_yaml
 from jaxppo.errors import RunDirectoryError
-from jaxppo.play.best import best_update
+from jaxppo.play.best import RANKED_COLUMN, best_update
 from jaxppo.play.gate import Flag, Gate, Threshold
-from jaxppo.store.columns import JOINED, POOLED
+from jaxppo.store.columns import JOINED, POOLED, PORTFOLIO
 from jaxppo.store.directory import CONFIG, MANIFEST, METRICS_CSV
 from jaxppo.store.files import read_plain_text
 from jaxppo.store.gate import GATE
@@ -40,7 +40,7 @@ class Evaluation:
     trades: pl.DataFrame
     """One row a closed trade."""
     symbols: pl.DataFrame
-    """One row of metrics a symbol, and a POOLED row; all columns but `symbol` are float64."""
+    """One row of metrics a symbol, a POOLED and a PORTFOLIO row; all columns but `symbol` are float64."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class RunData(Provenance):
     final: Evaluation | None
     gate: Gate | None = None
     """None before the run has finished."""
+
+    @property
+    def best_row(self) -> int | None:
+        """0-based row of the best validation in `metrics`, by what the run chooses by; None where none has a figure."""
+        return best_row(self.metrics, lookup(self.config, "budget", "choose_by", default="fitness"))
 
     @property
     def shown(self) -> Evaluation | None:
@@ -180,13 +185,22 @@ def of_symbol(frame: pl.DataFrame, symbol: str) -> pl.DataFrame:
 
 def pooled_metrics(evaluation: Evaluation | None) -> dict[str, float]:
     """The POOLED row of the metrics, empty where there is none."""
-    rows = of_symbol(evaluation.symbols, POOLED).drop("symbol").to_dicts() if evaluation else []
+    return _metrics_of(evaluation, POOLED)
+
+
+def portfolio_metrics(evaluation: Evaluation | None) -> dict[str, float]:
+    """The PORTFOLIO row of the metrics, empty where there is none, as in a folder of an earlier version."""
+    return _metrics_of(evaluation, PORTFOLIO)
+
+
+def _metrics_of(evaluation: Evaluation | None, symbol: str) -> dict[str, float]:
+    rows = of_symbol(evaluation.symbols, symbol).drop("symbol").to_dicts() if evaluation else []
     return rows[0] if rows else {}
 
 
-def best_row(metrics: pl.DataFrame) -> int | None:
-    """0-based row of the best validation, None where no validation has a fitness."""
-    fitness = values(metrics, "val_fitness")
+def best_row(metrics: pl.DataFrame, choose_by: str = "fitness") -> int | None:
+    """0-based row of the best validation by `choose_by`, None where no validation has that figure."""
+    fitness = values(metrics, RANKED_COLUMN.get(choose_by, "val_fitness"))
     return None if np.isnan(fitness).all() else best_update(dict(enumerate(fitness)))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxppo.play.metrics import BUY_AND_HOLD, Metrics, figures, validation_metrics
 from jaxppo.play.score import Figures
-from jaxppo.store.columns import ACTION, POOLED, REDUCE, RUINED, VALIDATION_ACTION, of_each
+from jaxppo.store.columns import ACTION, POOLED, PORTFOLIO, PORTFOLIO_SHARPE, REDUCE, RUINED, VALIDATION_ACTION, of_each
 
 
 def train_means(rows: Mapping[str, np.ndarray], n_updates: int) -> dict[str, float]:
@@ -34,12 +34,13 @@ def validation_row(of: Figures, labels: Sequence[str]) -> dict[str, float]:
     row["val_trades"] = int(pooled["trades"])
     row[f"val_{BUY_AND_HOLD.name}"] = float(of.hold)
     row[f"val_{RUINED.name}"] = int(of.ruined)
+    row[f"val_{PORTFOLIO_SHARPE.name}"] = float(of.portfolio.sharpe)
     shares = zip(of_each(VALIDATION_ACTION, labels), of.action_share, strict=True)
     return row | {name: float(share) for name, share in shares}
 
 
 def symbol_rows(of: Figures, symbols: Sequence[str], labels: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a symbol, then POOLED, with every metric and the share of each action."""
+    """One row a symbol, then POOLED and PORTFOLIO, with every metric and the share of each action."""
 
     def row(name: str, metrics: Metrics, hold: Any, shares: Any) -> dict[str, Any]:
         named: dict[str, Any] = {"symbol": name, **figures(metrics)}
@@ -50,4 +51,5 @@ def symbol_rows(of: Figures, symbols: Sequence[str], labels: Sequence[str]) -> l
         row(name, jax.tree.map(lambda x, i=i: x[i], of.symbols), of.symbol_hold[i], of.symbol_action_share[i])
         for i, name in enumerate(symbols)
     ]
-    return [*rows, row(POOLED, of.pooled, of.hold, of.action_share)]
+    rows.append(row(POOLED, of.pooled, of.hold, of.action_share))
+    return [*rows, row(PORTFOLIO, of.portfolio, np.nan, of.action_share)]

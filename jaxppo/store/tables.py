@@ -81,6 +81,13 @@ def equity_frame(score: Score, split: Split) -> pl.DataFrame:
     return pl.concat([*frames, pooled], how="diagonal")
 
 
+def portfolio_frame(score: Score, split: Split) -> pl.DataFrame:
+    """Equity of the portfolio that is rebalanced daily, one row a UTC date. `score` holds host arrays."""
+    equity = np.asarray(score.curves.portfolio, np.float64)
+    date = utc_times(joint_calendar(split).day).dt.date()
+    return pl.DataFrame({"date": date, "equity": equity, "drawdown": drawdown(equity)})
+
+
 def trade_cells(trade: Trade) -> dict[str, Any]:
     """What every table of trades says of one, whatever it counts time by."""
     money = ("units", "entry_price", "exit_price", "fees", "borrow", "pnl")
@@ -111,10 +118,11 @@ def trades_frame(score: Score, split: Split) -> pl.DataFrame:
 
 
 def write_validation(run_dir: Path, name: str, score: Score, split: Split, labels: Sequence[str]) -> None:
-    """Write NAME_equity.parquet, NAME_trades.parquet and NAME_symbols.csv. `score` holds host arrays."""
+    """Write NAME_equity.parquet, NAME_trades.parquet, NAME_portfolio.csv and NAME_symbols.csv; `score` on the host."""
     folder = run_dir / FOLDER
     folder.mkdir(exist_ok=True)
     write_frame(folder / f"{name}_equity.parquet", equity_frame(score, split))
+    write_frame(folder / f"{name}_portfolio.csv", portfolio_frame(score, split))
     write_frame(folder / f"{name}_trades.parquet", trades_frame(score, split))
     rows: Sequence[dict[str, Any]] = symbol_rows(score.figures, split.symbols, labels)
     write_frame(folder / f"{name}_symbols.csv", pl.DataFrame(rows))

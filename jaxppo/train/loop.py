@@ -23,7 +23,7 @@ from jaxppo.market.dataset import EvaluationSet, Market, evaluation_set
 from jaxppo.market.tape import Tape
 from jaxppo.page.progress import Display
 from jaxppo.page.terminal import gate_line, validation_line
-from jaxppo.play.best import best_update
+from jaxppo.play.best import best_update, ranked_score
 from jaxppo.play.edge import Edge, policy_edge
 from jaxppo.play.gate import Gate, Record, judge_policy
 from jaxppo.play.passes import n_decisions
@@ -81,7 +81,7 @@ class Progress:
     """Where a run is, on the host."""
 
     update: int = 0
-    fitness: float = -np.inf
+    fitness: float = -np.inf  # what validations are ranked by: see `ranked_score`
     best_fitness: float = -np.inf
     best_update: int = 0
     elapsed_seconds: float = 0.0
@@ -206,7 +206,7 @@ class Trainer:
         rows, figures = jax.device_get((out.updates, out.score.figures))  # waits for the segment
         seconds = time.perf_counter() - began
         speed = length * self._config.batch_steps / seconds if length else 0.0
-        after = self._progress(at, length, seconds, float(figures.pooled.fitness))
+        after = self._progress(at, length, seconds, ranked_score(figures, self._config.budget.choose_by))
         if after.best_update == after.update:
             self._best = jax.tree.map(np.array, jax.device_get(state.params))  # a copy: the state will be donated
         row = self._row(after, rows, length, speed, figures)
@@ -320,7 +320,8 @@ class Trainer:
             best, params = self._play(state, self._best), self._best
         write_validation(self._run_dir, "best", best, split, labels)
         looks = 1 + len(self._config.segments)  # the untrained policy is looked at too
-        record = Record(looks, float(best.figures.pooled.fitness), float(final.figures.pooled.fitness))
+        by = self._config.budget.choose_by
+        record = Record(looks, ranked_score(best.figures, by), ranked_score(final.figures, by))
         assert params is not None
         gate = judge_policy(best, split, self._actions, self._config.gate, record)
         write_gate(self._run_dir, gate)

@@ -8,7 +8,7 @@ from jaxppo.page import document, plots, sections, tables
 from jaxppo.page.document import Section
 from jaxppo.page.text import MISSING, moment, number, plain_value, plural
 from jaxppo.store.files import write_page
-from jaxppo.store.read import RunData, best_row, load_run, lookup, values
+from jaxppo.store.read import RunData, load_run, lookup, values
 from jaxppo.train import remarks
 
 
@@ -78,7 +78,7 @@ def _equity(run: RunData, images: dict[str, bytes]) -> Section:
 
 
 def _learning(run: RunData, images: dict[str, bytes]) -> str:
-    best = best_row(run.metrics)
+    best = run.best_row
     update = "" if best is None else number(values(run.metrics, "update")[best], 0)
     chosen = f" The large point is the best validation, at update {update}." if update else ""
     return (

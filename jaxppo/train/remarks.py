@@ -18,7 +18,7 @@ from jaxppo.play.alarms import Alarm, Alarms
 from jaxppo.play.edge import Edge, edge_text
 from jaxppo.play.significance import expected_max_sharpe
 from jaxppo.store.columns import POOLED
-from jaxppo.store.read import RunData, best_row, lookup, of_symbol, pooled_metrics, times, values
+from jaxppo.store.read import RunData, lookup, of_symbol, pooled_metrics, times, values
 from jaxppo.store.tables import drawdown
 
 MIN_BARS = 500
@@ -66,7 +66,7 @@ def cards(run: RunData) -> list[Card]:
     m = _Figures(pooled_metrics(run.shown))
     if run.shown is None:
         return []
-    best, by_luck = best_row(run.metrics), luck(run)
+    best, by_luck = run.best_row, luck(run)
     chosen = f"highest of {looks(run)} validations" if run.best is not None and best is not None else "final policy"
     return [
         return_card(m["return"], m["buy_and_hold_return"]),
@@ -245,7 +245,7 @@ def _sample_warnings(run: RunData) -> list[Remark]:
 
 def _training_warnings(run: RunData) -> list[Remark]:
     found = []
-    if run.metrics.height > 1 and best_row(run.metrics) == 0:
+    if run.metrics.height > 1 and run.best_row == 0:
         text = (
             "No later validation was better than the one before the first update; nothing that generalises was learnt."
         )

@@ -13,7 +13,7 @@ import numpy as np
 from jaxppo.play.curve import TradeSums
 from jaxppo.play.metrics import Metrics, summarize
 
-_SUM_TYPES = (np.float32, np.float32, np.int32, np.int32, np.int32, np.float32, np.float32)
+_SUM_TYPES = (np.float32, np.float32, np.int32, np.int32, np.int32, np.float32, np.float32, np.float32)
 
 
 def join_curves(curves: Sequence[np.ndarray]) -> np.ndarray:
@@ -29,16 +29,17 @@ def joined_sums(sums: TradeSums, bars: np.ndarray, bars_per_year: np.ndarray, jo
     """Sums of trades over parts of any number of accounts and folds, as `joined_metrics` takes them.
 
     Args:
-      sums: (P,), money per unit of equity at the start of each part; turnover and exposure are means over its bars.
-      bars: (P,) decisions of each part, its weight in turnover and exposure.
+      sums: (P,), money per unit of equity at the start of each part; the rest are means over its bars.
+      bars: (P,) decisions of each part, its weight in those means.
       bars_per_year: (P,) of each part.
       joined_bars_per_year: of the joined calendar.
     """
     weight = bars / max(float(bars.sum()), 1.0)
-    turnover = float((sums.turnover * bars_per_year * weight).sum()) / joined_bars_per_year
+    yearly = bars_per_year * weight / joined_bars_per_year
+    turnover, costs = (float((x * yearly).sum()) for x in (sums.turnover, sums.costs))
     exposure = (sums.exposure * weight).sum()
     counts = (sums.gains.sum(), sums.losses.sum(), sums.trades.sum(), sums.wins.sum(), sums.losers.sum())
-    typed: Any = [np.asarray(x, kind) for x, kind in zip((*counts, turnover, exposure), _SUM_TYPES, strict=True)]
+    typed: Any = [np.asarray(x, kind) for x, kind in zip((*counts, turnover, exposure, costs), _SUM_TYPES, strict=True)]
     return TradeSums(*typed)
 
 

@@ -74,12 +74,14 @@ def at(tree: Any, index: Any) -> Any:
 
 def _tested(history: Split, number: int, plan: FoldPlan, output: FoldOutput) -> _Tested:
     split, rows = fold_split(history, plan.test_first, plan.test_length)
-    time = joint_calendar(split).time
+    joint = joint_calendar(split)
+    time = joint.time
     test, n = output.test, len(time)
     record, action, valid, held = jax.tree.map(
         lambda x: x[:, rows], (test.record, test.action, test.valid, test.curves.symbol_hold)
     )
-    curves = Curves(test.curves.pooled[:n], test.curves.hold[:n], held)
+    days = len(joint.day)
+    curves = Curves(test.curves.pooled[:n], test.curves.hold[:n], held, test.curves.portfolio[:days])
     return _Tested(
         number, plan, split, rows, time, test._replace(record=record, action=action, valid=valid, curves=curves)
     )
@@ -183,9 +185,9 @@ def hold_once(history: Split, plans: Sequence[FoldPlan]) -> _Once:
     return _Once(curve, np.asarray(held[-1])[there] - 1.0, bars[there], own[there])
 
 
-def _held(profit: np.ndarray, bars: np.ndarray) -> TradeSums:
+def _held(profit: np.ndarray, bars: np.ndarray, side: np.ndarray) -> TradeSums:
     """`hold_sums` of parts (P,) as host arrays."""
-    return jax.device_get(hold_sums(jnp.asarray(profit, jnp.float32), jnp.asarray(bars)))
+    return jax.device_get(hold_sums(jnp.asarray(profit, jnp.float32), jnp.asarray(bars), jnp.asarray(side)))
 
 
 def _joined(history: Split, tested: Sequence[_Tested], outputs: FoldOutput) -> tuple[pl.DataFrame, Metrics, float]:
@@ -204,8 +206,9 @@ def _joined(history: Split, tested: Sequence[_Tested], outputs: FoldOutput) -> t
         once.curve,
         np.ones(len(time)),
     ]
-    hold = _held(np.asarray(outputs.test.figures.symbol_hold)[mask], bars)
-    held_once = _held(once.profit, once.bars)
+    side = np.asarray(history.tape.costs.fee + history.tape.costs.impact)
+    hold = _held(np.asarray(outputs.test.figures.symbol_hold)[mask], bars, np.broadcast_to(side, mask.shape)[mask])
+    held_once = _held(once.profit, once.bars, side[mask.any(0)])
     nothing = jax.tree.map(np.zeros_like, held_once)
     sums = [
         joined_sums(jax.tree.map(lambda x: x[mask], outputs.test.sums), bars, yearly, per_year),

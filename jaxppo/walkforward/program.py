@@ -12,7 +12,7 @@ import numpy as np
 from jaxppo.agent.policy import Params
 from jaxppo.config.schema import Config
 from jaxppo.env.trading import EnvSpec
-from jaxppo.market.dataset import Calendar, EvaluationSet, JointCalendar, Split, joint_calendar
+from jaxppo.market.dataset import Calendar, Days, EvaluationSet, JointCalendar, Split, joint_calendar
 from jaxppo.market.tape import Tape
 from jaxppo.play.deciders import play_policy
 from jaxppo.play.metrics import Metrics
@@ -127,19 +127,29 @@ def stack_folds(history: Split, plans: Sequence[FoldPlan], key: jax.Array) -> tu
 
 def _stack_ranges(history: Split, ranges: Sequence[tuple[np.ndarray, np.ndarray]]) -> FoldRange:
     calendars = [_calendar(history, first, length) for first, length in ranges]
-    times = [c.behind.shape[1] for c in calendars]
-    size = max(times)
-    behind = [np.pad(c.behind, ((0, 0), (0, size - n)), mode="edge") for c, n in zip(calendars, times, strict=True)]
-    valid = np.arange(size) < np.asarray(times)[:, None]
     first, length = (jnp.asarray(np.stack(x)) for x in zip(*ranges, strict=True))
     per_year = jnp.asarray([c.bars_per_year for c in calendars], jnp.float32)
-    return FoldRange(first, length, Calendar(jnp.asarray(np.stack(behind)), jnp.asarray(valid), per_year))
+    days_per_year = jnp.asarray([c.days_per_year for c in calendars], jnp.float32)
+    days = Days(*_stack_behind([c.day_behind for c in calendars]), days_per_year)
+    return FoldRange(first, length, Calendar(*_stack_behind([c.behind for c in calendars]), per_year, days))
+
+
+def _stack_behind(behind: Sequence[np.ndarray]) -> tuple[jax.Array, jax.Array]:
+    """Decisions behind (S, U_k) of K ranges, padded to the longest by their last column (K, S, U), and which are so."""
+    times = [b.shape[1] for b in behind]
+    size = max(times)
+    padded = [np.pad(b, ((0, 0), (0, size - n)), mode="edge") for b, n in zip(behind, times, strict=True)]
+    return jnp.asarray(np.stack(padded)), jnp.asarray(np.arange(size) < np.asarray(times)[:, None])
 
 
 def _calendar(history: Split, first: np.ndarray, length: np.ndarray) -> JointCalendar:
     """The joint calendar of a range, with the rows of all symbols: those that do not decide there have none behind."""
     split, rows = fold_split(history, first, length)
     joint = joint_calendar(split)
-    behind = np.zeros((len(first), len(joint.time)), np.int32)
-    behind[rows] = joint.behind
-    return joint._replace(behind=behind)
+
+    def spread(behind: np.ndarray) -> np.ndarray:
+        out = np.zeros((len(first), behind.shape[1]), np.int32)
+        out[rows] = behind
+        return out
+
+    return joint._replace(behind=spread(joint.behind), day_behind=spread(joint.day_behind))

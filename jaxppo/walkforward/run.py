@@ -38,7 +38,7 @@ from jaxppo.walkforward.files import Result, collect, show, write_walkforward
 from jaxppo.walkforward.program import Fold, FoldOutput, FoldProgram, FoldSizes, make_folds, side_by_side, stack_folds
 
 # Of what a walk-forward does not do: it has periods of its own, and validates and chooses nothing.
-_UNUSED = ("split_by", "train_fraction", "validation_fraction", "n_validations")
+_UNUSED = ("split_by", "train_fraction", "validation_fraction", "n_validations", "choose_by")
 
 
 @dataclass(frozen=True)
