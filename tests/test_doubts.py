@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from helpers import tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,8 @@ from benchmarks.robustness import mutations
 from benchmarks.robustness.loaders import findings_of, load
 from benchmarks.robustness.mutations import CRYPTO, DAILY, EQUITY, FX, MUST_SHOW, PRICES, generated
 from jaxppo.market.alignment import lagging_symbols
-from jaxppo.market.bars import Bars
+from jaxppo.market.bars import Bars, describe_symbols
+from jaxppo.market.dataset import build_market
 from jaxppo.market.doubts import Finding, in_brief, inspect_all, inspect_bars
 from jaxppo.market.outliers import outlying_returns, rolling_scale, split_like
 from jaxppo.market.synthetic import synthetic_market
@@ -385,3 +387,69 @@ def test_damaged_bytes_give_our_error_or_checked_bars(name: str, seed: int, csv:
         assert (np.diff(b.time) > 0).all()
         assert (b.low > 0).all()
         inspect_bars(b)
+
+
+# Closes alone
+
+
+def closes_alone(b: Bars, weekdays_gone: slice = slice(0, 0)) -> Bars:
+    """`b` as one knows it from closes, without some of its bars."""
+    keep = np.delete(np.arange(len(b.time)), weekdays_gone)
+    flat = dict.fromkeys(("open", "high", "low", "close"), b.close[keep])
+    return dataclasses.replace(b, symbol="WHEAT", time=b.time[keep], volume=np.zeros(len(keep)), **flat)
+
+
+def test_closes_alone_are_a_note_and_no_warning() -> None:
+    daily = closes_alone(bars(DAILY))
+    report = inspect_bars(daily)
+    assert [(f.kind, f.level) for f in report.findings] == [("closes alone", "note")]
+    assert (report.verdict, report.zero_volume) == ("ok", 1.0)
+    assert "fills at the next close, a bar late" in report.findings[0].remedy
+    assert in_brief([report], "bars") == []
+    told = describe_symbols([daily])
+    assert told == [
+        "class equity (not recognised, perhaps futures or indices: its fee, short selling and days a year hold): WHEAT",
+        "closes alone, without range or volume (WHEAT): an order decided at a close fills at the next close, a bar"
+        " late, and no stop-loss or take-profit can be hit within a bar",
+    ]
+
+
+def test_one_range_or_volume_makes_ordinary_bars_of_closes() -> None:
+    daily = closes_alone(bars(DAILY))
+    traded, ranged = daily.volume.copy(), daily.high.copy()
+    traded[7], ranged[7] = 1.0, ranged[7] * 1.01
+    for other in (dataclasses.replace(daily, volume=traded), dataclasses.replace(daily, high=ranged)):
+        assert not other.closes_alone
+        assert finding(other, "zero volume").level == "doubtful"
+        assert describe_symbols([other]) == ["class equity (no pair of known currencies or coins): WHEAT"]
+
+
+@pytest.mark.parametrize(
+    ("gone", "level"), [(1, None), (2, None), (3, "note"), (5, "note"), (6, "doubtful"), (9, "doubtful")]
+)
+def test_holidays_of_closes_are_those_of_no_calendar(gone: int, level: str | None) -> None:
+    # From a Monday on, so that one or two weekdays in a row are a holiday of some exchange, and a week may be.
+    daily = bars(DAILY)
+    monday = 100 + int(np.argmax((daily.time[100:] // 86_400 + 3) % 7 == 0))
+    found = [f for f in inspect_bars(closes_alone(daily, slice(monday, monday + gone))).findings if f.kind == "gaps"]
+    assert [f.level for f in found] == ([level] if level else [])
+    if found:
+        assert found[0].text.startswith(f"{gone} of {len(daily.time)} expected bars are missing in 1 gap")
+
+
+@pytest.mark.parametrize(("run", "told"), [(9, False), (10, True)])
+def test_a_few_equal_closes_are_usual(run: int, told: bool) -> None:
+    daily = closes_alone(bars(DAILY))
+    close = daily.close.copy()
+    close[50 : 50 + run] = close[50]
+    same = dataclasses.replace(daily, open=close, high=close, low=close, close=close)
+    assert ("stale" in {f.kind for f in inspect_bars(same).findings}) == told
+
+
+def test_levels_on_closes_alone_are_warned_of() -> None:
+    hourly = [dataclasses.replace(closes_alone(b), symbol=b.symbol) for b in synthetic_market(0, 2, 900)]
+    (said,) = build_market(hourly, tiny_config(stop_loss=0.02, take_profit=0.0), 8).split_warnings
+    assert said.startswith(
+        "stop_loss 0.02 on closes alone (SYN_A, SYN_B): a level is only seen to be passed at a close"
+    )
+    assert build_market(hourly, tiny_config(stop_loss=0.0, take_profit=0.0), 8).split_warnings == ()

@@ -15,7 +15,7 @@ from rich.text import Text
 from jaxppo.config.schema import BarsFilter
 from jaxppo.market.bars import Refusal, describe_symbols, survey_bars
 from jaxppo.market.calendar import format_interval
-from jaxppo.market.doubts import BarsReport, Finding, inspect_all
+from jaxppo.market.doubts import CLOSES_ALONE, BarsReport, Finding, inspect_all
 from jaxppo.market.files import passed_over
 from jaxppo.page.terminal import plain_console
 from jaxppo.store.directory import iso, require_new_file
@@ -95,7 +95,7 @@ def show(
     for level in ("doubtful", "note"):
         for report in reports:
             for f in report.findings:
-                if f.level == level:
+                if f.level == level and f.kind != CLOSES_ALONE:  # told in one line beside the classes
                     line = f"  {f.symbol} {format_interval(report.interval)}: {f.text}"
                     groups.setdefault((level, f.kind, f.remedy), []).append(line)
     for (level, kind, remedy), lines in groups.items():

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from jaxppo.errors import ConfigError, DataError, nearest
-from jaxppo.market.asset_classes import asset_class_of, class_reason, guess_asset_class
+from jaxppo.market.asset_classes import OTHERWISE, asset_class_of, class_reason, guess_asset_class
 from jaxppo.market.calendar import (
     DAY,
     check_timezone,
@@ -38,12 +38,18 @@ from jaxppo.market.files import (
     split_symbols,
 )
 from jaxppo.market.formats import bar_interval, parse_numbers
-from jaxppo.market.names import SYMBOL, FileName, read_name, symbol_pattern
+from jaxppo.market.names import SYMBOL, FileName, read_name, some_symbols, symbol_pattern
 from jaxppo.market.quality import FIELDS, Origin, check_bars, check_times, format_time
 from jaxppo.market.timestamps import parse_times
 
 POOLED, PORTFOLIO = "POOLED", "PORTFOLIO"
 """The names of all symbols together in tables and reports, which no symbol may have."""
+CLOSES_MEAN = (
+    "an order decided at a close fills at the next close, a bar late, and no stop-loss or take-profit can be hit within"
+    " a bar"
+)
+"""What it means that bars are closes alone."""
+_NO_GUESS = "not recognised, perhaps futures or indices: its fee, short selling and days a year hold"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +68,12 @@ class Bars:
     volume: np.ndarray  # (T,) float64, zeros where the source has none
     source: str  # file names, for messages
     seams: tuple[int, ...] = ()  # first bar of each file but the first, where several were joined
+
+    @property
+    def closes_alone(self) -> bool:
+        """Whether nothing but closes is known: no bar has a range or any volume."""
+        flat = all(np.array_equal(x, self.close) for x in (self.open, self.high, self.low))
+        return flat and not self.volume.any()
 
 
 @dataclass(frozen=True)
@@ -189,14 +201,21 @@ def describe_symbols(bars: Sequence[Bars], folder: str | None = None) -> list[st
     Example:
       >>> from jaxppo.market.synthetic import synthetic_market
       >>> describe_symbols(synthetic_market(27))[0]
-      'class crypto (as given): ALPHA, BRAVO, CHARLIE, DELTA, ECHO, FOXTROT, GOLF, HOTEL'
+      'class equity (no pair of known currencies or coins): SYN_A, SYN_B, SYN_C, SYN_D, SYN_E, SYN_F, SYN_G, SYN_H'
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for b in bars:
-        groups.setdefault((b.asset_class, class_reason(b.symbol, b.asset_class)), []).append(b.symbol)
+        guessed = b.closes_alone and b.asset_class == OTHERWISE == guess_asset_class(b.symbol)
+        why = _NO_GUESS if guessed else class_reason(b.symbol, b.asset_class)
+        groups.setdefault((b.asset_class, why), []).append(b.symbol)
     unread = [] if folder is None else passed_over(Path(folder))
     others = [f"not read, no bars as they are: {', '.join(unread)}"] if unread else []
-    lines = [f"class {name} ({why}): {', '.join(dict.fromkeys(symbols))}" for (name, why), symbols in groups.items()]
+    lines = []
+    for (name, why), symbols in groups.items():
+        once = list(dict.fromkeys(symbols))
+        lines.append(f"class {name} ({why}): {some_symbols(once) if why == _NO_GUESS else ', '.join(once)}")
+    if closes := list(dict.fromkeys(b.symbol for b in bars if b.closes_alone)):
+        lines.append(f"closes alone, without range or volume ({some_symbols(closes)}): {CLOSES_MEAN}")
     return lines + [f"{len(b.seams) + 1} files of {b.symbol} joined: {b.source}" for b in bars if b.seams] + others
 
 

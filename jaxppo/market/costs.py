@@ -22,7 +22,7 @@ from jaxppo.market.asset_classes import class_fees
 from jaxppo.market.bars import Bars
 from jaxppo.market.files import SUFFIXES, open_table, read_table, reading, symbol_names
 from jaxppo.market.formats import Columns, Layout, TableKind
-from jaxppo.market.names import read_name
+from jaxppo.market.names import read_name, some_symbols
 from jaxppo.market.quality import Origin, refuse
 
 COLUMNS = ("half_spread", "fee", "borrow")
@@ -285,5 +285,4 @@ def _lines(table: CostTable, n_own: int, costs: MarketCosts) -> tuple[str, ...]:
 
 
 def _some(symbols: Sequence[str]) -> str:
-    more = f" and {len(symbols) - _SHOWN} more" if len(symbols) > _SHOWN else ""
-    return ", ".join(symbols[:_SHOWN]) + more
+    return some_symbols(symbols, _SHOWN)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int32
 
-from jaxppo.config.schema import Config, DataConfig
+from jaxppo.config.schema import Config, DataConfig, EnvConfig
 from jaxppo.errors import DataError
 from jaxppo.market.asset_classes import may_short
 from jaxppo.market.bars import Bars, data_hash
@@ -20,6 +20,7 @@ from jaxppo.market.calendar import DAY, bars_per_year, joint_bars_per_year
 from jaxppo.market.costs import MarketCosts, market_costs
 from jaxppo.market.doubts import in_brief, inspect_all
 from jaxppo.market.features import FeatureTable, compute_features, feature_hash
+from jaxppo.market.names import some_symbols
 from jaxppo.market.quality import format_time
 from jaxppo.market.splits import SPLITS, SplitRange, cutoff_times, split_ranges, whole_range
 from jaxppo.market.tape import REWARD_HORIZON, Costs, Tape, forward_returns, trailing_volatility
@@ -186,9 +187,21 @@ def _market(
         min_bars=table.min_bars,
         data_hash=data_hash(bars),
         costs=costs,
-        split_warnings=tuple(warnings),
+        split_warnings=(*warnings, *_level_warnings(bars, config.env)),
         check_arguments=_check_arguments(config.data),
     )
+
+
+def _level_warnings(bars: Sequence[Bars], env: EnvConfig) -> list[str]:
+    """That levels cannot do their work on closes alone."""
+    closes = [b.symbol for b in bars if b.closes_alone]
+    levels = [f"{name} {level:g}" for name in ("stop_loss", "take_profit") if (level := getattr(env, name)) > 0]
+    if not closes or not levels:
+        return []
+    return [
+        f"{' and '.join(levels)} on closes alone ({some_symbols(closes)}): a level is only seen to be passed at a"
+        " close, and filled there, however far beyond it; 0 leaves it out"
+    ]
 
 
 def _check_arguments(data: DataConfig) -> str | None:

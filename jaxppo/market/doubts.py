@@ -15,20 +15,24 @@ import numpy as np
 
 from jaxppo.market.alignment import lagging_symbols
 from jaxppo.market.asset_classes import asset_class_of
-from jaxppo.market.bars import Bars
+from jaxppo.market.bars import CLOSES_MEAN, Bars
 from jaxppo.market.calendar import DAY, HOUR, bars_per_year
 from jaxppo.market.outliers import outlying_returns, outlying_wicks, runs_of_equal_bars, seam_jumps, split_like
 from jaxppo.market.quality import format_bar, format_time
-from jaxppo.market.sessions import missing_bars
+from jaxppo.market.sessions import Missing, missing_bars
 from jaxppo.market.zones import ZONE_ADVICE, zone_problems
 
 Level = Literal["note", "doubtful"]
+
+CLOSES_ALONE = "closes alone"
 
 MISSING_SHARE = (0.05, 0.005)
 """Of bars under an hour, and of longer ones: real minutes of EURUSD lack 2.8 %, those of SPY with its early and late
 hours 11 %; real hours and days up to 0.3 %."""
 LONG_GAP_DAYS = 2
 """A vendor's hole of a day or two (31 of 32 real daily files have one) is a note; longer ones are doubtful."""
+HOLIDAY_DAYS = 5
+"""An exchange may close for a week, as at the lunar New Year: where its calendar is not known, so long is a note."""
 ZERO_VOLUME_SHARE = 0.01
 STALE_RUN, LONG_STALE_RUN = 4, 10
 """Thin minutes of real SPY and EURUSD repeat a bar up to 4 times; early CSCO prices, rounded to a cent, up to 14."""
@@ -101,7 +105,7 @@ def _n(count: int, noun: str) -> str:
 
 def find_gaps(bars: Bars) -> list[Finding]:
     """Bars that the calendar of the asset class expects and that are not there."""
-    missing = missing_bars(bars.time, bars.interval, bars.asset_class, bars.timezone)
+    missing = _missing(bars)
     if not len(missing.bars):
         return []
     total, longest = int(missing.bars.sum()), int(np.argmax(missing.bars))
@@ -110,8 +114,9 @@ def find_gaps(bars: Bars) -> list[Finding]:
         / asset_class_of(bars.asset_class).trading_days
     )
     length = int(missing.bars[longest])
-    share = MISSING_SHARE[bars.interval >= HOUR]
-    doubtful = total > share * missing.expected or length > LONG_GAP_DAYS * max(per_day, 1)
+    share = MISSING_SHARE[bars.interval >= HOUR and not bars.closes_alone]  # of which holidays are a part
+    days = HOLIDAY_DAYS if bars.closes_alone else LONG_GAP_DAYS
+    doubtful = total > share * missing.expected or length > days * max(per_day, 1)
     after = missing.after[longest]
     text = (
         f"{total:,} of {missing.expected:,} expected bars are missing in {_n(len(missing.bars), 'gap')}; the longest,"
@@ -119,6 +124,21 @@ def find_gaps(bars: Bars) -> list[Finding]:
     )
     remedy = "download that time again; if the market was closed then, nothing is wrong: a bar's return spans the gap"
     return [_finding("gaps", doubtful, bars, len(missing.bars), after, text, remedy)]
+
+
+def _missing(bars: Bars) -> Missing:
+    """Closes alone come from any exchange: futures, indices and bonds have holidays that are not known here."""
+    unknown = bars.closes_alone
+    return missing_bars(bars.time, bars.interval, bars.asset_class, bars.timezone, own_holidays=unknown)
+
+
+def find_closes_alone(bars: Bars) -> list[Finding]:
+    """Bars without range and volume, of which nothing but the closes is known: what follows from it."""
+    if not bars.closes_alone:
+        return []
+    text = "closes alone: open, high and low are the close, and there is no volume"
+    remedy = f"nothing, if there is no more: {CLOSES_MEAN}; features of range and volume are constant"
+    return [_finding(CLOSES_ALONE, False, bars, len(bars.time), 0, text, remedy)]
 
 
 def find_close_bars(bars: Bars) -> list[Finding]:
@@ -138,10 +158,10 @@ def find_close_bars(bars: Bars) -> list[Finding]:
 
 
 def find_zero_volume(bars: Bars) -> list[Finding]:
-    """Bars without volume. FX quotes often have none at all, which is a note."""
+    """Bars without volume. FX quotes often have none at all, which is a note; that of closes is told as such."""
     zero = bars.volume == 0
     count = int(zero.sum())
-    if not count:
+    if not count or bars.closes_alone:
         return []
     if count == len(zero):
         text, remedy = "no bar has any volume", "the volume features are constant; leave them out, or bring volume"
@@ -153,15 +173,19 @@ def find_zero_volume(bars: Bars) -> list[Finding]:
 
 
 def find_stale(bars: Bars) -> list[Finding]:
-    """Runs of bars with the same open, high, low and close, and records that are repeated to the last digit."""
+    """Runs of bars with the same open, high, low and close, and records that are repeated to the last digit.
+
+    A few closes that stand alone are often the same, so of these only long runs are told.
+    """
     first, length, repeated = runs_of_equal_bars(bars)
     found = []
-    long = length >= STALE_RUN
+    least = LONG_STALE_RUN if bars.closes_alone else STALE_RUN
+    long = length >= least
     if long.any():
         worst = int(np.argmax(length))
         count = int((length[long] - 1).sum())
         text = (
-            f"{_n(count, 'bar')} with the prices of the one before, in {_n(int(long.sum()), 'run')} of {STALE_RUN} or"
+            f"{_n(count, 'bar')} with the prices of the one before, in {_n(int(long.sum()), 'run')} of {least} or"
             f" more; the longest, of {length[worst]} bars, begins {format_bar(bars.time, first[worst])}"
         )
         remedy = "a feed that stood still or was filled forward: leave these bars out or load them again"
@@ -249,6 +273,7 @@ def find_zone_problems(bars: Bars) -> list[Finding]:
 
 
 INSPECTIONS: tuple[Inspection, ...] = (
+    find_closes_alone,
     find_gaps,
     find_close_bars,
     find_zone_problems,
@@ -277,7 +302,7 @@ def inspect_bars(bars: Bars, beside: Sequence[Finding] = ()) -> BarsReport:
     """All findings about one symbol, those `beside` others included, the grave ones first."""
     findings = [*beside, *(finding for inspect in INSPECTIONS for finding in inspect(bars))]
     findings.sort(key=lambda f: f.level != "doubtful")
-    missing = missing_bars(bars.time, bars.interval, bars.asset_class, bars.timezone)
+    missing = _missing(bars)
     count = {f.kind: f.count for f in findings}
     return BarsReport(
         symbol=bars.symbol,
@@ -290,7 +315,7 @@ def inspect_bars(bars: Bars, beside: Sequence[Finding] = ()) -> BarsReport:
         gaps=len(missing.bars),
         missing=int(missing.bars.sum()),
         expected=missing.expected,
-        zero_volume=count.get("zero volume", 0) / len(bars.time),
+        zero_volume=int((bars.volume == 0).sum()) / len(bars.time),
         stale=count.get("stale", 0),
         outliers=count.get("jumps", 0) + count.get("bad ticks", 0),
         findings=tuple(findings),
@@ -302,7 +327,8 @@ def in_brief(reports: Iterable[BarsReport], data: str | None) -> list[str]:
 
     `data` is what follows `python -m jaxppo.data check`; None where the bars are of no file.
     """
-    findings = [f for report in reports for f in report.findings]
+    # That bars are closes alone is a fact about them, told beside their class, and nothing to be warned of.
+    findings = [f for report in reports for f in report.findings if f.kind != CLOSES_ALONE]
     grave = [f for f in findings if f.level == "doubtful"]
     lines = []
     for kind in dict.fromkeys(f.kind for f in grave):

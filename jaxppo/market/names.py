@@ -127,6 +127,17 @@ def symbol_pattern(pattern: str) -> Callable[[str], str]:
     return symbol
 
 
+def some_symbols(symbols: Sequence[str], n: int = 3) -> str:
+    """The first `n` of some symbols, and how many more there are.
+
+    Example:
+      >>> some_symbols(["AUD", "EUR", "GBP", "JPY"])
+      'AUD, EUR, GBP and 1 more'
+    """
+    more = f" and {len(symbols) - n:,} more" if len(symbols) > n else ""
+    return ", ".join(symbols[:n]) + more
+
+
 @dataclass(frozen=True)
 class _Token:
     text: str

@@ -66,13 +66,17 @@ def local_days(time: np.ndarray, asset_class: str, timezone: str) -> tuple[np.nd
     return local // DAY, local % DAY
 
 
-def missing_bars(time: np.ndarray, interval: int, asset_class: str, timezone: str) -> Missing:
+def missing_bars(
+    time: np.ndarray, interval: int, asset_class: str, timezone: str, *, own_holidays: bool = False
+) -> Missing:
     """What lacks between the first and the last bar.
 
     Args:
         time: (T,) int64 UTC seconds, increasing.
         interval: seconds.
         timezone: IANA zone of the market's day; UTC for bars that name days.
+        own_holidays: of bars of a day, or up to an hour, on an exchange that is not known: one or two weekdays in a row
+            without bars are its holidays, whatever the NYSE does.
 
     Bars of two days or more, of intervals that do not divide a day, and those of a market with another zone than its
     class has (the embedded one trades round the clock) are counted by their distance alone.
@@ -90,20 +94,21 @@ def missing_bars(time: np.ndarray, interval: int, asset_class: str, timezone: st
         bars = count(time, interval, asset_class, timezone)
         expected = len(time) + int(bars.sum())
     else:
-        bars, expected = _by_session(time, interval, asset_class, timezone)
+        bars, expected = _by_session(time, interval, asset_class, timezone, own_holidays)
     after = np.flatnonzero(bars > 0)
     return Missing(after, bars[after], expected)
 
 
-def _by_session(time: np.ndarray, interval: int, asset_class: str, timezone: str) -> tuple[np.ndarray, int]:
+def _by_session(
+    time: np.ndarray, interval: int, asset_class: str, timezone: str, own_holidays: bool
+) -> tuple[np.ndarray, int]:
     """Bars missing (T - 1,) after each bar but the last, and the number expected in all."""
     day, second = local_days(time, asset_class, timezone)
     slot = second // interval
     first = int(day[0])
     days = np.arange(first, int(day[-1]) + 1)
-    begin, end = _windows(
-        days, day, interval, asset_class_of(asset_class).hours
-    )  # seconds of the day, end == begin where it is closed
+    # Seconds of the day, end == begin where it is closed.
+    begin, end = _windows(days, day, interval, asset_class_of(asset_class).hours, own_holidays)
     full = (end - begin) == (end - begin).max()
     usual = _usual_slots(day, slot, DAY // interval, full[day - first])
     before = np.concatenate(([0], np.cumsum(usual)))  # (slots + 1,) usual slots before each slot
@@ -162,7 +167,9 @@ def _usual_slots(day: np.ndarray, slot: np.ndarray, n_slots: int, whole: np.ndar
     return counts >= _USUAL * later.sum()
 
 
-def _windows(days: np.ndarray, traded: np.ndarray, interval: int, hours: Hours) -> tuple[np.ndarray, np.ndarray]:
+def _windows(
+    days: np.ndarray, traded: np.ndarray, interval: int, hours: Hours, own_holidays: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Seconds of the day (D,) from which and until which each of `days` is open, given the days of the bars."""
     begin = np.zeros(len(days), np.int64)
     end = np.where(weekday(days) < _SATURDAY, DAY, 0)
@@ -173,7 +180,7 @@ def _windows(days: np.ndarray, traded: np.ndarray, interval: int, hours: Hours) 
             end[weekday(days) == _SATURDAY - 1] = DAY - _WEEKEND_EDGE
     else:
         closed, short = nyse_holidays(int(days[0]), int(days[-1]))
-        if np.isin(closed, traded).sum() >= _FOREIGN_DAYS:
+        if own_holidays or np.isin(closed, traded).sum() >= _FOREIGN_DAYS:
             closed, short = _lone_absences(days[end > 0], traded), np.array([], np.int64)
         if interval < DAY:
             end = np.where(np.isin(days, short), np.minimum(end, _HALF_DAY), end)
