@@ -1,4 +1,4 @@
-"""How long a backtest takes once it is compiled: policy, cost sweep, momentum and random draws. Nothing here is a test.
+"""How long a backtest takes once it is compiled: policy, cost sweep and random draws. Nothing here is a test.
 
     python benchmarks/backtest.py --symbols 100 --bars 20000
 

@@ -71,7 +71,13 @@ def remember(memory, outcome):
 register(RewardComponent("surprise", surprise, "return over its moving mean", memory=Memory(jnp.zeros_like, remember)))
 register(RewardPreset("steady", {"surprise": 0.5, "log_return": 50.0}, "half of it for returns above the usual"))
 
-register(Rule("long", "Always long", "all equity, at all times", lambda tape, t: jnp.ones(t.shape)))
+
+def at_the_top(m):
+    """The side in [-1, 1] at each bar, (T, 1), from bars up to it alone: long where the close is the highest so far."""
+    return np.where(m.close >= np.maximum.accumulate(m.close), 1.0, 0.0)[:, None]
+
+
+register(Rule("at_the_top", "At the top", "long at the highest close so far, else flat", at_the_top))
 
 register(
     AssetClass(

@@ -10,7 +10,7 @@ from jaxppo.config.schema import RewardConfig
 from jaxppo.env.account import close_out, open_account
 from jaxppo.env.trading import env_spec, trade_bar
 from jaxppo.market.tape import Costs, MarketStep
-from jaxppo.play.baselines import buy_and_hold, shifts_between_trades, trend_sign
+from jaxppo.play.baselines import buy_and_hold, shifts_between_trades
 
 
 def costs(fee=0.0, impact=0.0, n=1):
@@ -85,13 +85,6 @@ def test_equals_an_account_that_buys_once_and_is_closed_out():
     opens = np.concatenate([[100.0], closes[:-1] * np.exp(rng.normal(0, 0.005, 39))])
     expected = held_account(opens, closes, 0.0025, 0.0005)
     np.testing.assert_allclose(equity_of(opens, closes, fee=0.0025, impact=0.0005), expected, rtol=1e-5)
-
-
-def test_trend_is_the_sign_of_the_last_bars_and_never_of_later_ones():
-    close = jnp.asarray([[100.0, 110, 105, 105, 90, 999]])
-    t = jnp.asarray([[0], [1], [3], [4]], jnp.int32)
-    # Over 2 bars: none yet; 110 > 100 with the one bar there is; 105 < 110; 90 < 105.
-    np.testing.assert_array_equal(np.asarray(trend_sign(close, t, 2))[:, 0], [0, 1, -1, -1])
 
 
 # Long from bar 2 to the stop on bar 4, short from bar 6, turned over on bar 7, closed at the end of bar 9.

@@ -15,7 +15,7 @@ from scipy import stats
 
 from jaxppo.config.schema import Config
 from jaxppo.page.curves import validation_panels
-from jaxppo.page.reference import columns_table, rewards_table, with_tables
+from jaxppo.page.reference import TABLES, columns_table, with_tables
 from jaxppo.page.tables import glossary, metric_tables
 from jaxppo.page.terminal import figure_table
 from jaxppo.play.curve import TradeSums, payoff
@@ -406,8 +406,8 @@ def test_a_metric_that_is_registered_is_computed_written_and_shown(deepest):
 
 def test_readme_has_the_tables_of_today():
     text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    for table in (columns_table(), rewards_table()):
-        assert table in text, "run: python -m jaxppo.page.reference README.md"
+    for table in TABLES.values():
+        assert table() in text, "run: python -m jaxppo.page.reference README.md"
     assert with_tables(text) == text
 
 

@@ -107,8 +107,8 @@ def test_a_policy_of_a_plugin_is_backtested_walked_forward_checked_and_resumed(r
     plugin = ["--plugin", str(EXAMPLE)]
     out = tmp_path / "backtest"
     assert backtest([*plugin, str(run), "--split", "validation", "--out", str(out), "--random-draws", "1"]) == 0
-    assert "Always long" in (out / "report.html").read_text()
-    assert "long" in pl.read_csv(out / "baselines.csv")["name"].to_list()
+    assert "At the top" in (out / "report.html").read_text()
+    assert "at_the_top" in pl.read_csv(out / "baselines.csv")["name"].to_list()
     assert train([*plugin, "--resume", "--run-dir", str(run)]) == 0
     assert check(["lookahead", "parity", "reward", *plugin, "--policy", str(run)]) == 0
     line = [*plugin, "--data", str(bars), "--folds", "2", "--out", str(tmp_path / "wf"), *OWN, *flags(n_updates=1)]

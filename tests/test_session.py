@@ -155,7 +155,7 @@ def test_a_run_directory_is_complete(run):
         "tensorboard",
         "validation",
     ]
-    kinds = ("equity.parquet", "symbols.csv", "trades.parquet")
+    kinds = ("equity.parquet", "portfolio.csv", "symbols.csv", "trades.parquet")
     assert sorted(p.name for p in (run.path / "validation").iterdir()) == [
         f"{which}_{kind}" for which in ("best", "final") for kind in kinds
     ]

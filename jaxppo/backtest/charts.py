@@ -21,11 +21,11 @@ PLOTS = ("equity", "drawdown", "random", "costs", "symbols", "trades")
 
 
 def make_plots(
-    played: Evaluation, baselines: pl.DataFrame, draws: pl.DataFrame, costs: pl.DataFrame
+    played: Evaluation, baselines: pl.DataFrame, draws: pl.DataFrame, costs: pl.DataFrame, rule: str = ""
 ) -> dict[str, bytes]:
-    """PNG files of the charts, by name; those without data are left out."""
+    """PNG files of the charts, by name; those without data are left out. `rule` is the one that is drawn."""
     figures: dict[str, Figure | None] = {
-        "equity": equity_among_baselines(played, baselines),
+        "equity": equity_among_baselines(played, baselines, rule),
         "drawdown": underwater(played),
         "random": random_draws(played, draws),
         "costs": cost_sweep(costs),
@@ -35,8 +35,8 @@ def make_plots(
     return {name: canvas.png(figure) for name, figure in figures.items() if figure is not None}
 
 
-def equity_among_baselines(played: Evaluation, baselines: pl.DataFrame) -> Figure:
-    """Pooled equity against buy-and-hold, the rules and the band of the random draws."""
+def equity_among_baselines(played: Evaluation, baselines: pl.DataFrame, rule: str) -> Figure:
+    """Pooled equity against buy-and-hold, one rule and the band of the random draws."""
     pooled = of_symbol(played.equity, POOLED)
     x, policy, hold = times(pooled), values(pooled, "equity"), values(pooled, "benchmark")
     low, high = values(baselines, "random_p5"), values(baselines, "random_p95")
@@ -49,8 +49,8 @@ def equity_among_baselines(played: Evaluation, baselines: pl.DataFrame) -> Figur
     )
     for y, color, width, name in (
         *(
-            (values(baselines, name), ORANGE, 1.2, name.replace("_", " "))
-            for name in RULES
+            (values(baselines, name), ORANGE, 1.2, RULES[name].title if name in RULES else name)
+            for name in (rule,)
             if name in baselines.columns
         ),
         (hold, BENCHMARK, 1.6, "buy-and-hold"),
@@ -58,7 +58,7 @@ def equity_among_baselines(played: Evaluation, baselines: pl.DataFrame) -> Figur
     ):
         at = canvas.decimate(y)
         ax.plot(x[at], y[at], color=color, linewidth=width, label=f"{name} {percent(y[-1] - 1, sign=True)}")
-    # Momentum at full costs can fall so far that all else becomes one line; it may leave the picture.
+    # A rule at full costs can fall so far that all else becomes one line; it may leave the picture.
     shown = np.concatenate([policy, hold, low, high, [1.0]])
     bottom, top = float(np.nanmin(shown)), float(np.nanmax(shown))
     margin = 0.06 * max(top - bottom, 1e-3)

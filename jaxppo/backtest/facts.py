@@ -19,6 +19,7 @@ from jaxppo.market.costs import typical_env
 from jaxppo.market.dataset import Market, Split, decision_times, market_warnings
 from jaxppo.play.best import RANKED_COLUMN
 from jaxppo.play.gate import Record
+from jaxppo.play.sides import Fitted, Sides
 from jaxppo.store.checkpoint import RestoredPolicy, Which
 from jaxppo.store.checkpoint_info import CheckpointInfo
 from jaxppo.store.directory import MANIFEST, METRICS_CSV, costs_hash
@@ -39,6 +40,7 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
             "hash": raw["data"]["hash"],
             "periods": {s["symbol"]: (_seconds(s["start"]), _seconds(s["end"])) for s in raw["data"]["symbols"]},
             "finished": raw.get("finished") is not None,
+            "rules": {name: Fitted.of(of) for name, of in raw.get("rules", {}).items()},
         }
     except FileNotFoundError as error:
         raise RunDirectoryError(f"{run_dir}: holds no run ({MANIFEST} is missing); give a run directory") from error
@@ -131,6 +133,13 @@ def unfinished_warnings(manifest: dict[str, Any], info: CheckpointInfo) -> list[
     if manifest["finished"]:
         return []
     return [f"the run has not finished: its policy of update {info.update} of {info.config.budget.n_updates} is played"]
+
+
+def rule_warnings(sides: Sides) -> list[str]:
+    """Rules that the run has no weights for."""
+    if not sides.missing:
+        return []
+    return [f"the run fitted no weights for {', '.join(sides.missing)}, which are left out of the rules"]
 
 
 def look_warnings(run_dir: Path, split: SplitName) -> list[str]:

@@ -16,7 +16,7 @@ import polars as pl
 from jaxppo.backtest.played import COST_MULTIPLES, Backtest
 from jaxppo.market.dataset import Split, decision_times, joint_calendar
 from jaxppo.play.metrics import figures
-from jaxppo.play.rules import RULES
+from jaxppo.play.sides import HOLD, Yardsticks
 from jaxppo.play.significance import curve_moments, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
 from jaxppo.store.files import write_frame
 from jaxppo.store.json import write_json
@@ -50,7 +50,7 @@ class Facts:
     warnings: tuple[str, ...]
 
 
-def baseline_rows(done: Backtest) -> list[dict[str, Any]]:
+def baseline_rows(done: Backtest, yardsticks: Yardsticks) -> list[dict[str, Any]]:
     """Pooled figures of the policy and of every baseline, and of the policy rebalanced daily (`portfolio`).
 
     Random draws are given as their mean, 5th and 95th percentile.
@@ -58,9 +58,16 @@ def baseline_rows(done: Backtest) -> list[dict[str, Any]]:
     base, random = done.baselines, done.baselines.random
     named = [("policy", done.score.figures.pooled), ("portfolio", done.score.figures.portfolio)]
     named += [("buy_and_hold", base.buy_and_hold), ("flat", base.flat)]
-    named += [(name, base.rules[name]) for name in RULES]
+    named += [(name, yardsticks.of(name).metrics) for name in yardsticks.names if name != HOLD]
     named.append(("random_mean", jax.tree.map(np.mean, random)))
     named += [(f"random_p{q}", jax.tree.map(lambda x, q=q: np.percentile(x, q), random)) for q in (5, 95)]
+    return [{"name": name, **figures(metrics)} for name, metrics in named]
+
+
+def portfolio_rows(done: Backtest, yardsticks: Yardsticks) -> list[dict[str, Any]]:
+    """Figures of the policy, of buy-and-hold and of the rules, each a portfolio that is rebalanced daily."""
+    named = [("policy", done.score.figures.portfolio)]
+    named += [(name, yardsticks.of(name).portfolio) for name in yardsticks.names]
     return [{"name": name, **figures(metrics)} for name, metrics in named]
 
 
@@ -108,7 +115,7 @@ def _curve(done: Backtest, split: Split) -> pl.DataFrame:
     return pl.DataFrame({"Time": naive, "Equity": equity, "DrawdownPct": drawdown(equity)})
 
 
-def _baseline_curves(done: Backtest, split: Split) -> pl.DataFrame:
+def _baseline_curves(done: Backtest, yardsticks: Yardsticks, split: Split) -> pl.DataFrame:
     """Pooled equity of the rules, and of the random draws the mean and the 5th and 95th percentile at every bar."""
     joint = joint_calendar(split).time
     random = np.asarray(done.baselines.random_equity, np.float64)
@@ -116,7 +123,7 @@ def _baseline_curves(done: Backtest, split: Split) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "time": utc_times(joint),
-            **{name: np.asarray(done.baselines.rule_equity[name], np.float64) for name in RULES},
+            **{n: np.asarray(yardsticks.of(n).equity, np.float64) for n in yardsticks.names if n != HOLD},
             "random_mean": random.mean(0),
             "random_p5": low,
             "random_p95": high,
@@ -144,8 +151,8 @@ def _backtesting_trades(trades: pl.DataFrame, curve: pl.DataFrame, n_symbols: in
     )
 
 
-def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> None:
-    """Write every file of a backtest. `done` holds host arrays."""
+def write_backtest(folder: Path, facts: Facts, done: Backtest, yardsticks: Yardsticks, split: Split) -> None:
+    """Write every file of a backtest. `done` and `yardsticks` hold host arrays."""
     equity, trades = equity_frame(done.score, split), trades_frame(done.score, split)
     curve = _curve(done, split)
     bar = curve.select(date=pl.col("Time"), **{"return": pl.col("Equity").pct_change()}).slice(1)
@@ -154,9 +161,10 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> 
     daily = days.select("date", **{"return": pl.col("Equity") / first - 1.0})
     frames = {
         "random_draws": pl.DataFrame(random_rows(done)),
-        "baselines_equity": _baseline_curves(done, split),
+        "baselines_equity": _baseline_curves(done, yardsticks, split),
         "symbols": pl.DataFrame(symbol_rows(done.score.figures, split.symbols, facts.labels)),
-        "baselines": pl.DataFrame(baseline_rows(done)),
+        "baselines": pl.DataFrame(baseline_rows(done, yardsticks)),
+        "portfolios": pl.DataFrame(portfolio_rows(done, yardsticks)),
         "costs": pl.DataFrame(cost_rows(done)),
         "equity": equity,
         "portfolio": portfolio_frame(done.score, split),
@@ -182,7 +190,10 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, split: Split) -> 
         **sharpe_probabilities(done, facts.looks),
         "luck_sharpe": luck_sharpe(done, facts.looks, per_year),
         "action_share": dict(shares),
-        "baselines": {row.pop("name"): row for row in baseline_rows(done)},
+        "baselines": {row.pop("name"): row for row in baseline_rows(done, yardsticks)},
+        "portfolios": {row.pop("name"): row for row in portfolio_rows(done, yardsticks)},
+        "best_rule": yardsticks.best[0],
+        "rules_left_out": list(yardsticks.missing),
         "random_beaten_share": beaten_share(done),
         "costs": cost_rows(done),
     }

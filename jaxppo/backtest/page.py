@@ -11,7 +11,7 @@ from jaxppo.page.document import Section
 from jaxppo.page.text import moment, number, plural
 from jaxppo.play.rules import RULES
 from jaxppo.store.files import write_page
-from jaxppo.store.read import BacktestData, load_backtest
+from jaxppo.store.read import BacktestData, load_backtest, lookup
 
 NAMES = {
     "policy": "Policy",
@@ -27,7 +27,7 @@ NAMES = {
 def write_backtest_report(folder: Path) -> Path:
     """Write FOLDER/plots/*.png and FOLDER/report.html from the other files there, and return the page's path."""
     data = load_backtest(folder)
-    images = make_plots(data.played, data.curves, data.draws, data.costs)
+    images = make_plots(data.played, data.curves, data.draws, data.costs, lookup(data.facts, "best_rule", default=""))
     return write_page(folder, images, render(data, images))
 
 
@@ -72,9 +72,12 @@ def _equity(data: BacktestData, images: dict[str, bytes]) -> Section:
     rows = [(titles.get(name, name), row) for name, row in data.facts["baselines"].items()]
     caption = (
         "Growth of 1.00. Shaded: where 90 % of the random draws lie. A random draw holds the very positions of the "
-        "policy, as often and as long, at other times; what the policy adds to that is timing. Momentum follows the "
-        "last 20 bars, always in the market; it may leave the picture."
+        "policy, as often and as long, at other times; what the policy adds to that is timing. Of the rules the one "
+        "with the highest Sharpe ratio when rebalanced daily is drawn, unless that is buy-and-hold; it may leave the "
+        "picture."
     )
+    portfolios = data.facts.get("portfolios", {})  # not in earlier versions
+    daily = [(titles.get(name, name), row) for name, row in portfolios.items()]
     return sections.equity(
         "Equity against the baselines",
         images,
@@ -82,6 +85,8 @@ def _equity(data: BacktestData, images: dict[str, bytes]) -> Section:
         caption,
         "<h3>The policy and what it must beat, at the same costs</h3>",
         tables.metric_tables("", rows, total=0),
+        "<h3>Rebalanced daily: the policy and the rules, at the same costs</h3>" if daily else "",
+        tables.metric_tables("", daily, total=0) if daily else "",
     )
 
 

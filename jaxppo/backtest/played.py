@@ -19,8 +19,7 @@ from jaxppo.play.baselines import hold_sums, shifts_between_trades
 from jaxppo.play.curve import TradeSums
 from jaxppo.play.deciders import argmax_policy, wishing
 from jaxppo.play.metrics import Metrics
-from jaxppo.play.passes import as_lanes, decision_bars, play
-from jaxppo.play.rules import RULES
+from jaxppo.play.passes import as_lanes, play
 from jaxppo.play.score import Pooled, Score, pool_lanes, pooled_metrics, score
 from jaxppo.play.significance import Intervals, bootstrap
 
@@ -38,13 +37,11 @@ class Settings(NamedTuple):
 
 
 class Baselines(NamedTuple):
-    """Pooled figures of what needs no training, at the policy's costs."""
+    """Pooled figures of what needs no training, at the policy's costs. Rules are played apart: `jaxppo.play.sides`."""
 
     buy_and_hold: Metrics  # ()
     flat: Metrics  # ()
-    rules: dict[str, Metrics]  # () by name
     random: Metrics  # (D,) one a draw
-    rule_equity: dict[str, jax.Array]  # (U,)
     random_equity: jax.Array  # (D, U)
 
 
@@ -58,10 +55,10 @@ class Backtest(NamedTuple):
     portfolio_intervals: Intervals  # () of the portfolio that is rebalanced daily
 
 
-def play_baselines(
+def play_random(
     data: EvaluationSet, spec: EnvSpec, record: StepRecord, valid: jax.Array, key: jax.Array, settings: Settings
 ) -> Pooled:
-    """The rules, then the policy's positions at random other times, in one pass.
+    """The policy's positions at random other times, in one pass.
 
     A random draw takes the positions that the policy held, shifted in a circle: it orders the same
     exposure at the same spacing and closes at the close of the bar on which the policy's stop or take-profit fired. So
@@ -79,10 +76,9 @@ def play_baselines(
       settings: static sizes.
 
     Returns:
-      Lanes (R + D,), R rules first.
+      Lanes (D,).
     """
     tape = data.tape
-    t, _ = decision_bars(tape, settings.n_bars)
     decisions = jnp.expand_dims(tape.length - 1 - tape.first, 0)
     draw = jnp.arange(settings.random_draws, dtype=record.units.dtype)
     spread = (draw + jax.random.uniform(key, draw.shape, draw.dtype)) / settings.random_draws
@@ -91,21 +87,14 @@ def play_baselines(
     column = jnp.expand_dims(jnp.arange(tape.n_symbols, dtype=jnp.int32), 0)
     ordered = jnp.where(record.order_units != 0, record.exposure, jnp.nan)  # (N, S)
     closed = record.exit_units != 0
-    sides = jnp.stack([rule.side(tape, t) for rule in RULES.values()], axis=1)  # (N, R, S)
-    sides = jnp.where(tape.allow_short, sides, jnp.maximum(sides, 0.0))
-    n_rules = len(RULES)
 
-    def wish(given: tuple[jax.Array, jax.Array], units: jax.Array) -> tuple[jax.Array, jax.Array]:
-        bar, side = given
-        turned = jnp.sign(units[:n_rules]) != jnp.sign(side)
-        turn = jnp.where(turned, spec.config.max_exposure * side, jnp.nan)
+    def wish(bar: jax.Array, units: jax.Array) -> tuple[jax.Array, jax.Array]:
         row = (bar + shift) % decisions
-        target = jnp.concatenate([turn, ordered[row, column]], axis=0)
-        return target, jnp.concatenate([jnp.zeros_like(side, bool), closed[row, column]], axis=0)
+        return ordered[row, column], closed[row, column]
 
-    inputs = (jnp.arange(settings.n_bars, dtype=jnp.int32), sides)
-    costs = as_lanes(tape.costs, (1.0,) * (n_rules + settings.random_draws))
-    return pool_lanes(play(wishing(wish, inputs, spec), tape, settings.n_bars, costs, keep=False), data)
+    bars = jnp.arange(settings.n_bars, dtype=jnp.int32)
+    costs = as_lanes(tape.costs, (1.0,) * settings.random_draws)
+    return pool_lanes(play(wishing(wish, bars, spec), tape, settings.n_bars, costs, keep=False), data)
 
 
 def hold_metrics(data: EvaluationSet, played: Score) -> Metrics:
@@ -127,7 +116,9 @@ def flat_metrics(data: EvaluationSet, curve: jax.Array) -> Metrics:
 def backtest(
     agent: Agent, spec: EnvSpec, params: Params, data: EvaluationSet, key: jax.Array, settings: Settings
 ) -> Backtest:
-    """Play the argmax policy and the baselines over a split, and score them. Jit it with what is static bound.
+    """Play the argmax policy and the baselines over a split, but for the rules, and score them.
+
+    Jit it with what is static bound.
 
     Args:
       agent, spec, params: the policy.
@@ -146,14 +137,12 @@ def backtest(
     costs = jax.tree.map(
         lambda x, own: jnp.concatenate([x[:at], jnp.expand_dims(own, 0), x[at:]]), swept, own.figures.pooled
     )
-    played = play_baselines(data, spec, own.record, own.valid, for_shifts, settings)
+    played = play_random(data, spec, own.record, own.valid, for_shifts, settings)
     baselines = Baselines(
         buy_and_hold=hold_metrics(data, own),
         flat=flat_metrics(data, own.curves.pooled),
-        rules={name: jax.tree.map(lambda x, i=i: x[i], played.metrics) for i, name in enumerate(RULES)},
-        random=jax.tree.map(lambda x: x[len(RULES) :], played.metrics),
-        rule_equity={name: played.equity[i] for i, name in enumerate(RULES)},
-        random_equity=played.equity[len(RULES) :],
+        random=played.metrics,
+        random_equity=played.equity,
     )
     curve = own.curves.pooled
     one, calendar = jnp.ones((), curve.dtype), data.calendar

@@ -26,6 +26,7 @@ from jaxppo.backtest.facts import (
     look_warnings,
     read_cutoffs,
     read_manifest,
+    rule_warnings,
     seen_shares,
     seen_warnings,
     terms,
@@ -37,6 +38,7 @@ from jaxppo.backtest.files import (
     baseline_rows,
     beaten_share,
     cost_rows,
+    portfolio_rows,
     sharpe_probabilities,
     write_backtest,
 )
@@ -54,6 +56,7 @@ from jaxppo.market.source import load_market_bars
 from jaxppo.page.terminal import figure_table, gate_line, percent, plain_console
 from jaxppo.play.gate import Record, judge_policy
 from jaxppo.play.passes import n_decisions
+from jaxppo.play.sides import Sides, Yardsticks, rule_sides, rule_signals, score_yardsticks
 from jaxppo.store.checkpoint import RestoredPolicy, Which, require_match, restore_policy
 from jaxppo.store.directory import iso, whole_folder
 from jaxppo.store.gate import write_gate
@@ -142,6 +145,7 @@ class Setup:
     split: Split
     facts: Facts
     record: Record
+    sides: Sides  # of the rules, fitted ones as the run fitted them
 
 
 def prepare(options: BacktestOptions) -> Setup:
@@ -164,6 +168,7 @@ def prepare(options: BacktestOptions) -> Setup:
     require_match(info, market.feature_names, info.actions, market.feature_hash)
     split = market.splits[options.split]
     record = validation_record(run_dir, which, info)
+    sides = rule_sides(rule_signals(market.bars, split), manifest["rules"])
     shares = seen_shares(split, cutoffs, manifest["periods"])
     at = decision_times(split)
     facts = Facts(
@@ -190,16 +195,17 @@ def prepare(options: BacktestOptions) -> Setup:
             *unfinished_warnings(manifest, info),
             *seen_warnings(shares, which, options.split),
             *look_warnings(run_dir, options.split),
+            *rule_warnings(sides),
             *data_warnings(policy, market, manifest, options.data is None),
             *costs_notes,
             *costs_warnings(market, manifest, options.costs is None and config.env.costs is not None),
         ),
     )
-    return Setup(policy, env_spec(config.env, config.reward), config, market, split, facts, record)
+    return Setup(policy, env_spec(config.env, config.reward), config, market, split, facts, record, sides)
 
 
-def compute(setup: Setup) -> tuple[Backtest, float, float]:
-    """The backtest as host arrays, and the seconds to compile and to run it."""
+def compute(setup: Setup) -> tuple[Backtest, Yardsticks, float, float]:
+    """The backtest and the rules as host arrays, and the seconds to compile and to run the former."""
     policy, facts = setup.policy, setup.facts
     data = evaluation_set(setup.split)
     settings = Settings(n_decisions(data.tape), receptive_field(setup.config.agent), facts.random_draws)
@@ -211,7 +217,9 @@ def compute(setup: Setup) -> tuple[Backtest, float, float]:
     compiled = compile_program(play, *arguments)
     began = time.perf_counter()
     done = jax.device_get(compiled.run(*arguments))
-    return done, compiled.seconds, time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    yardsticks = score_yardsticks(setup.sides, setup.config.env, data, settings.n_bars)
+    return done, yardsticks, compiled.seconds, seconds
 
 
 _SHOWN_SYMBOLS = 20
@@ -233,7 +241,7 @@ def chance_lines(done: Backtest, looks: int) -> list[str]:
     ]
 
 
-def show(console: Console, setup: Setup, done: Backtest) -> None:
+def show(console: Console, setup: Setup, done: Backtest, yardsticks: Yardsticks) -> None:
     """What a trader asks first."""
     facts = setup.facts
     console.print(
@@ -245,9 +253,11 @@ def show(console: Console, setup: Setup, done: Backtest) -> None:
     for warning in facts.warnings:
         console.print(f"warning: {warning}", style="yellow")
     beaten = beaten_share(done)
-    console.print(
-        figure_table("Policy and baselines at the same costs", "", [(r["name"], r) for r in baseline_rows(done)])
-    )
+    for title, rows in (
+        ("Policy and baselines at the same costs", baseline_rows(done, yardsticks)),
+        ("Rebalanced daily: policy and rules at the same costs", portfolio_rows(done, yardsticks)),
+    ):
+        console.print(figure_table(title, "", [(r["name"], r) for r in rows]))
     console.print(
         f"random: the policy's own positions at other times, {facts.random_draws} draws: the mean of each figure, and"
         f" its 5th and 95th percentile; by net return the policy beats {100 * beaten:.0f}% of the draws",
@@ -269,15 +279,15 @@ def backtest_run(options: BacktestOptions) -> Path:
     out = options.out or options.run_dir / FOLDER / f"{options.split}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     console = plain_console()
     with whole_folder(out) as folder:
-        done, compile_seconds, run_seconds = compute(setup)
+        done, yardsticks, compile_seconds, run_seconds = compute(setup)
         policy = setup.policy
         gate = judge_policy(done.score, setup.split, policy.info.actions, setup.config.gate, setup.record)
-        write_backtest(folder, setup.facts, done, setup.split)
+        write_backtest(folder, setup.facts, done, yardsticks, setup.split)
         write_gate(folder, gate)
         from jaxppo.backtest.page import write_backtest_report  # matplotlib takes a second to import
 
         write_backtest_report(folder)
-    show(console, setup, done)
+    show(console, setup, done, yardsticks)
     console.print(gate_line(gate))
     console.print(f"compiled in {compile_seconds:.1f} s, played in {run_seconds:.1f} s")
     console.print(f"report: {out / 'report.html'}")

@@ -375,7 +375,7 @@ def compute_features(bars: Bars, groups: Sequence[str], scale_window: int) -> Fe
             f" scale_window {scale_window} need at least {needed}"
         )
     _check_values(bars)
-    m = _inputs(bars, scale_window)
+    m = bar_inputs(bars, scale_window)
     names = feature_names(groups)
     values = np.zeros((len(bars.time), len(names)), np.float32)
     columns = (column for group in _groups(groups) for column in group.compute(m))
@@ -384,7 +384,8 @@ def compute_features(bars: Bars, groups: Sequence[str], scale_window: int) -> Fe
     return FeatureTable(values, names, needed)
 
 
-def _inputs(bars: Bars, scale_window: int) -> Inputs:
+def bar_inputs(bars: Bars, scale_window: int = 256) -> Inputs:
+    """What feature groups and rules compute from: T checked bars of one symbol."""
     unit = bars.close[0]
     # Open and close may lie outside the range by the rounding of adjusted prices; in a tiny range that is far outside.
     high = np.maximum(bars.high, np.maximum(bars.open, bars.close)) / unit

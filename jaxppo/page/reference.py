@@ -1,4 +1,4 @@
-"""README's tables of numbers and rewards: `python -m jaxppo.page.reference README.md` writes them anew."""
+"""README's tables of numbers, rewards and rules: `python -m jaxppo.page.reference README.md` writes them anew."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from jaxppo.config.rewards import REWARD_PRESETS
 from jaxppo.env.rewards import REWARD_COMPONENTS
 from jaxppo.play.metrics import METRICS
+from jaxppo.play.rules import RULES
 from jaxppo.store.columns import ACTION, COMPONENT, PROGRESS, TIMING, TRAINING, VALIDATION_ACTION, validation_columns
 from jaxppo.store.files import write_atomic
 
@@ -41,7 +42,12 @@ def rewards_table() -> str:
     return f"| `--reward` | what it is | comes with |\n|---|---|---|\n{presets}\n{components}"
 
 
-TABLES: dict[str, Callable[[], str]] = {"columns": columns_table, "rewards": rewards_table}
+def rules_table() -> str:
+    """Markdown of every rule."""
+    return _table("rule", ((rule.name, rule.help) for rule in RULES.values()))
+
+
+TABLES: dict[str, Callable[[], str]] = {"columns": columns_table, "rewards": rewards_table, "rules": rules_table}
 """What stands between `<!-- NAME: ... -->` and `<!-- end of NAME -->`."""
 
 

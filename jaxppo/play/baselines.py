@@ -50,21 +50,6 @@ def hold_sums(profit: jax.Array, bars: jax.Array, side: jax.Array) -> TradeSums:
     )
 
 
-def trend_sign(close: jax.Array, t: jax.Array, lookback: int) -> jax.Array:
-    """Sign of the return over the last `lookback` closes, or as many as there are.
-
-    Args:
-      close: (S, T).
-      t: (N, S) int32 decision bars; nothing after them is looked at.
-      lookback: bars.
-
-    Returns:
-      (N, S) in {-1, 0, 1}, of the dtype of `close`.
-    """
-    symbol = jnp.broadcast_to(jnp.arange(close.shape[0], dtype=jnp.int32), t.shape)
-    return jnp.sign(close[symbol, t] - close[symbol, jnp.maximum(t - lookback, 0)])
-
-
 def shifts_between_trades(units: jax.Array, order_units: jax.Array, valid: jax.Array, share: jax.Array) -> jax.Array:
     """Shifts in time that cut no trade in two: (D, S) int32 in [0, decisions of the symbol).
 

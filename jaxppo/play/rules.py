@@ -1,47 +1,167 @@
-"""Rules: what needs no training, and a policy must beat. Each is a record; they trade at the policy's costs."""
+"""Rules: what needs no training, or one closed formula, and a policy must beat. Each is a record of a registry.
+
+A rule says a side in [-1, 1] at every bar, from bars up to that one alone. It is computed on the host from the whole
+bars of a symbol, as features are, so that no history is cut where a split begins; `jaxppo.play.sides` plays it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-import jax
+import numpy as np
+import polars as pl
 
-from jaxppo.market.tape import Tape
-from jaxppo.play.baselines import trend_sign
+from jaxppo.market.features import Inputs, rolling_mean_std
 from jaxppo.registry import Registry
 
 MOMENTUM_BARS = 20
+SIGN_BARS = (63, 126, 252)
+MACD_BARS = ((8, 24), (16, 48), (32, 96))
+RETURN_BARS = (1, 5, 21, 63, 126, 252)
+CLIP = 5.0
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A baseline that a backtest plays: an entry of `RULES`.
+    """A baseline that is played next to every policy: an entry of `RULES`.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> always_long = Rule("long", "Always long", "all equity, at all times", lambda tape, t: jnp.ones(t.shape))
+      >>> breakout = lambda m: np.where(m.close >= np.maximum.accumulate(m.close), 1.0, 0.0)[:, None]
+      >>> Rule("at_the_top", "At the top", "long where the close is the highest so far", breakout).fit is None
+      True
     """
 
     name: str
     title: str  # on a page
     help: str
-    side: Callable[[Tape, jax.Array], jax.Array]
-    """Of a Tape and decision bars (N, S) int32 to exposures (N, S) in [-1, 1], in units of the largest one allowed.
+    signals: Callable[[Inputs], np.ndarray]
+    """Of one symbol's whole bars to (T, J) float64, row t from bars up to t alone.
 
-    From closes up to each bar alone. An order is sent where its sign is not that of the position; a short becomes flat
-    where short selling is not allowed.
+    J is 1 for a rule whose signal is its side in [-1, 1]; a rule that is fitted may have more.
+    """
+    fit: Callable[[np.ndarray], np.ndarray] | None = None
+    """Of the training split's managed portfolios (D, J) (`jaxppo.play.sides.managed_portfolios`) to weights (J,).
+
+    The side is then clip(signals @ weights / scale, -1, 1), of a mean size of a half on the training split before it
+    is clipped.
     """
 
 
-RULES = Registry(
+def return_over(m: Inputs, n: int) -> np.ndarray:
+    """Log return over the last n bars, or as many as there are: (T,)."""
+    start = np.maximum(np.arange(len(m.close)) - n, 0)
+    change: np.ndarray = m.log_close - m.log_close[start]
+    return change
+
+
+def long(m: Inputs) -> np.ndarray:
+    """Always the largest exposure: (T, 1)."""
+    return np.ones((len(m.close), 1))
+
+
+def mean_of_signs(m: Inputs, bars: tuple[int, ...]) -> np.ndarray:
+    """Mean of the signs of the returns over each number of bars: (T, 1)."""
+    return _mean([np.sign(return_over(m, n)) for n in bars])
+
+
+def _mean(columns: Sequence[np.ndarray]) -> np.ndarray:
+    mean: np.ndarray = np.mean(columns, axis=0)
+    return np.expand_dims(mean, 1)
+
+
+def macd_deviations(m: Inputs) -> list[np.ndarray]:
+    """MACD of each pair of `MACD_BARS` in its own deviations, (T,) each.
+
+    The difference of two exponential averages of the price, of weights 1 / n, over the price's deviation of 63 bars,
+    then over its own of 252: Baz et al. (2015), "Dissecting Investment Strategies in the Cross Section and Time
+    Series". 0 until there are so many bars.
+    """
+    price = pl.Series(m.close)
+    return [_in_deviations(_average(price, one) - _average(price, two), m.close) for one, two in MACD_BARS]
+
+
+def _average(price: pl.Series, n: int) -> np.ndarray:
+    return price.ewm_mean(alpha=1 / n, adjust=False).to_numpy()
+
+
+def _in_deviations(difference: np.ndarray, price: np.ndarray) -> np.ndarray:
+    q = _over(difference, rolling_mean_std(price, 63)[1])
+    q[:62] = 0.0
+    z = _over(q, rolling_mean_std(q, 252)[1])
+    z[: 62 + 251] = 0.0
+    return z
+
+
+def _over(x: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    some = deviation > 0
+    return np.where(some, x / np.where(some, deviation, 1.0), 0.0)
+
+
+def macd(m: Inputs) -> np.ndarray:
+    """Mean over the pairs of the response y exp(-y^2 / 4) / .89 to MACD in deviations y (Baz et al. 2015): (T, 1)."""
+    return _mean([y * np.exp(-(y**2) / 4) / 0.89 for y in macd_deviations(m)])
+
+
+def trend_signals(m: Inputs) -> np.ndarray:
+    """Ten trend features (T, 10): returns over the bars of `RETURN_BARS` in forecast deviations, MACD in its, and 1."""
+    forecast = pl.Series(m.log_return**2).ewm_mean(span=60).sqrt().to_numpy()
+    returns = [np.clip(_over(return_over(m, n), forecast * np.sqrt(n)), -CLIP, CLIP) for n in RETURN_BARS]
+    return np.column_stack([*returns, *macd_deviations(m), np.ones(len(m.close))])
+
+
+def ridge_weights(portfolios: np.ndarray, multiple: float) -> np.ndarray:
+    """(Sigma + lambda I)^-1 mu of managed portfolios (D, J), lambda `multiple` times the mean eigenvalue: (J,).
+
+    The weights of the largest Sharpe ratio among linear policies, shrunk: Brandt and Santa-Clara (2006), "Dynamic
+    Portfolio Selection by Augmenting the Asset Space", with a ridge.
+
+    Example (two uncorrelated portfolios that earn the same, one with twice the variance):
+      >>> ridge_weights(np.array([[3.0, 1.0], [-1.0, 1.0], [1.0, 1 + 2**0.5], [1.0, 1 - 2**0.5]]), 0.0).round(3)
+      array([0.375, 0.75 ])
+    """
+    sigma = np.atleast_2d(np.cov(portfolios, rowvar=False))
+    ridge = multiple * np.trace(sigma) / len(sigma)
+    return np.linalg.solve(sigma + ridge * np.eye(len(sigma)), portfolios.mean(0))
+
+
+def _sign(n: int) -> Rule:
+    words = f"full exposure in the direction of the last {n} bars"
+    return Rule(f"sign_{n}", f"Sign of {n} bars", words, partial(mean_of_signs, bars=(n,)))
+
+
+def _linear(multiple: int) -> Rule:
+    words = (
+        f"the best linear policy of ten trend features on the training split, by formula, with a ridge of {multiple}"
+    )
+    return Rule(
+        f"linear_{multiple}",
+        f"Linear, ridge {multiple}",
+        words,
+        trend_signals,
+        partial(ridge_weights, multiple=multiple),
+    )
+
+
+RULES: Registry[Rule] = Registry(
     "rule",
     [
+        Rule("long", "Always long", "full exposure, at all times", long),
         Rule(
             "momentum",
             f"Momentum, {MOMENTUM_BARS} bars",
             f"full exposure in the direction of the last {MOMENTUM_BARS} bars",
-            lambda tape, t: trend_sign(tape.close, t, MOMENTUM_BARS),
+            partial(mean_of_signs, bars=(MOMENTUM_BARS,)),
         ),
+        *(_sign(n) for n in SIGN_BARS),
+        Rule(
+            "mean_of_signs",
+            "Mean of signs",
+            "mean of the signs of the returns over 21, 63, 126 and 252 bars",
+            partial(mean_of_signs, bars=(21, *SIGN_BARS)),
+        ),
+        Rule("macd", "MACD", "MACD of three speeds, less where it is extreme (Baz et al. 2015)", macd),
+        *(_linear(multiple) for multiple in (1, 10)),
     ],
 )

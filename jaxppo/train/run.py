@@ -23,6 +23,7 @@ from jaxppo.market.dataset import Market, build_market, market_warnings
 from jaxppo.market.source import SYNTHETIC, load_market_bars
 from jaxppo.page.progress import Display
 from jaxppo.play.edge import edge_text
+from jaxppo.play.sides import fit_rules, rule_signals
 from jaxppo.plugins import require_plugins
 from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.state import TrainState
@@ -226,6 +227,8 @@ def _train(run_dir: Path, options: RunOptions, inputs: RunInputs, display: Displ
     display.say(f"compiled in {compiled.compile_seconds:.1f} s; run directory {run_dir}")
     actions = compiled.program.spec.env.actions
     program = {"memory_bytes": compiled.memory_bytes, "deterministic": options.deterministic}
+    fitted = fit_rules(rule_signals(market.bars, market.splits["train"]), market.splits["train"])
+    facts["rules"] = {name: of._asdict() for name, of in fitted.items()}
     facts |= {"compile_seconds": compiled.compile_seconds, "program": program}
     write_manifest(run_dir, inputs, actions, facts)
     state, at = (start.state, start.at) if start else (first_state(compiled, config.seed), Progress())
