@@ -19,7 +19,7 @@ from jaxppo.play.score import Curves, Figures, Score
 from jaxppo.play.significance import excess_probability
 from jaxppo.store.gate import write_gate
 
-GOOD = Evidence(0.9, 2.0, 0.9, 0.05, 150.0, 0.99, 0.9, 0.4, 0.2, 0.5, 0.1, 0.99, 142.0)
+GOOD = Evidence(0.9, 2.0, 0.9, 0.05, 150.0, 0.99, 0.9, 0.4, 0.2, 0.5, 0.1, 0.99, 142.0, excess_over_rules=0.2)
 
 
 def verdict(**changes):
@@ -70,6 +70,12 @@ def test_what_makes_less_than_holding_or_is_a_short_sample_is_no_review():
         " (needs at least 90)"
     )
     assert "Net return over buy-and-hold" in table(gate)
+    assert verdict(excess_over_rules=0.0) == "APPROVED"
+    for excess in (-0.01, math.nan):
+        assert verdict(excess_over_rules=excess) == "DROP"
+    assert (
+        judge(GOOD._replace(excess_over_rules=-1.0), GateConfig(gate_excess_rules_review=-10.0)).verdict == "APPROVED"
+    )
     patient = GateConfig(gate_excess_review=-10.0, gate_trades_review=0, gate_days_review=0, gate_min_trades=0)
     assert judge(GOOD._replace(excess_return=-0.062, trades=6.0, days=61.0), patient).verdict == "APPROVED"
 
@@ -99,12 +105,13 @@ def test_the_gate_of_a_played_split_counts_days_and_looks_at_holding():
     pooled = Metrics(dict.fromkeys(METRICS, np.float32(0.9)))._replace(net_return=np.float32(curve[-1] - 1))
     figures = Figures(pooled, pooled, 0, np.array([0.4, 0.3, 0.3]), None, np.float32(held[-1] - 1), None, pooled)
     played = Score(record, none, none == 0, none, figures, Curves(curve, held, none, none))
-    gate = judge_policy(played, split, action_table(BRACKETED), GateConfig(), Record(1, 0.9, 0.9))
+    gate = judge_policy(played, split, action_table(BRACKETED), GateConfig(), Record(1, 0.9, 0.9), 1.1)
     values = {(r.metric, r.level): (r.value, r.passed) for r in gate.reasons}
     assert values["days", "REVIEW"] == (3.0, False)
     # 1.01^25 = 1.2824 and 1.02^25 = 1.6406.
     assert values["excess_return", "REVIEW"] == (pytest.approx(1.2824 - 1.6406, abs=1e-4), False)
     assert values["excess_probability", "APPROVED"][0] < 0.5
+    assert values["excess_over_rules", "REVIEW"] == (pytest.approx(0.9 - 1.1), False)  # every metric is .9 here
     assert gate.verdict == "DROP"
 
 

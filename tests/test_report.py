@@ -286,6 +286,20 @@ def test_verdict(tmp_path: Path, changes: dict[str, float], title: str) -> None:
     assert title in verdict(load_run(run)).title
 
 
+def test_a_policy_that_no_rule_is_beaten_by_is_told_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", evaluations=("best",))
+    edit_pooled(run, "best", **{"return": 0.07, "buy_and_hold_return": 0.06, "sharpe": 6.0})
+    names, sharpes = ["best", "buy_and_hold", "macd", "sign_63"], [1.25, 0.4, 1.26, math.nan]
+    pl.DataFrame({"name": names, "sharpe": sharpes}).write_csv(run / "validation" / "portfolios.csv")
+    said = verdict(load_run(run))
+    assert said.title == "Makes money, but no better than the best simple rule: MACD"
+    assert "the policy's Sharpe ratio is 1.25; that of the best rule, MACD, is 1.26." in said.text
+    write_report(run)
+    assert "Sign of 63 bars" in (run / "report.html").read_text(encoding="utf-8")
+    pl.DataFrame({"name": names, "sharpe": [1.27, *sharpes[1:]]}).write_csv(run / "validation" / "portfolios.csv")
+    assert verdict(load_run(run)).title.startswith("Beats buy-and-hold")
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "manifest.json"])
 def test_refuses_what_is_not_a_run_directory(tmp_path: Path, name: str) -> None:
     run = write_run(tmp_path / "run", evaluations=())

@@ -35,6 +35,7 @@ from jaxppo.market.bars import data_hash, load_bars
 from jaxppo.market.dataset import build_market, evaluation_set
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.play.passes import n_decisions
+from jaxppo.play.rules import RULES
 from jaxppo.play.score import validate
 from jaxppo.store.checkpoint import CheckpointWriter, restore_policy, restore_train_state
 from jaxppo.store.columns import metrics_columns
@@ -157,8 +158,12 @@ def test_a_run_directory_is_complete(run):
     ]
     kinds = ("equity.parquet", "portfolio.csv", "symbols.csv", "trades.parquet")
     assert sorted(p.name for p in (run.path / "validation").iterdir()) == [
-        f"{which}_{kind}" for which in ("best", "final") for kind in kinds
+        *(f"{which}_{kind}" for which in ("best", "final") for kind in kinds),
+        "portfolios.csv",
     ]
+    rules = pl.read_csv(run.path / "validation" / "portfolios.csv")["name"].to_list()
+    assert rules == ["best", "final", "buy_and_hold", *RULES]
+    assert set(run.manifest["rules"]) == {"linear_1", "linear_10"}
     assert not [p for p in run.path.rglob("*") if "tmp" in p.name]
     assert (run.path / "report.html").read_text().rstrip().endswith("</html>")
     plots = list((run.path / "plots").iterdir())

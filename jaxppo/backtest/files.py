@@ -20,7 +20,7 @@ from jaxppo.play.sides import HOLD, Yardsticks
 from jaxppo.play.significance import curve_moments, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
 from jaxppo.store.files import write_frame
 from jaxppo.store.json import write_json
-from jaxppo.store.rows import symbol_rows
+from jaxppo.store.rows import portfolio_rows, symbol_rows
 from jaxppo.store.tables import drawdown, equity_frame, portfolio_frame, trades_frame, utc_times
 
 
@@ -61,13 +61,6 @@ def baseline_rows(done: Backtest, yardsticks: Yardsticks) -> list[dict[str, Any]
     named += [(name, yardsticks.of(name).metrics) for name in yardsticks.names if name != HOLD]
     named.append(("random_mean", jax.tree.map(np.mean, random)))
     named += [(f"random_p{q}", jax.tree.map(lambda x, q=q: np.percentile(x, q), random)) for q in (5, 95)]
-    return [{"name": name, **figures(metrics)} for name, metrics in named]
-
-
-def portfolio_rows(done: Backtest, yardsticks: Yardsticks) -> list[dict[str, Any]]:
-    """Figures of the policy, of buy-and-hold and of the rules, each a portfolio that is rebalanced daily."""
-    named = [("policy", done.score.figures.portfolio)]
-    named += [(name, yardsticks.of(name).portfolio) for name in yardsticks.names]
     return [{"name": name, **figures(metrics)} for name, metrics in named]
 
 
@@ -154,7 +147,7 @@ def _backtesting_trades(trades: pl.DataFrame, curve: pl.DataFrame, n_symbols: in
 def write_backtest(folder: Path, facts: Facts, done: Backtest, yardsticks: Yardsticks, split: Split) -> None:
     """Write every file of a backtest. `done` and `yardsticks` hold host arrays."""
     equity, trades = equity_frame(done.score, split), trades_frame(done.score, split)
-    curve = _curve(done, split)
+    curve, policy = _curve(done, split), [("policy", done.score.figures.portfolio)]
     bar = curve.select(date=pl.col("Time"), **{"return": pl.col("Equity").pct_change()}).slice(1)
     days = curve.group_by(date=pl.col("Time").dt.date(), maintain_order=True).agg(pl.col("Equity").last())
     first = pl.col("Equity").shift(1).fill_null(1.0)
@@ -164,7 +157,7 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, yardsticks: Yards
         "baselines_equity": _baseline_curves(done, yardsticks, split),
         "symbols": pl.DataFrame(symbol_rows(done.score.figures, split.symbols, facts.labels)),
         "baselines": pl.DataFrame(baseline_rows(done, yardsticks)),
-        "portfolios": pl.DataFrame(portfolio_rows(done, yardsticks)),
+        "portfolios": pl.DataFrame(portfolio_rows(policy, yardsticks)),
         "costs": pl.DataFrame(cost_rows(done)),
         "equity": equity,
         "portfolio": portfolio_frame(done.score, split),
@@ -191,7 +184,7 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, yardsticks: Yards
         "luck_sharpe": luck_sharpe(done, facts.looks, per_year),
         "action_share": dict(shares),
         "baselines": {row.pop("name"): row for row in baseline_rows(done, yardsticks)},
-        "portfolios": {row.pop("name"): row for row in portfolio_rows(done, yardsticks)},
+        "portfolios": {row.pop("name"): row for row in portfolio_rows(policy, yardsticks)},
         "best_rule": yardsticks.best[0],
         "rules_left_out": list(yardsticks.missing),
         "random_beaten_share": beaten_share(done),

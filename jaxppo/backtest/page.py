@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jaxppo.backtest import remarks
 from jaxppo.backtest.charts import make_plots
-from jaxppo.page import document, sections, tables
+from jaxppo.page import document, sections, tables, yardsticks
 from jaxppo.page.document import Section
 from jaxppo.page.text import moment, number, plural
 from jaxppo.play.rules import RULES
@@ -76,8 +76,6 @@ def _equity(data: BacktestData, images: dict[str, bytes]) -> Section:
         "with the highest Sharpe ratio when rebalanced daily is drawn, unless that is buy-and-hold; it may leave the "
         "picture."
     )
-    portfolios = data.facts.get("portfolios", {})  # not in earlier versions
-    daily = [(titles.get(name, name), row) for name, row in portfolios.items()]
     return sections.equity(
         "Equity against the baselines",
         images,
@@ -85,8 +83,7 @@ def _equity(data: BacktestData, images: dict[str, bytes]) -> Section:
         caption,
         "<h3>The policy and what it must beat, at the same costs</h3>",
         tables.metric_tables("", rows, total=0),
-        "<h3>Rebalanced daily: the policy and the rules, at the same costs</h3>" if daily else "",
-        tables.metric_tables("", daily, total=0) if daily else "",
+        yardsticks.portfolio_table(data.portfolios),
     )
 
 

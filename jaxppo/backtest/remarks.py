@@ -11,6 +11,7 @@ from jaxppo.page import gate, tables
 from jaxppo.page.document import Card, Remark
 from jaxppo.page.sections import drawdown_card, profit_card, return_card, tone
 from jaxppo.page.text import moment, number, percent, plain_value, plural
+from jaxppo.page.yardsticks import against_rules
 from jaxppo.store.read import BacktestData, lookup
 
 
@@ -47,6 +48,8 @@ def verdict(data: BacktestData) -> tuple[Remark, str]:
         f"After fees, spread, slippage and borrow cost 1.00 became {number(1 + data.pooled['return'])}; bought and "
         f"held at the same costs it became {number(1 + hold['return'])}."
     )
+    against = against_rules(data.portfolios, "policy")
+    money += f" {against.sentence}" if against else ""
     return Remark(found.tone, found.title, money), found.text
 
 

@@ -38,7 +38,6 @@ from jaxppo.backtest.files import (
     baseline_rows,
     beaten_share,
     cost_rows,
-    portfolio_rows,
     sharpe_probabilities,
     write_backtest,
 )
@@ -53,14 +52,14 @@ from jaxppo.market.calendar import format_interval
 from jaxppo.market.costs import read_costs
 from jaxppo.market.dataset import EvaluationSet, Market, Split, build_evaluation, decision_times, evaluation_set
 from jaxppo.market.source import load_market_bars
-from jaxppo.page.terminal import figure_table, gate_line, percent, plain_console
+from jaxppo.page.terminal import figure_table, gate_line, percent, plain_console, rules_line
 from jaxppo.play.gate import Record, judge_policy
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.sides import Sides, Yardsticks, rule_sides, rule_signals, score_yardsticks
 from jaxppo.store.checkpoint import RestoredPolicy, Which, require_match, restore_policy
 from jaxppo.store.directory import iso, whole_folder
 from jaxppo.store.gate import write_gate
-from jaxppo.store.rows import symbol_rows
+from jaxppo.store.rows import portfolio_rows, symbol_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,11 +252,14 @@ def show(console: Console, setup: Setup, done: Backtest, yardsticks: Yardsticks)
     for warning in facts.warnings:
         console.print(f"warning: {warning}", style="yellow")
     beaten = beaten_share(done)
+    own = done.score.figures.portfolio
+    daily = portfolio_rows([("policy", own)], yardsticks)
     for title, rows in (
         ("Policy and baselines at the same costs", baseline_rows(done, yardsticks)),
-        ("Rebalanced daily: policy and rules at the same costs", portfolio_rows(done, yardsticks)),
+        ("Rebalanced daily: policy and rules at the same costs", daily),
     ):
         console.print(figure_table(title, "", [(r["name"], r) for r in rows]))
+    console.print(rules_line(float(own.sharpe), *yardsticks.best))
     console.print(
         f"random: the policy's own positions at other times, {facts.random_draws} draws: the mean of each figure, and"
         f" its 5th and 95th percentile; by net return the policy beats {100 * beaten:.0f}% of the draws",
@@ -281,7 +283,8 @@ def backtest_run(options: BacktestOptions) -> Path:
     with whole_folder(out) as folder:
         done, yardsticks, compile_seconds, run_seconds = compute(setup)
         policy = setup.policy
-        gate = judge_policy(done.score, setup.split, policy.info.actions, setup.config.gate, setup.record)
+        best = yardsticks.best[1]
+        gate = judge_policy(done.score, setup.split, policy.info.actions, setup.config.gate, setup.record, best)
         write_backtest(folder, setup.facts, done, yardsticks, setup.split)
         write_gate(folder, gate)
         from jaxppo.backtest.page import write_backtest_report  # matplotlib takes a second to import

@@ -78,7 +78,7 @@ def _require_ranges(config: Config) -> None:
             f"train_fraction {train} and validation_fraction {validation} must be above 0 and sum to at most 1"
         )
     for name, value in vars(config.gate).items():
-        least = -math.inf if name == "gate_excess_review" else 0.0
+        least = -math.inf if name in ("gate_excess_review", "gate_excess_rules_review") else 0.0
         share = any(word in name for word in ("drawdown", "consistency", "excess_probability", "deflated"))
         _require_in(name, value, least, 1.0 if share else math.inf)
     if not 0 <= config.seed < 2**31:

@@ -219,6 +219,9 @@ class GateConfig:
     """Fewest days with decisions for REVIEW: a yearly Sharpe ratio of 90 trading days has a standard error of 1.7."""
     gate_excess_review: float = 0.0
     """Least net return over that of buy-and-hold at the same costs, as a fraction, for REVIEW; -10 asks for none."""
+    gate_excess_rules_review: float = 0.0
+    """Least Sharpe ratio, rebalanced daily, over that of the best rule (buy-and-hold is one) for REVIEW; -10 asks for
+    none."""
     gate_excess_probability: float = 0.95
     """Least probability that the policy's mean log return is above buy-and-hold's for APPROVED; 0 asks for none."""
     gate_deflated_sharpe: float = 0.95

@@ -7,6 +7,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from jaxppo.page.terminal import plain_console
 
@@ -46,6 +47,10 @@ class Display:
     def say(self, text: str) -> None:
         """One line above the display."""
         self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def table(self, table: Table) -> None:
+        """A table above the display."""
+        self._progress.console.print(table)
 
     def segment(self, update: int, steps_per_second: float, line: str) -> None:
         """A segment ended with a validation."""

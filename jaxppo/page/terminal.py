@@ -79,6 +79,15 @@ def validation_line(row: Mapping[str, Any]) -> str:
     )
 
 
+def rules_line(sharpe: float, rule: str, best: float) -> str:
+    """A policy against the best rule, by the Sharpe ratio rebalanced daily."""
+    against = "not above" if not sharpe > best else "above"
+    return (
+        f"rules: rebalanced daily the policy's Sharpe ratio is {cell('number', sharpe)}, {against} that of the best"
+        f" rule, {rule}, which is {cell('number', best)}"
+    )
+
+
 def gate_line(gate: Gate) -> str:
     """The verdict in one line: what a review or an approval lacks, each figure against the lowest bar it misses.
 

@@ -1,9 +1,9 @@
 """APPROVED, REVIEW or DROP: what must hold before a policy is worth money, with reasons a machine can read. Pure.
 
 REVIEW asks for fitness, profit factor, consistency, drawdown and trades at its weaker thresholds, for at least what
-buy-and-hold made, and for a sample that is long enough to say anything. APPROVED asks besides that neither the choice
-of the best nor chance explains it: the deflated Sharpe ratio, and the probability of beating buy-and-hold. A flag keeps
-a policy from APPROVED, not from REVIEW.
+buy-and-hold made, for at least the Sharpe ratio of the best rule, and for a sample that is long enough to say anything.
+APPROVED asks besides that neither the choice of the best nor chance explains it: the deflated Sharpe ratio, and the
+probability of beating buy-and-hold. A flag keeps a policy from APPROVED, not from REVIEW.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Evidence(NamedTuple):
     excess_probability: float = math.nan  # that the true mean log return is above that of buy-and-hold
     days: float = math.nan  # with a decision, by UTC date: bars of one day are no independent sample
     final_fitness: float = math.nan  # of the last validation, where another one is judged
+    excess_over_rules: float = math.nan  # Sharpe ratio rebalanced daily, less that of the best rule
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,11 @@ _OWN = {
             title="Net return over buy-and-hold",
             form="signed",
             meaning="Net return less that of buy-and-hold at the same costs.",
+        ),
+        Column(
+            name="excess_over_rules",
+            title="Sharpe ratio over the best rule",
+            meaning="Sharpe ratio, rebalanced daily, less that of the best rule at the same costs, or of buy-and-hold.",
         ),
         Column(
             name="excess_probability",
@@ -179,6 +185,7 @@ def _reasons(e: Evidence, config: GateConfig) -> tuple[Threshold, ...]:
         hold("consistency", config.gate_consistency_review, "REVIEW"),
         hold("max_drawdown", config.gate_max_drawdown_review, "REVIEW"),
         hold("excess_return", config.gate_excess_review, "REVIEW"),
+        hold("excess_over_rules", config.gate_excess_rules_review, "REVIEW"),
         hold("trades", config.gate_trades_review, "REVIEW"),
         hold("days", config.gate_days_review, "REVIEW"),
     )
@@ -207,9 +214,12 @@ def judge(e: Evidence, config: GateConfig) -> Gate:
     return Gate("APPROVED" if approved else "REVIEW" if review else "DROP", reasons, flags)
 
 
-def judge_policy(score: Score, split: Split, actions: ActionTable, config: GateConfig, record: Record) -> Gate:
+def judge_policy(
+    score: Score, split: Split, actions: ActionTable, config: GateConfig, record: Record, best_rule: float
+) -> Gate:
     """Judge what a policy did on a split, with the Sharpe ratio deflated by the looks. Host arrays.
 
+    `best_rule` is the Sharpe ratio of the best rule on the same split, rebalanced daily; nan where none was played.
     The overfit flag compares the run's last validation with its best, wherever the policy is played: on other bars a
     fitness under the best of many validations is what chance alone leads to.
     """
@@ -221,5 +231,6 @@ def judge_policy(score: Score, split: Split, actions: ActionTable, config: GateC
         final_fitness=record.final_fitness,
         excess_probability=excess_probability(score.curves.pooled, score.curves.hold),
         days=float(len(days)),
+        excess_over_rules=float(score.figures.portfolio.sharpe) - best_rule,
     )
     return judge(found, config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,6 +62,9 @@ class RunData(Provenance):
     final: Evaluation | None
     gate: Gate | None = None
     """None before the run has finished."""
+    portfolios: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Figures of the best and the final policy, buy-and-hold and the rules, rebalanced daily, by name; empty before the
+    run has finished, and for a run of an earlier version."""
 
     @property
     def best_row(self) -> int | None:
@@ -92,6 +95,12 @@ class BacktestData:
     """One row of pooled metrics a random draw."""
     costs: pl.DataFrame
     """One row of pooled metrics a multiple of the costs."""
+
+    @property
+    def portfolios(self) -> dict[str, dict[str, float]]:
+        """Figures of policy, buy-and-hold and rules, rebalanced daily; empty in a folder of an earlier version."""
+        portfolios: dict[str, dict[str, float]] = self.facts.get("portfolios", {})
+        return portfolios
 
     @property
     def pooled(self) -> dict[str, float]:
@@ -133,6 +142,7 @@ def load_run(run_dir: Path) -> RunData:
         best=_load_validation(folder, "best"),
         final=_load_validation(folder, "final"),
         gate=load_gate(run_dir / GATE) if (run_dir / GATE).is_file() else None,
+        portfolios=_by_name(folder / "portfolios.csv"),
     )
 
 
@@ -238,6 +248,12 @@ def _load_evaluation(equity: Path, trades: Path, symbols: Path) -> Evaluation:
 def _load_validation(folder: Path, which: str) -> Evaluation | None:
     paths = [folder / f"{which}_{part}" for part in ("equity.parquet", "trades.parquet", "symbols.csv")]
     return _load_evaluation(*paths) if all(path.is_file() for path in paths) else None
+
+
+def _by_name(path: Path) -> dict[str, dict[str, float]]:
+    """Rows of numbers by their `name`; none where there is no such file."""
+    rows = _numbers(path, text=("name",)).to_dicts() if path.is_file() else []
+    return {row.pop("name"): row for row in rows}
 
 
 def _load_config(folder: Path) -> dict[str, Any]:

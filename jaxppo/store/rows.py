@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxppo.play.metrics import BUY_AND_HOLD, Metrics, figures, validation_metrics
 from jaxppo.play.score import Figures
+from jaxppo.play.sides import Yardsticks
 from jaxppo.store.columns import ACTION, POOLED, PORTFOLIO, PORTFOLIO_SHARPE, REDUCE, RUINED, VALIDATION_ACTION, of_each
 
 
@@ -37,6 +38,12 @@ def validation_row(of: Figures, labels: Sequence[str]) -> dict[str, float]:
     row[f"val_{PORTFOLIO_SHARPE.name}"] = float(of.portfolio.sharpe)
     shares = zip(of_each(VALIDATION_ACTION, labels), of.action_share, strict=True)
     return row | {name: float(share) for name, share in shares}
+
+
+def portfolio_rows(policies: Sequence[tuple[str, Metrics]], yardsticks: Yardsticks) -> list[dict[str, Any]]:
+    """Figures of policies, by name, then of buy-and-hold and of the rules, each rebalanced daily."""
+    named = [*policies, *((name, yardsticks.of(name).portfolio) for name in yardsticks.names)]
+    return [{"name": name, **figures(metrics)} for name, metrics in named]
 
 
 def symbol_rows(of: Figures, symbols: Sequence[str], labels: Sequence[str]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from jaxppo.store.columns import POOLED
 from jaxppo.store.files import write_frame
 from jaxppo.store.rows import symbol_rows
 
-FOLDER = "validation"
+FOLDER, PORTFOLIOS = "validation", "portfolios.csv"
 _TRADE_SCHEMA = {
     "symbol": pl.String,
     "side": pl.String,
@@ -115,6 +115,11 @@ def trades_frame(score: Score, split: Split) -> pl.DataFrame:
         rows += [_trade_row(t, symbol, fills) for t in round_trips(record, float(split.tape.costs.fee[i]))]
     raw = {k: (pl.Int64 if isinstance(v, pl.Datetime) else v) for k, v in _TRADE_SCHEMA.items()}
     return pl.DataFrame(rows, schema=raw).cast(_TRADE_SCHEMA)  # type: ignore[arg-type]
+
+
+def write_portfolios(run_dir: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write what `portfolio_rows` gives next to the validations."""
+    write_frame(run_dir / FOLDER / PORTFOLIOS, pl.DataFrame(rows))
 
 
 def write_validation(run_dir: Path, name: str, score: Score, split: Split, labels: Sequence[str]) -> None:

@@ -22,12 +22,13 @@ from jaxppo.errors import CheckpointError, ConfigError, Interrupted, JaxppoError
 from jaxppo.market.dataset import EvaluationSet, Market, evaluation_set
 from jaxppo.market.tape import Tape
 from jaxppo.page.progress import Display
-from jaxppo.page.terminal import gate_line, validation_line
+from jaxppo.page.terminal import figure_table, gate_line, rules_line, validation_line
 from jaxppo.play.best import best_update, ranked_score
 from jaxppo.play.edge import Edge, policy_edge
-from jaxppo.play.gate import Gate, Record, judge_policy
+from jaxppo.play.gate import Record, judge_policy
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.score import Figures, Score
+from jaxppo.play.sides import Sides, Yardsticks, score_yardsticks
 from jaxppo.ppo.program import Program, SegmentOutput, TapeSpec, make_train
 from jaxppo.ppo.state import Hyper, TrainState, hyper_from
 from jaxppo.store.alarms import AlarmLog
@@ -36,8 +37,8 @@ from jaxppo.store.checkpoint_info import CheckpointInfo
 from jaxppo.store.columns import metrics_columns, train_columns
 from jaxppo.store.directory import METRICS_CSV, MetricsCsv
 from jaxppo.store.gate import write_gate
-from jaxppo.store.rows import train_means, validation_row
-from jaxppo.store.tables import write_validation
+from jaxppo.store.rows import portfolio_rows, train_means, validation_row
+from jaxppo.store.tables import write_portfolios, write_validation
 from jaxppo.store.tensorboard import FOLDER as EVENTS
 from jaxppo.store.tensorboard import EventWriter
 from jaxppo.train.stop import OUT_OF_TIME, Pace, Stop, StopReason
@@ -139,6 +140,7 @@ class Trainer:
         state: TrainState,
         at: Progress,
         display: Display,
+        sides: Sides,
         stop: Stop | None = None,
         best: Params | None = None,
     ) -> Finished:
@@ -148,6 +150,7 @@ class Trainer:
           state: to go on from.
           at: where that is.
           display: told of every segment.
+          sides: of the rules on the validation split.
           stop: asked before every segment.
           best: of a resumed run, the policy of `at.best_update`.
 
@@ -170,8 +173,7 @@ class Trainer:
             state, out, at = self._segment(state, at, length, display)
             pace.took(length, time.perf_counter() - since)
         saved = self._secure(state, at, display)
-        gate, edge = self._finish(state, out, at)
-        display.say(gate_line(gate))
+        edge = self._finish(state, out, at, sides, display)
         if not saved:
             raise CheckpointError(f"{self._run_dir}: the run is done but not saved: {self._resume_from()}")
         steps = at.update * self._config.batch_steps
@@ -309,8 +311,10 @@ class Trainer:
             elapsed_seconds=at.elapsed_seconds,
         )
 
-    def _finish(self, state: TrainState, out: SegmentOutput | None, at: Progress) -> tuple[Gate, Edge]:
-        """Write what the final and the best policy did on the validation split, and judge the best."""
+    def _finish(
+        self, state: TrainState, out: SegmentOutput | None, at: Progress, sides: Sides, display: Display
+    ) -> Edge:
+        """Write and say what the final and the best policy and the rules did on the validation split; judge."""
         split, labels = self._market.splits["validation"], self._actions.labels
         final = self._play(state, state.params) if out is None else jax.device_get(out.score)
         write_validation(self._run_dir, "final", final, split, labels)
@@ -323,13 +327,29 @@ class Trainer:
         by = self._config.budget.choose_by
         record = Record(looks, ranked_score(best.figures, by), ranked_score(final.figures, by))
         assert params is not None
-        gate = judge_policy(best, split, self._actions, self._config.gate, record)
+        yardsticks = self._measure(best, final, sides, display)
+        gate = judge_policy(best, split, self._actions, self._config.gate, record, yardsticks.best[1])
         write_gate(self._run_dir, gate)
+        display.say(gate_line(gate))
         spec, config = self._compiled.program.spec, self._config
         train_bars = sum(d["train"] for d in self._market.decisions.values())
         visits = at.update * config.batch_steps / train_bars
         reach = receptive_field(config.agent)
-        return gate, policy_edge(best, spec.env, spec.agent, params, self._compiled.data.tape, visits, reach)
+        return policy_edge(best, spec.env, spec.agent, params, self._compiled.data.tape, visits, reach)
+
+    def _measure(self, best: Score, final: Score, sides: Sides, display: Display) -> Yardsticks:
+        """Play the rules on the validation split, and say and write how policies and rules compare."""
+        data = self._compiled.data
+        yardsticks = score_yardsticks(sides, self._config.env, data, n_decisions(data.tape))
+        policies = [("best", best.figures.portfolio), ("final", final.figures.portfolio)]
+        rows = portfolio_rows(policies, yardsticks)
+        write_portfolios(self._run_dir, rows)
+        title = "Rebalanced daily: policies and rules on the validation bars at the same costs"
+        display.table(figure_table(title, "", [(row["name"], row) for row in rows]))
+        if sides.missing:
+            display.say(f"rules left out, as the training bars are too few to fit them: {', '.join(sides.missing)}")
+        display.say(rules_line(float(best.figures.portfolio.sharpe), *yardsticks.best))
+        return yardsticks
 
     def _play(self, state: TrainState, params: Any) -> Score:
         """Validate other parameters with the same executable: a segment of no updates. Uses `state` up."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxppo.page import document, plots, sections, tables
+from jaxppo.page import document, plots, sections, tables, yardsticks
 from jaxppo.page.document import Section
 from jaxppo.page.text import MISSING, moment, number, plain_value, plural
 from jaxppo.store.files import write_page
@@ -73,6 +73,7 @@ def _equity(run: RunData, images: dict[str, bytes]) -> Section:
         "Equity of the policy and of buy-and-hold",
         "Growth of 1.00." + same,
         tables.comparison_table(run),
+        yardsticks.portfolio_table(run.portfolios),
         missing="No validated equity curve is in the run directory.",
     )
 

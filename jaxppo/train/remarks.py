@@ -14,6 +14,7 @@ from jaxppo.page.document import Card, Remark
 from jaxppo.page.sections import drawdown_card, profit_card, return_card, tone
 from jaxppo.page.selection import DRAWDOWN_LIMIT, MIN_TRADES
 from jaxppo.page.text import action_name, number, percent, plural
+from jaxppo.page.yardsticks import against_rules
 from jaxppo.play.alarms import Alarm, Alarms
 from jaxppo.play.edge import Edge, edge_text
 from jaxppo.play.significance import expected_max_sharpe
@@ -93,13 +94,16 @@ def verdict(run: RunData) -> Remark:
     m = _Figures(pooled_metrics(run.shown))
     if run.shown is None:
         return Remark("caution", "No validated policy yet", "The run directory holds no complete validation.")
-    text = _in_money(run, m)
+    against = against_rules(run.portfolios, "best" if run.best is not None else "final")
+    text = _in_money(run, m) + (f" {against.sentence}" if against else "")
     if m["trades"] == 0:
         return Remark("bad", "The policy closed no trade", text)
     if not m["return"] > 0:
         return Remark("bad", "Loses money on the validation bars", text)
     if not m["return"] > m["buy_and_hold_return"]:
         return Remark("caution", "Makes money, but less than buying and holding", text)
+    if against is not None and against.beaten:
+        return Remark("caution", f"Makes money, but no better than the best simple rule: {against.rule}", text)
     if not m["sharpe"] > luck(run):
         return Remark("caution", f"Beats buy-and-hold, but not the luck of the best of {looks(run)}", text)
     if looks(run) <= 1:

@@ -23,7 +23,7 @@ from jaxppo.market.dataset import Market, build_market, market_warnings
 from jaxppo.market.source import SYNTHETIC, load_market_bars
 from jaxppo.page.progress import Display
 from jaxppo.play.edge import edge_text
-from jaxppo.play.sides import fit_rules, rule_signals
+from jaxppo.play.sides import fit_rules, rule_sides, rule_signals
 from jaxppo.plugins import require_plugins
 from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.state import TrainState
@@ -217,6 +217,10 @@ def _train(run_dir: Path, options: RunOptions, inputs: RunInputs, display: Displ
         extension = {"at": start.at.update, "from": start.config.budget.n_updates, "to": config.budget.n_updates}
         earlier = earlier_manifest(run_dir).get("extended", [])
         facts["extended"] = [*(e for e in earlier if e != extension), extension]
+    # Before anything is compiled, so that a rule of a plugin that fails does so now and not at the end of a long run.
+    fitted = fit_rules(rule_signals(market.bars, market.splits["train"]), market.splits["train"])
+    sides = rule_sides(rule_signals(market.bars, market.splits["validation"]), fitted)
+    facts["rules"] = {name: of._asdict() for name, of in fitted.items()}
     write_config(run_dir, resolved)  # before the compilation: what is killed during it can be resumed
     try:
         compiled = compile_run(config, market, xla_options(options.deterministic))
@@ -227,15 +231,13 @@ def _train(run_dir: Path, options: RunOptions, inputs: RunInputs, display: Displ
     display.say(f"compiled in {compiled.compile_seconds:.1f} s; run directory {run_dir}")
     actions = compiled.program.spec.env.actions
     program = {"memory_bytes": compiled.memory_bytes, "deterministic": options.deterministic}
-    fitted = fit_rules(rule_signals(market.bars, market.splits["train"]), market.splits["train"])
-    facts["rules"] = {name: of._asdict() for name, of in fitted.items()}
     facts |= {"compile_seconds": compiled.compile_seconds, "program": program}
     write_manifest(run_dir, inputs, actions, facts)
     state, at = (start.state, start.at) if start else (first_state(compiled, config.seed), Progress())
     trainer = Trainer(run_dir, resolved, market, compiled, options.keep_checkpoints)
     try:
         with display, Stop(options.max_seconds, began, display.say) as stop:
-            finished = trainer.run(state, at, display, stop, start.best if start else None)
+            finished = trainer.run(state, at, display, sides, stop, start.best if start else None)
     except KeyboardInterrupt:
         raise Interrupted(f"go on from the last checkpoint with --run-dir {run_dir} --resume", 130) from None
     finally:
