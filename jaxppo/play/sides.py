@@ -53,21 +53,22 @@ def rule_signals(bars: Sequence[Bars], split: Split, rules: Iterable[Rule] | Non
       bars: of all symbols, whole; those of the split are found by name.
       split: whose Tape and times say which rows.
       rules: by default all that are registered.
+
+    Raises:
+      ConfigError: a rule gives something else than finite signals of one row a bar.
     """
     whole, rules = {b.symbol: b for b in bars}, list(RULES.values() if rules is None else rules)
-    out: Signals = {}
+    distinct = {rule.signals: rule for rule in rules}  # some rules share their signals, which are large
+    done: dict[Callable[..., Any], np.ndarray] = {}
     for i, (symbol, times) in enumerate(zip(split.symbols, split.times, strict=True)):
         inputs = bar_inputs(whole[symbol])
         rows = np.searchsorted(whole[symbol].time, times)
-        done: dict[Callable[..., Any], np.ndarray] = {}  # rules may share signals
-        for rule in rules:
-            if rule.signals not in done:
-                done[rule.signals] = _checked(rule, inputs)[rows]
-            own = done[rule.signals]
-            if rule.name not in out:
-                out[rule.name] = np.zeros((len(split.symbols), split.tape.n_bars, own.shape[1]))
-            out[rule.name][i, : len(rows)] = own
-    return out
+        for signals, rule in distinct.items():
+            own = _checked(rule, inputs)[rows]
+            if signals not in done:
+                done[signals] = np.zeros((len(split.symbols), split.tape.n_bars, own.shape[1]))
+            done[signals][i, : len(rows)] = own
+    return {rule.name: done[rule.signals] for rule in rules}
 
 
 def _checked(rule: Rule, inputs: Inputs) -> np.ndarray:
@@ -120,6 +121,11 @@ def managed_portfolios(
     return total / np.bincount(place, minlength=len(dates))[:, None]
 
 
+def fitted_rules() -> list[Rule]:
+    """The registered rules that are fitted."""
+    return [rule for rule in RULES.values() if rule.fit is not None]
+
+
 def fit_rules(
     signals: Signals,
     split: Split,
@@ -133,7 +139,7 @@ def fit_rules(
       signals: of `rule_signals`, on the same split.
       split: prices, sizes and times.
       first, length: (S,) of the training range, as of a Tape; by default the split's own.
-      rules: by default all that are registered.
+      rules: by default all that are registered and fitted.
 
     Returns:
       By name; a rule that there is too little data for, under `FIT_DATES` times a weight, or that earns nothing at all
@@ -142,7 +148,7 @@ def fit_rules(
     tape = split.tape
     first, length = (np.asarray(x if x is not None else own) for x, own in ((first, tape.first), (length, tape.length)))
     returns, found = sized_returns(tape), {}
-    for rule in RULES.values() if rules is None else rules:
+    for rule in fitted_rules() if rules is None else rules:
         if rule.fit is None:
             continue
         own = signals[rule.name]

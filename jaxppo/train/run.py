@@ -23,7 +23,7 @@ from jaxppo.market.dataset import Market, build_market, market_warnings
 from jaxppo.market.source import SYNTHETIC, load_market_bars
 from jaxppo.page.progress import Display
 from jaxppo.play.edge import edge_text
-from jaxppo.play.sides import fit_rules, rule_sides, rule_signals
+from jaxppo.play.sides import fit_rules, fitted_rules, rule_sides, rule_signals
 from jaxppo.plugins import require_plugins
 from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.state import TrainState
@@ -218,7 +218,8 @@ def _train(run_dir: Path, options: RunOptions, inputs: RunInputs, display: Displ
         earlier = earlier_manifest(run_dir).get("extended", [])
         facts["extended"] = [*(e for e in earlier if e != extension), extension]
     # Before anything is compiled, so that a rule of a plugin that fails does so now and not at the end of a long run.
-    fitted = fit_rules(rule_signals(market.bars, market.splits["train"]), market.splits["train"])
+    train = market.splits["train"]
+    fitted = fit_rules(rule_signals(market.bars, train, fitted_rules()), train)
     sides = rule_sides(rule_signals(market.bars, market.splits["validation"]), fitted)
     facts["rules"] = {name: of._asdict() for name, of in fitted.items()}
     write_config(run_dir, resolved)  # before the compilation: what is killed during it can be resumed
