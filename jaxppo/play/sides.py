@@ -58,17 +58,22 @@ def rule_signals(bars: Sequence[Bars], split: Split, rules: Iterable[Rule] | Non
       ConfigError: a rule gives something else than finite signals of one row a bar.
     """
     whole, rules = {b.symbol: b for b in bars}, list(RULES.values() if rules is None else rules)
-    distinct = {rule.signals: rule for rule in rules}  # some rules share their signals, which are large
-    done: dict[Callable[..., Any], np.ndarray] = {}
+    distinct = {_key(rule): rule for rule in rules}  # some rules share their signals, which are large
+    done: dict[Any, np.ndarray] = {}
     for i, (symbol, times) in enumerate(zip(split.symbols, split.times, strict=True)):
         inputs = bar_inputs(whole[symbol])
         rows = np.searchsorted(whole[symbol].time, times)
-        for signals, rule in distinct.items():
+        for key, rule in distinct.items():
             own = _checked(rule, inputs)[rows]
-            if signals not in done:
-                done[signals] = np.zeros((len(split.symbols), split.tape.n_bars, own.shape[1]))
-            done[signals][i, : len(rows)] = own
-    return {rule.name: done[rule.signals] for rule in rules}
+            if key not in done:
+                done[key] = np.zeros((len(split.symbols), split.tape.n_bars, own.shape[1]))
+            done[key][i, : len(rows)] = own
+    return {rule.name: done[_key(rule)] for rule in rules}
+
+
+def _key(rule: Rule) -> tuple[Callable[[Inputs], np.ndarray], bool]:
+    """The same for rules whose signals are the same and must be of the same shape."""
+    return rule.signals, rule.fit is None
 
 
 def _checked(rule: Rule, inputs: Inputs) -> np.ndarray:
