@@ -17,7 +17,7 @@ from helpers import TINY
 
 from jaxppo.backtest.__main__ import main
 from jaxppo.backtest.charts import PLOTS
-from jaxppo.backtest.facts import look_warnings, seen_shares, seen_warnings
+from jaxppo.backtest.facts import look_warnings, rule_warnings, seen_shares, seen_warnings
 from jaxppo.backtest.page import write_backtest_report
 from jaxppo.backtest.remarks import break_even
 from jaxppo.config.schema import EnvConfig, RewardConfig
@@ -25,8 +25,11 @@ from jaxppo.env.trading import env_spec
 from jaxppo.market.dataset import Split
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.tape import Costs, zero_tape
+from jaxppo.page.yardsticks import title
 from jaxppo.play.deciders import wishing
 from jaxppo.play.passes import play
+from jaxppo.play.rules import RULES
+from jaxppo.play.sides import Sides
 from jaxppo.train.__main__ import main as train
 
 
@@ -82,6 +85,23 @@ def test_other_tools_get_the_same_figures(folder):
     assert -theirs["Max. Drawdown [%]"] / 100 == pytest.approx(pooled["max_drawdown"], rel=1e-4)
     assert theirs["Win Rate [%]"] / 100 == pytest.approx(pooled["win_rate"], rel=1e-5)
     assert theirs["Profit Factor"] == pytest.approx(pooled["profit_factor"], rel=1e-3)
+
+
+def test_rules_are_those_of_the_run_as_it_fitted_them(run, folder):
+    ours, its = (pl.read_csv(p / "portfolios.csv") for p in (folder, run / "validation"))
+    rules = ["buy_and_hold", *RULES]
+    assert (ours["name"].to_list(), its["name"].to_list()) == (["policy", *rules], ["best", "final", *rules])
+    assert ours[1:].equals(its[2:])
+    facts = json.loads((folder / "metrics.json").read_text())
+    assert (facts["rules_left_out"], facts["portfolios"]["macd"]["sharpe"]) == ([], ours.row(8, named=True)["sharpe"])
+    sharpes = dict(zip(ours["name"][1:], ours["sharpe"][1:], strict=True))
+    assert facts["best_rule"] == max(sharpes, key=sharpes.__getitem__)
+    low, high = facts["portfolio_intervals_90"]["sharpe"]
+    assert low < facts["portfolio"]["sharpe"] == ours["sharpe"][0] < high
+    assert f"that of the best rule, {title(facts['best_rule'])}" in (folder / "report.html").read_text()
+    older = Sides((), np.zeros((1, 1, 0)), ("linear_1", "linear_10"))
+    said = "the run fitted no weights for linear_1, linear_10, which are left out of the rules"
+    assert (rule_warnings(older), rule_warnings(older._replace(missing=()))) == ([said], [])
 
 
 def test_more_than_one_look_deflates_the_sharpe(folder):
