@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import random_tape
 
+import jaxppo.play.sides
 from jaxppo.config.schema import EnvConfig
 from jaxppo.errors import ConfigError
 from jaxppo.market.bars import Bars
@@ -219,9 +220,9 @@ def plain_account(side, open_, close, fee, impact, borrow, band, most):
     """Equity at the closes of one account, float64, a decision a bar; the last close sells."""
     cash, units, equity = 1.0, 0.0, []
     for i in range(len(side)):
-        price, target = open_[i + 1], side[i] * most
+        price, target = open_[i + 1], side[i] * most[i]
         worth = cash + units * price
-        if np.sign(target) != np.sign(units) or abs(target - units * price / worth) >= band * most:
+        if np.sign(target) != np.sign(units) or abs(target - units * price / worth) >= band * most[i]:
             gap = target * worth - units * price
             cost = impact + fee + np.sign(gap) * impact * fee
             order = gap / (1 + target * cost * np.sign(gap)) / price
@@ -237,13 +238,18 @@ def plain_account(side, open_, close, fee, impact, borrow, band, most):
     return equity
 
 
-def test_accounts_of_rules_against_a_plain_loop(bars):
+@pytest.mark.parametrize("sized", [False, True])
+def test_accounts_of_rules_against_a_plain_loop(bars, sized, monkeypatch):
     split = split_of(bars, first=600)
     tape = split.tape._replace(allow_short=jnp.array([True, False]))
     env = EnvConfig(max_exposure=1.5, rebalance_band=0.1)
     rng = np.random.default_rng(4)
     sides = rng.choice([-1, -0.3, 0, 0.25, 0.3, 1], (2, 700, 3)).astype(np.float32)
     sides[:, :, 2] = np.cumsum(rng.normal(0, 0.03, (2, 700)), axis=1).clip(-1, 1)  # moves within the band, too
+    size = 1.5 * np.ones((2, 700), np.float32)
+    if sized:
+        size = np.exp(np.cumsum(rng.normal(0, 0.05, (2, 700)), axis=1)).clip(0.2, 1.5).astype(np.float32)
+        monkeypatch.setattr(jaxppo.play.sides, "_sizes", lambda tape: jnp.asarray(size))
     n_bars = 99
     played = jax.jit(lambda s: play_rules(decision_sides(s, tape, n_bars), env, tape, n_bars))(sides)
     assert played.equity.shape == (99, 3, 2)
@@ -253,7 +259,7 @@ def test_accounts_of_rules_against_a_plain_loop(bars):
         prices = (np.asarray(x[s, 600 : 601 + n], np.float64) for x in (tape.open, tape.close))
         open_, close = prices
         for lane in range(3):
-            wanted = plain_account(wished[:, lane], open_, close, 0.001, 0.0005, 1e-5, 0.1, 1.5)
+            wanted = plain_account(wished[:, lane], open_, close, 0.001, 0.0005, 1e-5, 0.1, size[s, 600 : 600 + n])
             np.testing.assert_allclose(played.equity[:n, lane, s], wanted, rtol=2e-5)
     assert (np.asarray(played.sums.trades)[:2] > 0).all()
 
