@@ -117,7 +117,7 @@ def test_the_registry_holds_the_53_features_in_six_groups():
 @pytest.mark.parametrize("name", ALL)
 def test_a_group_computes_one_column_a_name_and_does_not_depend_on_the_others(name):
     bars = crypto_bars()
-    assert len(FEATURE_GROUPS[name].compute(features._inputs(bars, WINDOW))) == len(FEATURE_GROUPS[name].names)
+    assert len(FEATURE_GROUPS[name].compute(features.bar_inputs(bars, WINDOW))) == len(FEATURE_GROUPS[name].names)
     alone, together = compute_features(bars, (name,), WINDOW), compute_features(bars, ALL, WINDOW)
     begin = together.names.index(alone.names[0])
     rows = slice(together.min_bars - 1, None)
