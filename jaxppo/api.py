@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxppo.agent.encoders import receptive_field
-from jaxppo.agent.policy import distribution
 from jaxppo.cli import Request
 from jaxppo.config.layers import resolve
 from jaxppo.config.schema import FIELD_GROUP, Config, coerce_fields
@@ -148,14 +147,14 @@ def decide(policy: RestoredPolicy, bars: Bars, account: AccountState | None = No
     window = jnp.asarray(table.values[None, -reach:])  # (1, R, F)
     account = open_account(jnp.ones(())) if account is None else account
     observation = observe_account(account, jnp.float32(bars.close[-1]), config.env)  # (A,)
-    market = policy.agent.encode(policy.params, window)[0, -1]  # (H,)
-    logits, value = policy.agent.decide(policy.params, market, observation[None])  # (1, K) and (1,)
+    market = policy.agent.encode(policy.params, window)[0, -1]  # (H,), or (members, H) of an ensemble
     allowed = jnp.asarray(may_short(bars.asset_class, config.env))
-    chosen = distribution(logits[0], action_mask(policy.info.actions, observation[EXPOSURE], allowed))
+    mask = action_mask(policy.info.actions, observation[EXPOSURE], allowed)  # (K,)
+    chosen, value = policy.agent.act(policy.params, market, observation[None], mask[None])  # (1, K) and (1,)
     labels = policy.info.actions.labels
-    shares = jnp.exp(chosen.log_probs).tolist()
+    shares = jnp.exp(chosen.log_probs[0]).tolist()
     return Decision(
-        labels[int(chosen.mode())], dict(zip(labels, shares, strict=True)), float(value[0]), int(bars.time[-1])
+        labels[int(chosen.mode()[0])], dict(zip(labels, shares, strict=True)), float(value[0]), int(bars.time[-1])
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,8 +16,11 @@ from jaxtyping import Float
 from jaxppo.agent.encoders import RELU_GAIN, dense, make_encoder, on_rows
 from jaxppo.config.schema import AgentConfig
 
-Params = Float[jax.Array, " N"]
-"""All parameters of a network as one float32 vector. Only where the network is bound are they a nested dict."""
+Params = Float[jax.Array, "*M N"]
+"""All parameters of a network as one float32 vector (N,), or those of an ensemble of M members, (M, N).
+
+Only where the network is bound are they a nested dict. What trains and what binds takes (N,); what plays takes both.
+"""
 
 # Logit of a masked action: e^-1e9 is 0 in every float, and 0 * -1e9 stays finite where -inf would give nan.
 MASKED_LOGIT = -1e9
@@ -94,14 +98,40 @@ class Agent(NamedTuple):
     """The vector as the network's nested dict of arrays."""
 
     def encode(self, params: Params, features: jax.Array) -> jax.Array:
-        """Market projection of paths: (P, R - 1 + n, F) to (P, n, H)."""
+        """Market projection of paths: (P, R - 1 + n, F) to (P, n, H), of M members to (P, n, M, H)."""
         chex.assert_shape(features, (None, None, self.spec.n_features))
         chex.assert_type(features, float)
+        if params.ndim == 2:  # a member at a time: the temporaries of a whole Tape are the largest arrays there are
+            return jnp.moveaxis(jax.lax.map(lambda member: self.encode(member, features), params), 0, -2)
         with jax.named_scope("encode"):
             return self._bind(params).encode(features)
 
+    def act(
+        self, params: Params, market: jax.Array, observation: jax.Array, mask: jax.Array
+    ) -> tuple[Distribution, jax.Array]:
+        """How a policy acts: its distribution over the allowed actions, and its values.
+
+        An ensemble acts by the mean of its members' action probabilities, and its value is the mean of theirs (averages
+        of probabilities rather than of logits: Lakshminarayanan et al. 2017, section 2.4).
+
+        Args:
+          params: (N,), or (M, N) of an ensemble.
+          market: (..., H), or (..., M, H) of an ensemble: the output of `encode`.
+          observation: (..., lanes, A) float32.
+          mask: (..., lanes, actions) bool, true where an action is allowed.
+
+        Returns:
+          Distributions (..., lanes, actions) and values (..., lanes).
+        """
+        if params.ndim == 1:
+            logits, value = self.decide(params, market, observation)
+            return distribution(logits, mask), value
+        logits, value = jax.vmap(self.decide, (0, -2, None))(params, market, observation)
+        return mixture(distribution(logits, jnp.expand_dims(mask, 0))), value.mean(0)
+
     def decide(self, params: Params, market: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Logits (..., L, K) and values (..., L) of lanes (..., L, A) on encoded bars (..., H)."""
+        """Logits (..., L, K) and values (..., L) of lanes (..., L, A) on encoded bars (..., H), of one policy."""
+        chex.assert_rank(params, 1)
         chex.assert_axis_dimension(observation, -1, self.spec.n_observation)
         chex.assert_rank(observation, market.ndim + 1)
         chex.assert_type((market, observation), float)
@@ -177,3 +207,9 @@ def distribution(logits: jax.Array, mask: jax.Array) -> Distribution:
     """Distribution over the actions that `mask` (..., K) allows."""
     chex.assert_type(mask, bool)
     return Distribution(jax.nn.log_softmax(jnp.where(mask, logits, MASKED_LOGIT), axis=-1))
+
+
+def mixture(members: Distribution) -> Distribution:
+    """The mean of M distributions (M, ...) by probability: (...)."""
+    log_probs = members.log_probs
+    return Distribution(jax.nn.logsumexp(log_probs, axis=0) - math.log(log_probs.shape[0]))

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxppo.agent.policy import distribution
 from jaxppo.check.verdict import Check, Compute, Player, as_table, differing_bits, slice_bars
 from jaxppo.config.schema import EnvConfig
 from jaxppo.env.account import AccountState, open_account
@@ -33,7 +32,7 @@ class Seen(NamedTuple):
     """What a policy saw and did on N bars of one symbol."""
 
     features: np.ndarray  # (N, R, F): the window of each decision
-    encoded: np.ndarray  # (N, H)
+    encoded: np.ndarray  # (N, H), or (N, M, H) of an ensemble
     vector: np.ndarray  # (N, A)
     action: np.ndarray  # (N,) int32
     equity: np.ndarray  # (N,) at the close after each decision
@@ -68,9 +67,9 @@ def _live(compute: Compute, observe: Observe, bars: Bars, player: Player, tape: 
     def decide(params: Any, window: jax.Array, account: AccountState, t: jax.Array) -> tuple[jax.Array, ...]:
         vector = observe(account, tape.close[symbol, t], spec.config)
         encoded = player.agent.encode(params, jnp.expand_dims(window, 0))[0, -1]
-        logits, _ = player.agent.decide(params, encoded, jnp.expand_dims(vector, 0))
         mask = action_mask(spec.actions, vector[EXPOSURE], tape.allow_short[0])
-        return encoded, vector, distribution(logits[0], mask).mode()
+        policy, _ = player.agent.act(params, encoded, jnp.expand_dims(vector, 0), jnp.expand_dims(mask, 0))
+        return encoded, vector, policy.mode()[0]
 
     @jax.jit
     def advance(account: AccountState, action: jax.Array, t: jax.Array) -> AccountState:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxppo.agent.policy import Agent, Params, distribution
+from jaxppo.agent.policy import Agent, Params
 from jaxppo.config.schema import EnvConfig
 from jaxppo.env.account import Levels, exposure_at, units_for_exposure
 from jaxppo.env.actions import action_mask, target_exposure
@@ -62,11 +62,13 @@ def argmax_policy(
     *,
     observed: bool = False,
 ) -> Decider:
-    """The most probable action of a policy. Its inputs are the encoded market (N, S, H); the Tape is encoded once."""
+    """The most probable action of a policy, or of an ensemble by its mean probabilities.
+
+    Its inputs are the encoded market (N, S, H), or (N, S, M, H) of an ensemble of M; the Tape is encoded once.
+    """
 
     def choose(encoded: jax.Array, vector: jax.Array, mask: jax.Array) -> jax.Array:
-        logits, _ = agent.decide(params, encoded, vector)
-        return distribution(logits, mask).mode()
+        return agent.act(params, encoded, vector, mask)[0].mode()
 
     return choosing(choose, _encoded(agent, params, tape, n_bars, receptive_field), spec, tape, observed=observed)
 
@@ -84,8 +86,8 @@ def leaning_policy(
     def decide(m: Moment) -> Order:
         vector = observe_account(m.account, m.close, spec.config)
         mask = action_mask(spec.actions, vector[..., EXPOSURE], allow_short)
-        logits, _ = agent.decide(params, m.row, jnp.swapaxes(vector, 0, 1))
-        chances = jnp.exp(distribution(logits, jnp.swapaxes(mask, 0, 1)).log_probs)  # (S, L, K)
+        policy, _ = agent.act(params, m.row, jnp.swapaxes(vector, 0, 1), jnp.swapaxes(mask, 0, 1))
+        chances = jnp.exp(policy.log_probs)  # (S, L, K)
         exposure = exposure_at(m.account, m.market.open)  # (L, S)
         now = jnp.expand_dims(exposure, 0)
         asked, keep = target_exposure(
@@ -100,9 +102,9 @@ def leaning_policy(
 
 
 def _encoded(agent: Agent, params: Params, tape: Tape, n_bars: int, receptive_field: int) -> jax.Array:
-    """The encoded market at each decision, (N, S, H)."""
+    """The encoded market at each decision, (N, S, H), or (N, S, M, H) of an ensemble."""
     t, _ = decision_bars(tape, n_bars)
-    encoded = agent.encode(params, tape.features)  # (S, T - R + 1, H)
+    encoded = agent.encode(params, tape.features)  # (S, T - R + 1, H), or (S, T - R + 1, M, H)
     row = jnp.clip(t - (receptive_field - 1), 0, encoded.shape[1] - 1)
     return encoded[symbol_rows(t), row]
 

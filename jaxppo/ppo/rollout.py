@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int32
 
-from jaxppo.agent.policy import Distribution, Params, distribution
+from jaxppo.agent.policy import Distribution, Params
 from jaxppo.env.protocol import Env, State, StepResult
 from jaxppo.market.tape import (
     MarketStep,
@@ -163,8 +163,7 @@ def play_bar(
     allowed = env.mask(seen, ground.terms)
     chex.assert_shape([seen, allowed], [(*shape, env.n_observation), (*shape, n_actions)])
     chex.assert_type([seen, allowed], [float, bool])
-    logits, value = spec.agent.decide(params, bar.encoded, seen)
-    policy = distribution(logits, allowed)
+    policy, value = spec.agent.act(params, bar.encoded, seen, allowed)
     action = policy.sample(bar.uniform)
     after, result = env.step(lanes, action, bar.market, ground.terms, policy.entropy() / math.log(n_actions))
     chex.assert_shape([result.reward, result.terminated], shape)
