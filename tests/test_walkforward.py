@@ -24,6 +24,7 @@ from jaxppo.play.curve import TradeSums
 from jaxppo.play.deciders import given_actions
 from jaxppo.play.metrics import METRICS, Metrics
 from jaxppo.play.passes import play
+from jaxppo.play.rules import RULES
 from jaxppo.play.score import score
 from jaxppo.ppo.state import hyper_from
 from jaxppo.store.checkpoint import restore_policy
@@ -33,6 +34,7 @@ from jaxppo.walkforward.dates import fold_split
 from jaxppo.walkforward.figures import join_curves, joined_sums, metric_gaps
 from jaxppo.walkforward.files import collect
 from jaxppo.walkforward.program import make_folds
+from jaxppo.walkforward.rules import play_fold_rules
 from jaxppo.walkforward.run import WalkforwardOptions, chunks, compile_folds, prepare, run_folds
 
 # One gradient step an update and a short window: compilation is nearly all of the time.
@@ -69,7 +71,9 @@ def done(bars_folder):
     compiled = compile_folds(program, setup.folds, hyper, tape, None, limit=2.0**40)
     states, outputs = walk(setup, compiled)
     facts = {"folds": FOLDS, "trials": 1}
-    result = collect(setup.history, setup.plans, outputs, program.spec.env.actions.labels, facts, 0)
+    rules = play_fold_rules(bars, setup.history, setup.plans, setup.folds, setup.sizes, config.env)
+    labels = program.spec.env.actions.labels
+    result = collect(setup.history, setup.plans, outputs, labels, facts, 0, rules.yardsticks)
     return SimpleNamespace(**locals())
 
 
@@ -226,6 +230,9 @@ def test_held_sums_by_hand():
     np.testing.assert_allclose(sums.losers, [0, 1])
     np.testing.assert_allclose(sums.turnover, [0.2, 0.1])
     np.testing.assert_allclose(sums.costs, [0.002, 0.002])  # both sides over the bars
+    # A symbol that never decides is not bought.
+    none = hold_sums(jnp.array([0.5]), jnp.array([0]), jnp.array([0.01]))
+    assert all(float(x[0]) == 0 for x in none)
 
 
 def test_gaps_are_means_over_folds_where_both_are_finite():
@@ -256,7 +263,8 @@ def folder(done, bars_folder, tmp_path_factory):
 
 def test_the_command_leaves_everything(done, folder):
     names = {"config.yaml", "manifest.json", "summary.json", "report.html", "accounts.parquet", "plots", "folds"}
-    names |= {f"{n}.csv" for n in ("folds", "symbols", "equity", "trades")} | {"equity.parquet", "trades.parquet"}
+    names |= {f"{n}.csv" for n in ("folds", "symbols", "equity", "trades", "portfolio")}
+    names |= {f"{n}.parquet" for n in ("equity", "trades", "portfolio")}
     assert {p.name for p in folder.iterdir()} == names
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["joined"]["policy"]["return"] == pytest.approx(
@@ -265,6 +273,14 @@ def test_the_command_leaves_everything(done, folder):
     assert summary["deflated_sharpe"] == summary["probabilistic_sharpe"]  # one trial
     low, high = summary["intervals_90"]["sharpe"]
     assert low < summary["joined"]["policy"]["sharpe"] < high
+    portfolio = summary["portfolio"]
+    assert set(summary["baselines"]) | set(summary["rules_left_out"]) == {"buy_and_hold", *RULES}
+    assert portfolio["members"] == [portfolio["sharpe"]]
+    assert portfolio["members_spread"] == 0
+    assert len(portfolio["per_fold"]) == FOLDS
+    assert summary["excess_over_best_rule"]["sharpe_difference"] == pytest.approx(
+        portfolio["sharpe"] - max(row["sharpe"] for row in summary["baselines"].values())
+    )
     assert set(summary["joined"]) == {"policy", "buy_and_hold", "buy_and_hold_once", "flat"}
     # Bought once is a trade a symbol that is tested, as bought anew each fold is one a symbol and fold.
     tested = np.stack([p.test_decisions > 0 for p in done.setup.plans])
@@ -276,6 +292,8 @@ def test_the_command_leaves_everything(done, folder):
     assert manifest["walkforward"]["purge_bars"] == 9  # receptive field 4 + reward horizon 5
     page = (folder / "report.html").read_text()
     assert "Walk-forward on" in page
+    assert "The policy against the rules" in page
+    assert "the best rule" in page
     assert 'src="http' not in page
 
 

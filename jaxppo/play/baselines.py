@@ -30,23 +30,25 @@ def buy_and_hold(open_: jax.Array, close: jax.Array, valid: jax.Array, costs: Co
 
 
 def hold_sums(profit: jax.Array, bars: jax.Array, side: jax.Array) -> TradeSums:
-    """Sums of buy-and-hold: one trade, all equity bought and sold once, always invested.
+    """Sums of buy-and-hold: one trade, all equity bought and sold once, always invested; none of a symbol without bars.
 
     Args:
       profit: net return of each account, any shape.
       bars: decisions of each, same shape.
       side: what a fill costs (fee and impact), as a fraction of its notional, same shape.
     """
-    n = jnp.maximum(bars, 1).astype(profit.dtype)
+    held = bars > 0
+    some, n = held.astype(profit.dtype), jnp.maximum(bars, 1).astype(profit.dtype)
+    made = jnp.where(held, profit, 0.0)
     return TradeSums(
-        gains=jnp.maximum(profit, 0.0),
-        losses=jnp.minimum(profit, 0.0),
-        trades=jnp.ones(profit.shape, jnp.int32),
-        wins=(profit > 0).astype(jnp.int32),
-        losers=(profit < 0).astype(jnp.int32),
-        turnover=2.0 / n,
-        exposure=jnp.ones_like(profit),
-        costs=2.0 * side / n,
+        gains=jnp.maximum(made, 0.0),
+        losses=jnp.minimum(made, 0.0),
+        trades=held.astype(jnp.int32),
+        wins=(made > 0).astype(jnp.int32),
+        losers=(made < 0).astype(jnp.int32),
+        turnover=2.0 * some / n,
+        exposure=some,
+        costs=2.0 * some * side / n,
     )
 
 

@@ -64,6 +64,7 @@ class Pooled(NamedTuple):
     equity: jax.Array  # (L, U)
     portfolio: Metrics  # (L,)
     portfolio_equity: jax.Array  # (L, D)
+    portfolio_sums: TradeSums  # (L,) a date of the portfolio
 
 
 def pool_equity(data: EvaluationSet, equity: jax.Array) -> jax.Array:
@@ -109,15 +110,20 @@ def portfolio_curve(data: EvaluationSet, equity: jax.Array) -> jax.Array:
     return jnp.cumprod(jnp.maximum(1.0 + mean, 0.0))
 
 
-def portfolio_metrics(data: EvaluationSet, curve: jax.Array, sums: TradeSums) -> Metrics:
-    """Figures () of a portfolio (D,), with the trades of all symbols' accounts, whose sums are (S,).
+def portfolio_sums(data: EvaluationSet, sums: TradeSums) -> TradeSums:
+    """Sums () of a portfolio that is rebalanced daily, the trades of all symbols' accounts, whose sums are (S,).
 
     Turnover, exposure and costs are means over the symbols that are live, date by date: of each its mean over its bars.
     """
-    live, days = live_symbols(data).astype(curve.dtype), data.calendar.days
+    live, days = live_symbols(data).astype(sums.turnover.dtype), data.calendar.days
     share = (live / jnp.maximum(live.sum(0, keepdims=True), 1.0)).sum(1)
-    total = pooled_sums(data.tape, sums, days.per_year, share / jnp.maximum(share.sum(), 1.0))
-    return summarize(curve, jnp.ones((), curve.dtype), days.valid, days.per_year, total)
+    return pooled_sums(data.tape, sums, days.per_year, share / jnp.maximum(share.sum(), 1.0))
+
+
+def portfolio_metrics(data: EvaluationSet, curve: jax.Array, sums: TradeSums) -> Metrics:
+    """Figures () of a portfolio (D,), with the trades of all symbols' accounts, whose sums are (S,)."""
+    days = data.calendar.days
+    return summarize(curve, jnp.ones((), curve.dtype), days.valid, days.per_year, portfolio_sums(data, sums))
 
 
 def pooled_sums(tape: Tape, sums: TradeSums, bars_per_year: jax.Array, weight: jax.Array) -> TradeSums:
@@ -153,7 +159,8 @@ def pool_lanes(p: Pass, data: EvaluationSet) -> Pooled:
 
     def one(of: tuple[jax.Array, TradeSums]) -> Pooled:
         curve, daily = pool_equity(data, of[0]), portfolio_curve(data, of[0])
-        return Pooled(pooled_metrics(data, curve, of[1]), curve, portfolio_metrics(data, daily, of[1]), daily)
+        figures, portfolio = pooled_metrics(data, curve, of[1]), portfolio_metrics(data, daily, of[1])
+        return Pooled(figures, curve, portfolio, daily, portfolio_sums(data, of[1]))
 
     # A lane at a time: all at once would gather (L, S, U) floats.
     pooled: Pooled = jax.lax.map(one, (jnp.swapaxes(p.equity, 0, 1), p.sums))

@@ -15,6 +15,7 @@ from jaxppo.config.layers import parse_yaml
 from jaxppo.errors import RunDirectoryError
 from jaxppo.play.best import RANKED_COLUMN, best_update
 from jaxppo.play.gate import Flag, Gate, Threshold
+from jaxppo.play.metrics import METRICS
 from jaxppo.store.columns import JOINED, POOLED, PORTFOLIO
 from jaxppo.store.directory import CONFIG, MANIFEST, METRICS_CSV
 from jaxppo.store.files import read_plain_text
@@ -119,6 +120,15 @@ class WalkforwardData(Provenance):
     """One row a fold; all columns but its number and its dates are float64."""
     played: Evaluation
     """Equity joined over the folds, all trades, and the metrics of each symbol over all folds."""
+    portfolio: pl.DataFrame
+    """One row a UTC date: the policy rebalanced daily, and each baseline's return."""
+
+    @property
+    def portfolios(self) -> dict[str, dict[str, float]]:
+        """Joined figures of policy, buy-and-hold and rules, rebalanced daily, as the columns of files."""
+        columns = {metric.column for metric in METRICS.values()}
+        named = {"policy": self.summary["portfolio"], **self.summary["baselines"]}
+        return {name: {k: v for k, v in row.items() if k in columns} for name, row in named.items()}
 
     def joined(self, name: str, figure: str) -> float:
         """A joined figure of the policy or of a baseline."""
@@ -173,6 +183,7 @@ def load_walkforward(folder: Path, name: str) -> WalkforwardData:
             .filter(pl.col("fold") == JOINED)
             .drop("fold", "trained", strict=False),
         ),
+        portfolio=_frame(folder / "portfolio.parquet", pl.read_parquet, ("date", "fold", "return", "equity")),
     )
 
 

@@ -7,21 +7,68 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.dates import date2num
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from jaxppo.page import canvas
 from jaxppo.page.style import BENCHMARK, BLACK, GREY, ORANGE, POLICY, SKY
 from jaxppo.page.text import percent
+from jaxppo.page.yardsticks import title
 from jaxppo.store.read import WalkforwardData, times, values
 
 
 def make_figures(data: WalkforwardData) -> dict[str, Figure]:
     """All charts by name."""
-    return {"equity": equity_curve(data), "folds": fold_bars(data), "timeline": timeline(data)}
+    return {
+        "portfolio": portfolio_curves(data),
+        "equity": equity_curve(data),
+        "folds": fold_bars(data),
+        "timeline": timeline(data),
+    }
 
 
 def _boundaries(data: WalkforwardData) -> list[np.datetime64]:
     starts = data.played.equity.group_by("fold", maintain_order=True).agg(pl.col("time").first())
     return list(times(starts))
+
+
+def _fold_lines(ax: Axes, data: WalkforwardData, *, numbered: bool) -> None:
+    """A dashed line where each fold begins."""
+    for number, start in enumerate(_boundaries(data), start=1):
+        ax.axvline(date2num(start), color=BLACK, linewidth=0.7, alpha=0.45, linestyle=(0, (4, 3)), zorder=1)
+        if numbered:
+            at, where = (date2num(start), 0.02), ax.get_xaxis_transform()
+            ax.text(*at, f" {number}", transform=where, fontsize=8.5, color=BLACK, ha="left")
+
+
+def portfolio_curves(data: WalkforwardData) -> Figure:
+    """Equity of the portfolio that is rebalanced daily among those of the rules, the best of which stands out.
+
+    On a logarithmic axis, on which equal growth is equally high however much there was before.
+    """
+    figure, (ax,) = canvas.grid(1, 1, 3.6)
+    canvas.title(ax, "Rebalanced daily, all folds joined, after costs")
+    x, best = data.portfolio["date"].to_numpy(), data.summary["excess_over_best_rule"]["rule"]
+    others = [name for name in data.summary["baselines"] if name != best]
+    for name, color, width, label in (
+        *((name, GREY, 0.6, "the other rules" if i == 0 else None) for i, name in enumerate(others)),
+        (best, ORANGE, 1.5, f"{title(best)}, the best rule"),
+        ("return", POLICY, 2.0, "policy"),
+    ):
+        # Of what was lost whole nothing can be drawn.
+        y = np.maximum(np.cumprod(1.0 + values(data.portfolio, name)), 1e-3)
+        index = canvas.decimate(y)
+        ax.plot(x[index], y[index], color=color, linewidth=width, alpha=0.7 if color == GREY else 1.0, label=label)
+    ax.set_yscale("log")
+    # Ticks of a logarithmic axis are powers of ten, of which most curves pass one or none.
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.axhline(1.0, color=GREY, linewidth=0.9, zorder=1)
+    _fold_lines(ax, data, numbered=True)
+    canvas.date_axis(ax, ticks=12)
+    ax.margins(x=0.01)
+    canvas.legend_above(ax)
+    return figure
 
 
 def equity_curve(data: WalkforwardData) -> Figure:
@@ -47,18 +94,7 @@ def equity_curve(data: WalkforwardData) -> Figure:
     under.set_ylim(top=0.0)
     canvas.percent_axis(under)
     for panel in (ax, under):
-        for number_, start in enumerate(_boundaries(data), start=1):
-            panel.axvline(date2num(start), color=BLACK, linewidth=0.7, alpha=0.45, linestyle=(0, (4, 3)), zorder=1)
-            if panel is ax:
-                panel.text(
-                    date2num(start),
-                    0.02,
-                    f" {number_}",
-                    transform=ax.get_xaxis_transform(),
-                    fontsize=8.5,
-                    color=BLACK,
-                    ha="left",
-                )
+        _fold_lines(panel, data, numbered=panel is ax)
         canvas.date_axis(panel, ticks=12)
         panel.margins(x=0.01)
     return figure

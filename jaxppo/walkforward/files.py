@@ -14,13 +14,14 @@ import polars as pl
 from rich.console import Console
 
 from jaxppo.market.calendar import joint_bars_per_year
-from jaxppo.market.dataset import Split, evaluation_set, joint_calendar
+from jaxppo.market.dataset import JointCalendar, Split, evaluation_set, joint_calendar
 from jaxppo.page.terminal import cell, difference_cell, figure_table, percent, plain_table
 from jaxppo.play.baselines import buy_and_hold, hold_sums
 from jaxppo.play.curve import TradeSums
 from jaxppo.play.metrics import METRICS, Metrics, figures
 from jaxppo.play.passes import decision_bars, fills, n_decisions
 from jaxppo.play.score import Curves, Score, pool_equity
+from jaxppo.play.sides import Yardsticks
 from jaxppo.play.significance import chance
 from jaxppo.store.columns import JOINED, POOLED
 from jaxppo.store.directory import iso
@@ -35,6 +36,7 @@ from jaxppo.walkforward.figures import (
     joined_sums,
     metric_gaps,
 )
+from jaxppo.walkforward.portfolio import POLICY, fold_portfolios, join_portfolios, portfolio_table, summarize_portfolio
 from jaxppo.walkforward.program import FoldOutput
 
 
@@ -48,6 +50,7 @@ class Result:
     equity: pl.DataFrame  # the joined curves, one row a time
     accounts: pl.DataFrame  # one row a fold, symbol and bar; every fold starts at 1
     trades: pl.DataFrame
+    portfolio: pl.DataFrame  # one row a UTC date: policy, baselines and members, rebalanced daily
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,13 @@ class _Tested:
     plan: FoldPlan
     split: Split
     rows: np.ndarray  # (S',) of the split's symbols in the history
-    time: np.ndarray  # (U,)
+    joint: JointCalendar
     score: Score  # of the policy, on those symbols and times alone; host arrays
+
+    @property
+    def time(self) -> np.ndarray:
+        """(U,) bar starts of the joint calendar."""
+        return self.joint.time
 
     @property
     def curves(self) -> tuple[np.ndarray, np.ndarray]:
@@ -75,15 +83,14 @@ def at(tree: Any, index: Any) -> Any:
 def _tested(history: Split, number: int, plan: FoldPlan, output: FoldOutput) -> _Tested:
     split, rows = fold_split(history, plan.test_first, plan.test_length)
     joint = joint_calendar(split)
-    time = joint.time
-    test, n = output.test, len(time)
+    test, n = output.test, len(joint.time)
     record, action, valid, held = jax.tree.map(
         lambda x: x[:, rows], (test.record, test.action, test.valid, test.curves.symbol_hold)
     )
     days = len(joint.day)
     curves = Curves(test.curves.pooled[:n], test.curves.hold[:n], held, test.curves.portfolio[:days])
     return _Tested(
-        number, plan, split, rows, time, test._replace(record=record, action=action, valid=valid, curves=curves)
+        number, plan, split, rows, joint, test._replace(record=record, action=action, valid=valid, curves=curves)
     )
 
 
@@ -229,6 +236,7 @@ def _joined(history: Split, tested: Sequence[_Tested], outputs: FoldOutput) -> t
     return frame, _metrics(curves, sums, [per_year] * len(curves)), per_year
 
 
+_ROUNDING = 1e-6  # a pool of 37 accounts that never trade ends at 1.0000001
 BASELINES = ("policy", "buy_and_hold", "buy_and_hold_once", "flat")
 
 
@@ -239,6 +247,7 @@ def collect(
     labels: Sequence[str],
     facts: Mapping[str, Any],
     seed: int,
+    yardsticks: Sequence[Yardsticks],
 ) -> Result:
     """Tables and figures from the recorded folds.
 
@@ -249,6 +258,7 @@ def collect(
       labels: of the actions.
       facts: settings; they open the summary. `trials` deflates the Sharpe ratio.
       seed: of the bootstrap.
+      yardsticks: buy-and-hold and the rules on the test part of each of the K folds.
     """
     tested = [_tested(history, k + 1, plan, at(outputs, k)) for k, plan in enumerate(plans)]
     folds = pl.DataFrame([_fold_row(t, at(outputs, k), history, labels) for k, t in enumerate(tested)])
@@ -260,6 +270,7 @@ def collect(
     luck = jax.device_get(jax.jit(chance)(curve, one, valid, jnp.float32(per_year), trials, jax.random.key(seed)))
     returns = np.asarray(outputs.test.figures.pooled.net_return)
     holds = np.asarray([t.score.curves.hold[-1] - 1.0 for t in tested])
+    daily = join_portfolios([fold_portfolios(t.joint, at(outputs, k), yardsticks[k]) for k, t in enumerate(tested)])
     gaps = metric_gaps(outputs.train, outputs.test.figures.pooled)
     summary = {
         **facts,
@@ -269,12 +280,13 @@ def collect(
         "test_decisions": int(sum(t.plan.test_decisions.sum() for t in tested)),
         "bars_per_year": per_year,
         "joined": {name: figures(at(joined, i)) for i, name in enumerate(BASELINES)},
-        "positive_folds": float((returns > 0).mean()),
+        "positive_folds": float((returns > _ROUNDING).mean()),
         "folds_above_buy_and_hold": float((returns > holds).mean()),
         "probabilistic_sharpe": float(luck.probabilistic_sharpe),
         "deflated_sharpe": float(luck.deflated_sharpe),
         "intervals_90": luck.intervals.ends(),
         "gaps": {METRICS[k].column: v._asdict() for k, v in gaps.items()},
+        **summarize_portfolio(daily, [float(daily.metrics.sharpe[0])], seed),
     }
     accounts = [_numbered(equity_frame(t.score, t.split), t) for t in tested]
     trades = [_numbered(trades_frame(t.score, t.split), t) for t in tested]
@@ -285,6 +297,7 @@ def collect(
         equity,
         pl.concat(accounts).filter(pl.col("symbol") != POOLED),
         pl.concat(trades),
+        portfolio_table(daily, {}),
     )
 
 
@@ -294,9 +307,9 @@ def _numbered(frame: pl.DataFrame, tested: _Tested) -> pl.DataFrame:
 
 def write_walkforward(folder: Path, result: Result) -> None:
     """Every file but the configuration, the manifest, the policies and the report."""
-    for name in ("folds", "symbols", "equity", "trades"):
+    for name in ("folds", "symbols", "equity", "trades", "portfolio"):
         write_frame(folder / f"{name}.csv", getattr(result, name))
-    for name in ("equity", "trades", "accounts"):
+    for name in ("equity", "trades", "accounts", "portfolio"):
         write_frame(folder / f"{name}.parquet", getattr(result, name))
     write_json(folder / "summary.json", result.summary)
 
@@ -325,6 +338,8 @@ def show(console: Console, result: Result) -> None:
         )
     )
     console.print(figure_table("Out of sample, joined, at the same costs", "", list(s["joined"].items())))
+    daily = {POLICY: s["portfolio"], **s["baselines"]}
+    console.print(figure_table("Rebalanced daily, joined: policy and rules at the same costs", "", list(daily.items())))
     console.print(
         plain_table(
             "Gap, mean of the folds",
@@ -344,3 +359,6 @@ def show(console: Console, result: Result) -> None:
         f" {s['joined']['policy']['sharpe']:.2f}, 90% interval {low:.2f} to {high:.2f}; P(Sharpe > 0)"
         f" {cell('number', s['probabilistic_sharpe'])}, deflated by {trials} {cell('number', s['deflated_sharpe'])}"
     )
+    if s["rules_left_out"]:
+        console.print(f"rules left out, as some fold has too few bars to fit them: {', '.join(s['rules_left_out'])}")
+    console.print(s["excess_over_best_rule"]["sentence"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxppo.page import canvas, document, sections, tables
+from jaxppo.page import canvas, document, sections, tables, yardsticks
 from jaxppo.page.document import Section
 from jaxppo.page.tables import esc
 from jaxppo.page.text import FORMS, MISSING, moment, number, percent, plural
@@ -40,6 +40,7 @@ def render(data: WalkforwardData, images: dict[str, bytes]) -> str:
         + sections.verdict(remarks.verdict(data), remarks.method(data)),
         [
             sections.warnings(remarks.warnings(data)),
+            _portfolio(data, images),
             _equity(data, images),
             Section("folds", "Folds", _folds(data, images)),
             Section("gap", "In sample and out of sample", gap_table(data)),
@@ -62,6 +63,47 @@ def _about(data: WalkforwardData) -> list[str]:
         f"preset {data.config['preset']}, seed {data.config['seed']}",
         moment(lookup(data.manifest, "created", default=MISSING)),
     ]
+
+
+def _portfolio(data: WalkforwardData, images: dict[str, bytes]) -> Section:
+    """The portfolio that is rebalanced daily against every rule, joined and by decade."""
+    entry = data.summary["portfolio"]
+    low, high = entry["interval_90"]
+    spread = f"90 % interval of its Sharpe ratio {number(low)} to {number(high)}, from resampled blocks of days."
+    if len(entry["members"]) > 1:
+        members = ", ".join(number(m) for m in entry["members"])
+        spread += f" The seeds alone: {members}, a spread of {number(entry['members_spread'])}."
+    chart = document.figure(
+        images,
+        "portfolio",
+        "Equity of the portfolio that is rebalanced daily, among the rules",
+        "Growth of 1.00, the plain mean of the symbols' returns each day, on a logarithmic axis. Rules that are fitted"
+        " are fitted anew in each fold, on what its policy trains on. The best rule is the best on these very days.",
+        "",
+    )
+    return Section(
+        "portfolio",
+        "The policy against the rules",
+        chart + yardsticks.portfolio_table(data.portfolios) + sections.muted(spread) + _rules_table(data),
+    )
+
+
+def _rules_table(data: WalkforwardData) -> str:
+    """Sharpe ratios by decade, and how far the policy's is above each rule's, with the interval of the difference."""
+    decades, baselines = data.summary["per_decade"], data.summary["baselines"]
+    best = data.summary["excess_over_best_rule"]["rule"]
+
+    def line(name: str, parts: list[dict[str, float]], excess: str) -> list[str]:
+        return [yardsticks.title(name), *(number(part["sharpe"]) for part in parts), excess]
+
+    rows = [line("policy", [d["policy"] for d in decades.values()], "")]
+    for name, row in baselines.items():
+        low, high = row["difference_90"]
+        excess = f"{number(row['sharpe_difference'])} ({number(low)} to {number(high)})"
+        rows.append(line(name, [d["baselines"][name] for d in decades.values()], excess))
+    head = ["Sharpe ratio", *decades, "Policy less rule, 90 % interval"]
+    chosen = 1 + list(baselines).index(best)
+    return "<h3>By decade, and the difference in pairs</h3>" + tables.table(head, rows, total=chosen)
 
 
 def _equity(data: WalkforwardData, images: dict[str, bytes]) -> Section:

@@ -14,10 +14,11 @@ from jaxppo.config.schema import Config
 from jaxppo.env.trading import EnvSpec
 from jaxppo.market.dataset import Calendar, Days, EvaluationSet, JointCalendar, Split, joint_calendar
 from jaxppo.market.tape import Tape
+from jaxppo.play.curve import TradeSums
 from jaxppo.play.deciders import play_policy
 from jaxppo.play.metrics import Metrics
 from jaxppo.play.passes import Pass
-from jaxppo.play.score import Score, pool_lanes, score
+from jaxppo.play.score import Score, pool_lanes, portfolio_sums, score
 from jaxppo.ppo.program import TapeSpec, make_train, run_updates
 from jaxppo.ppo.state import Hyper, TrainSpec, TrainState
 from jaxppo.walkforward.dates import FoldPlan, fold_split
@@ -44,6 +45,7 @@ class FoldOutput(NamedTuple):
 
     train: Metrics  # () pooled, in sample
     test: Score
+    portfolio_sums: TradeSums  # () of the test's portfolio that is rebalanced daily, a date
 
 
 class FoldSizes(NamedTuple):
@@ -95,7 +97,7 @@ def make_folds(config: Config, sizes: FoldSizes) -> FoldProgram:
         before, after = (EvaluationSet(part(tape, of), of.calendar) for of in (fold.train, fold.test))
         train = pool_lanes(played(params, before, sizes.n_train, keep=False), before).metrics
         test = score(played(params, after, sizes.n_test, keep=True), after, spec.env.actions.n_actions)
-        return FoldOutput(jax.tree.map(lambda x: x[0], train), test)
+        return FoldOutput(jax.tree.map(lambda x: x[0], train), test, portfolio_sums(after, test.sums))
 
     return FoldProgram(spec, init, advance, evaluate)
 

@@ -6,7 +6,9 @@ from jaxppo.page.document import Card, Remark
 from jaxppo.page.sections import drawdown_card, profit_card, return_card, tone
 from jaxppo.page.selection import DRAWDOWN_LIMIT, MIN_TRADES
 from jaxppo.page.text import moment, number, percent, plural
+from jaxppo.page.yardsticks import title
 from jaxppo.store.read import WalkforwardData, values
+from jaxppo.walkforward.portfolio import excess_sentence
 
 CONFIDENT = 0.95
 
@@ -45,21 +47,26 @@ def verdict(data: WalkforwardData) -> Remark:
     result, hold = data.joined("policy", "return"), data.joined("buy_and_hold", "return")
     once = data.joined("buy_and_hold_once", "return")
     trades = plural(int(data.joined("policy", "trades")), "closed trade")
+    excess = s["excess_over_best_rule"]
+    rule = title(excess["rule"])
     text = (
         f"From {moment(s['first_test'])} to {moment(s['last_test'])} the policies of {plural(s['folds'], 'fold')} made"
         f" {percent(result, sign=True)} after costs with {trades};"
         f" buy-and-hold made {percent(hold, sign=True)} with equal money in each symbol at the start of each fold, and"
         f" {percent(once, sign=True)} bought once."
+        f" {excess_sentence(excess, rule, s['portfolio']['sharpe'])}"
     )
     if data.joined("policy", "trades") == 0:
         return Remark("bad", "No policy closed a trade", text)
     if not result > 0:
         return Remark("bad", "Loses money out of sample", text)
-    if not result > max(hold, once):
-        return Remark("caution", "Makes money out of sample, but less than buying and holding", text)
+    if excess["verdict"] == "does not beat":
+        return Remark("caution", f"Does not beat the best rule out of sample: {rule}", text)
+    if excess["verdict"] == "cannot be told":
+        return Remark("caution", f"Above the best rule out of sample, {rule}, but luck could explain it", text)
     if not s["deflated_sharpe"] > CONFIDENT:
-        return Remark("caution", "Beats buy-and-hold out of sample, but luck could explain it", text)
-    return Remark("good", "Beats buy-and-hold out of sample, and luck hardly explains it", text)
+        return Remark("caution", f"Beats the best rule out of sample, {rule}, but luck could explain the gain", text)
+    return Remark("good", f"Beats the best rule out of sample, {rule}, and luck hardly explains it", text)
 
 
 def method(data: WalkforwardData) -> str:
@@ -69,7 +76,8 @@ def method(data: WalkforwardData) -> str:
         "Each fold is trained from scratch on bars before its test period and tested once, with its last policy:"
         " nothing was chosen on the tested bars. Positions are closed at cost at the end of a fold, and equal money"
         f" goes into every symbol at the start of the next. The deflated Sharpe ratio counts {trials} (--trials): count"
-        " every configuration that you have tried on these bars."
+        " every configuration that you have tried on these bars. Rules that are fitted are fitted on what each fold"
+        " trains on; the best of them is chosen by the tested days themselves, which makes it the harder to beat."
     )
 
 

@@ -36,6 +36,7 @@ from jaxppo.store.directory import RunInputs, iso, whole_folder, write_config, w
 from jaxppo.walkforward.dates import FoldPlan, Scheme, check_folds, plan_folds
 from jaxppo.walkforward.files import Result, collect, show, write_walkforward
 from jaxppo.walkforward.program import Fold, FoldOutput, FoldProgram, FoldSizes, make_folds, side_by_side, stack_folds
+from jaxppo.walkforward.rules import play_fold_rules
 
 # Of what a walk-forward does not do: it has periods of its own, and validates and chooses nothing.
 _UNUSED = ("split_by", "train_fraction", "validation_fraction", "n_validations", "choose_by")
@@ -216,6 +217,7 @@ def describe_folds(setup: Setup, source: str) -> list[str]:
         f"data: {source}; {len(history.symbols)} symbols, {sum(len(b.time) for b in market.bars):,} bars,"
         f" {len(market.feature_names)} features",
         *describe_symbols(market.bars, None if source == SYNTHETIC else source),
+        *market.costs.lines,
         f"between training and test lie {setup.gap} bars of each symbol",
     ]
     for number, plan in enumerate(setup.plans, start=1):
@@ -280,6 +282,8 @@ def _compute(
     """Everything between the claim of the folder and its name."""
     config, hyper = setup.config, hyper_from(setup.config)
     program = make_folds(config, setup.sizes)
+    # Before anything is trained: a rule of a plugin may be wrong.
+    rules = play_fold_rules(setup.market.bars, setup.history, setup.plans, setup.folds, setup.sizes, config.env)
     compiled = compile_folds(
         program, setup.folds, hyper, setup.history.tape, options.at_once, available_memory(inputs.device)
     )
@@ -299,13 +303,15 @@ def _compute(
         "at_once": compiled.at_once,
         "warnings": list(inputs.warnings),
     }
-    result = collect(setup.history, setup.plans, outputs, program.spec.env.actions.labels, facts, config.seed)
+    labels = program.spec.env.actions.labels
+    result = collect(setup.history, setup.plans, outputs, labels, facts, config.seed, rules.yardsticks)
     write_config(folder, inputs.resolved)
     extra = {
         "walkforward": facts,
         "compile_seconds": compiled.compile_seconds,
         "run_seconds": seconds,
         "program": {"memory_bytes": compiled.memory_bytes},
+        "rules": [{name: of._asdict() for name, of in fitted.items()} for fitted in rules.fitted],
     }
     write_manifest(folder, inputs, program.spec.env.actions, extra)
     write_walkforward(folder, result)
