@@ -52,6 +52,8 @@ class Task:
 TASKS = {
     "observed": Task("observed", COST, True),
     "latent": Task("latent", 0.0005, False, phi=0.98),
+    # Costs of two usual edges a side: trades pay only if held, so a policy that pays for its random ones stays flat.
+    "reluctant": Task("reluctant", 0.003, False, edge=0.0015, phi=0.97),
     "expensive": Task("expensive", 0.2, True),  # a side costs more than the signal ever pays: at most 16 %
     "driftless": Task("driftless", 0.0, False, edge=0.0),
 }

@@ -35,6 +35,7 @@ TINY: dict[str, Any] = {
     "actions": "hold_buy_sell",
     "stop_loss": 0.02,
     "take_profit": 0.04,
+    "cost_anneal": 0.0,
 }
 
 

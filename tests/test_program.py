@@ -70,6 +70,23 @@ def test_updates_do_not_depend_on_how_segments_cut_them(tiny):
     same(at_once, by_one)
 
 
+def test_costs_are_annealed_in_training(tiny):
+    """Over all 3 updates: the first is one on a free market, the last one at full costs, and 0 never lowers them."""
+    _, program, hyper, tape, _ = tiny
+    annealed = hyper._replace(cost_anneal=jnp.float32(1))
+    free = tape._replace(costs=jax.tree.map(jnp.zeros_like, tape.costs))
+    step = jax.jit(lambda state, tape, hyper: update(state, tape, program.spec, hyper))
+    state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
+    first, metrics = step(state, tape, annealed)
+    assert float(metrics["cost_share"]) == 0
+    same(first, step(state, free, hyper)[0])
+    full, metrics = step(state, tape, hyper)
+    assert float(metrics["cost_share"]) == 1
+    assert np.any(np.asarray(full.params) != np.asarray(first.params))
+    last = state._replace(update=jnp.int32(2))
+    same(step(last, tape, annealed), step(last, tape, hyper))
+
+
 def test_state_is_donated(tiny):
     _, program, hyper, tape, data = tiny
     state = jax.jit(program.init)(jax.random.key(0), hyper, tape)

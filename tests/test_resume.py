@@ -321,10 +321,12 @@ def test_a_run_is_extended_when_asked_to_and_says_what_that_does(whole, copy, ar
     status, out = run_here(copy, [*args, "--extend-to=20"])
     assert status == 0, out
     # N = 20: W = 1, M = 19, k = 12: .01 + .99 (1 + cos(pi 11 / 19)) / 2 = .3835; .01 of that. The entropy coefficient
-    # falls over .6 x 20 = 12 updates. With N = 12 both are at their ends: .01 x .01 and .005.
+    # falls over .6 x 20 = 12 updates, the costs rise over .65 x 19 = 12.35, of which 12 are 97 %. With N = 12 all are
+    # at their ends: .01 x .01, .005 and 100 %.
     line = next(line for line in out.splitlines() if line.startswith("extended from 12 to 20 updates"))
     assert "the learning rate goes on at 0.00383 (with 12 it would be 0.0001)" in line
     assert "the entropy coefficient at 0.005 (0.005)" in line
+    assert "training's share of the costs at 97% (100%)" in line
     assert line.endswith("validations go on every 2 updates")
     assert metrics(copy)[1][:7] == metrics(whole)[1]  # what was done stays as it was
     assert [row[0] for row in metrics(copy)[1]] == [str(u) for u in range(0, 21, 2)]

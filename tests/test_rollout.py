@@ -271,7 +271,7 @@ def test_metric_names():
     names |= {"reward_mean", "train_trade_rate", "train_ruin_rate"}
     names |= {"action_share_hold", "action_share_buy", "action_share_sell"}
     names |= {"policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm"}
-    names |= {"skipped_steps", "entropy_coefficient", "explained_variance", "learning_rate"}
+    names |= {"skipped_steps", "entropy_coefficient", "cost_share", "explained_variance", "learning_rate"}
     names |= {"bad_samples", "broken_accounts", "rollbacks", "learning_rate_scale"}
     assert set(metrics) == names
     assert all(m.shape == () and m.dtype == jnp.float32 for m in metrics.values())

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxppo.ppo.schedule import entropy_coefficient, per_gradient_step, warmup_cosine
+from jaxppo.ppo.schedule import cost_share, entropy_coefficient, per_gradient_step, warmup_cosine
 
 BUDGETS = (1, 2, 19, 20, 40, 477, 1000)
 # The bar for the float32 schedule that the program runs; the float64 run of the same code is held to rounding.
@@ -99,3 +99,23 @@ def test_entropy_coefficient_can_rise_and_can_stay():
 
 def test_entropy_coefficient_without_annealing_is_the_end_from_the_second_update_on():
     assert [coefficient(k, 100, anneal=0.0) for k in range(3)] == pytest.approx([0.05, 0.005, 0.005])
+
+
+def charged(update, n, anneal):
+    return float(cost_share(jnp.int32(update), n, jnp.float32(anneal)))
+
+
+def test_cost_share_by_hand():
+    # .5 of the 8 updates after the first are 4: a quarter more at each, then all.
+    assert [charged(k, 9, 0.5) for k in range(9)] == [0, 0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
+
+
+def test_the_last_update_charges_all_costs_whatever_the_share():
+    for n in (2, 3, 10, 477):
+        assert charged(0, n, 1.0) == 0
+        assert charged(n - 1, n, 1.0) == 1
+
+
+def test_without_annealing_and_in_a_run_of_one_update_all_costs_are_charged():
+    assert [charged(k, 10, 0.0) for k in (0, 1, 9)] == [1, 1, 1]
+    assert charged(0, 1, 0.8) == 1

@@ -56,7 +56,7 @@ def _require_in(name: str, value: float, low: float, high: float) -> None:
 
 def _require_ranges(config: Config) -> None:
     ppo, env = config.ppo, config.env
-    for name in ("gamma", "gae_lambda", "entropy_anneal"):
+    for name in ("gamma", "gae_lambda", "entropy_anneal", "cost_anneal"):
         _require_in(name, getattr(ppo, name), 0.0, 1.0)
     for name in ("clip_value", "value_weight", "entropy_start", "entropy_end", "target_kl"):
         _require_in(name, getattr(ppo, name), 0.0, math.inf)

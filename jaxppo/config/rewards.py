@@ -33,7 +33,7 @@ class RewardPreset:
 # What the predecessor traded with; without levels `stop_tp` would pay nothing. They are no defaults: a fixed distance
 # means something else for every bar. Of random entries the median reaches one of them after 4 daily bars of a share, 26
 # hours of crypto and 470 of FX, and 5,300 minutes.
-_TRADED = {"actions": "hold_buy_sell", "stop_loss": 0.02, "take_profit": 0.04}
+_TRADED = {"actions": "hold_buy_sell", "stop_loss": 0.02, "take_profit": 0.04, "cost_anneal": 0.0}
 # v245 and v33 are the predecessor's own, with its discounts; its entropy coefficients are where our annealing ends.
 REWARD_PRESETS = Registry(
     "reward preset",

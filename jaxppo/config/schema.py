@@ -152,6 +152,9 @@ class PPOConfig:
     """Entropy coefficient from the end of the annealing on."""
     entropy_anneal: float = 0.6
     """Share of the updates over which the entropy coefficient falls linearly."""
+    cost_anneal: float = 0.65
+    """Share of the updates over which the costs of training rise linearly from none to their full size; validations
+    always charge all of them. 0: full from the first."""
     max_grad_norm: float = 0.5
     """Global gradient norm to clip at."""
     epochs: int = 4

@@ -1,4 +1,4 @@
-"""Schedules over PPO updates: linear warm-up then cosine for the step size, linear annealing for the entropy."""
+"""Schedules over PPO updates: warm-up then cosine for the step size, lines for the entropy and for training's costs."""
 
 from __future__ import annotations
 
@@ -65,3 +65,22 @@ def entropy_coefficient(
     """Linear from `start` to `end` over the first `anneal` share of the updates, then `end`. All float32 scalars."""
     progress = update.astype(jnp.float32) / jnp.maximum(anneal * n_updates, 1.0)
     return start + (end - start) * jnp.minimum(progress, 1.0)
+
+
+def cost_share(update: jax.Array, n_updates: int, anneal: jax.Array) -> jax.Array:
+    """What share of the costs of trading an update charges.
+
+    Linear from 0 at the first update to 1 after the share `anneal` of the updates, at the last one at the latest. An
+    untrained policy trades at random and pays for all of it, so at full costs it learns to stay flat before it learns
+    where the bars go; here it learns that first, and then which of it is worth its costs.
+
+    Args:
+      update: () int32, from 0.
+      n_updates: of the run.
+      anneal: () float32 in [0, 1]; 0 charges everything from the first update on.
+
+    Returns:
+      () float32 in [0, 1].
+    """
+    rise = anneal * (n_updates - 1)  # updates
+    return jnp.where(rise > 0, jnp.minimum(update.astype(jnp.float32) / jnp.maximum(rise, 1e-6), 1.0), 1.0)

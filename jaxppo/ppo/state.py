@@ -38,6 +38,7 @@ class Hyper(NamedTuple):
     entropy_start: Float[jax.Array, ""]
     entropy_end: Float[jax.Array, ""]
     entropy_anneal: Float[jax.Array, ""]
+    cost_anneal: Float[jax.Array, ""]  # share of the updates; 0 for full costs from the first
     max_grad_norm: Float[jax.Array, ""]
     target_kl: Float[jax.Array, ""]  # 0 for none
 

@@ -15,7 +15,7 @@ from jaxppo.ppo.advantages import gae
 from jaxppo.ppo.guard import guard_update, stand_ins, where
 from jaxppo.ppo.loss import Batch, Samples, ppo_loss
 from jaxppo.ppo.rollout import Rollout, RolloutStart, advance_paths, collect, path_terms, path_windows
-from jaxppo.ppo.schedule import entropy_coefficient, per_gradient_step, warmup_cosine
+from jaxppo.ppo.schedule import cost_share, entropy_coefficient, per_gradient_step, warmup_cosine
 from jaxppo.ppo.state import Guard, Hyper, Learned, Moments, PathState, TrainSpec, TrainState
 from jaxppo.shapes import check_fields
 
@@ -169,6 +169,8 @@ def update(
     hyper = hyper._replace(learning_rate=hyper.learning_rate * state.guard.scale)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.update)
     act, shuffle, restart = jax.random.split(key, 3)
+    charged = cost_share(state.update, budget.n_updates, hyper.cost_anneal)
+    tape = tape._replace(costs=jax.tree.map(lambda x: charged * x, tape.costs))
     start = RolloutStart(state.paths, state.lanes, act)
     lanes, rollout, metrics = collect(spec, state.params, tape, start, hyper.gamma)
     advantage, target = rollout_advantages(rollout, hyper)
@@ -182,5 +184,6 @@ def update(
     kept, guard, metrics = judge(state, learner.learned, metrics, spec.config)
     paths, ended = advance_paths(tape, state.paths, restart, budget.n_steps, episode)
     lanes = spec.env.restart(lanes, jnp.expand_dims(ended, -1))
+    metrics["cost_share"] = charged
     metrics["learning_rate"] = hyper.learning_rate * warmup_cosine(budget.n_updates)(state.update)
     return TrainState(*kept, learner.steps, paths, lanes, state.key, state.update + 1, guard), metrics

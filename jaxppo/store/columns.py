@@ -84,6 +84,13 @@ TRAINING = (
     ),
     TrainColumn(name="entropy_coefficient", meaning="Weight of the entropy in the loss."),
     TrainColumn(
+        name="cost_share",
+        title="Costs charged in training",
+        form="share",
+        meaning="Share of the costs that the last update charged; validations charge all.",
+        reduce="last",
+    ),
+    TrainColumn(
         name="train_trade_rate",
         title="Orders per training step",
         form="percent",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -12,7 +12,8 @@ from jaxppo.config.checks import check_config
 from jaxppo.config.layers import flat_fields, replace_fields
 from jaxppo.config.schema import FIELD_GROUP, Config
 from jaxppo.errors import CheckpointError, ConfigError
-from jaxppo.ppo.schedule import entropy_coefficient, warmup_cosine
+from jaxppo.ppo.schedule import cost_share, entropy_coefficient, warmup_cosine
+from jaxppo.ppo.state import hyper_from
 from jaxppo.store.directory import CONFIG
 
 # The gate judges what was computed, and bars and costs by symbol are compared by their hash, wherever they lie.
@@ -81,11 +82,13 @@ def describe_resume(trained: Config | None, config: Config, update: int) -> list
     before, after = trained.budget.n_updates, config.budget.n_updates
     if after != before:
         was, now = scheduled(config, before, update), scheduled(config, after, update)
+        end = scheduled(config, after, after - 1)
         lines.append(
             f"extended from {before} to {after} updates: the schedules are functions of that number, so from here the"
-            f" learning rate goes on at {now[0]:.3g} (with {before} it would be {was[0]:.3g}) and the entropy"
-            f" coefficient at {now[1]:.3g} ({was[1]:.3g}), to {scheduled(config, after, after - 1)[0]:.3g} and"
-            f" {config.ppo.entropy_end:.3g} at the end; validations go on every {config.budget.validate_every} updates"
+            f" learning rate goes on at {now.learning_rate:.3g} (with {before} it would be {was.learning_rate:.3g}),"
+            f" the entropy coefficient at {now.entropy:.3g} ({was.entropy:.3g}) and training's share of the costs at"
+            f" {now.costs:.0%} ({was.costs:.0%}), to {end.learning_rate:.3g}, {config.ppo.entropy_end:.3g} and"
+            f" {end.costs:.0%} at the end; validations go on every {config.budget.validate_every} updates"
         )
     return lines
 
@@ -101,10 +104,19 @@ def describe_change(changed: Mapping[str, tuple[str, str]]) -> list[str]:
     ]
 
 
-def scheduled(config: Config, n_updates: int, update: int) -> tuple[float, float]:
-    """Learning rate and entropy coefficient of update number `update`, from 0, in a run of `n_updates`."""
-    ppo, k = config.ppo, jnp.int32(update)
-    start, end, anneal = (jnp.float32(x) for x in (ppo.entropy_start, ppo.entropy_end, ppo.entropy_anneal))
-    return ppo.learning_rate * float(warmup_cosine(n_updates)(k)), float(
-        entropy_coefficient(k, n_updates, start, end, anneal)
+class Scheduled(NamedTuple):
+    """What the schedules say of one update."""
+
+    learning_rate: float
+    entropy: float  # coefficient
+    costs: float  # share charged
+
+
+def scheduled(config: Config, n_updates: int, update: int) -> Scheduled:
+    """What the schedules say of update number `update`, from 0, in a run of `n_updates`."""
+    hyper, k = hyper_from(config), jnp.int32(update)
+    return Scheduled(
+        config.ppo.learning_rate * float(warmup_cosine(n_updates)(k)),
+        float(entropy_coefficient(k, n_updates, hyper.entropy_start, hyper.entropy_end, hyper.entropy_anneal)),
+        float(cost_share(k, n_updates, hyper.cost_anneal)),
     )
