@@ -17,7 +17,7 @@ from rich.console import Console
 from jaxppo.config.layers import resolve
 from jaxppo.device import Executable
 from jaxppo.market.bars import load_bars
-from jaxppo.market.dataset import evaluation_set
+from jaxppo.market.dataset import evaluation_set, joint_calendar
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.play.baselines import hold_sums
 from jaxppo.play.curve import TradeSums
@@ -33,7 +33,8 @@ from jaxppo.walkforward.__main__ import main
 from jaxppo.walkforward.dates import fold_split
 from jaxppo.walkforward.figures import join_curves, joined_sums, metric_gaps
 from jaxppo.walkforward.files import collect
-from jaxppo.walkforward.program import make_folds
+from jaxppo.walkforward.portfolio import member_portfolios
+from jaxppo.walkforward.program import make_folds, side_by_side
 from jaxppo.walkforward.rules import play_fold_rules
 from jaxppo.walkforward.run import WalkforwardOptions, chunks, compile_folds, prepare, run_folds
 
@@ -73,7 +74,7 @@ def done(bars_folder):
     facts = {"folds": FOLDS, "trials": 1}
     rules = play_fold_rules(bars, setup.history, setup.plans, setup.folds, setup.sizes, config.env)
     labels = program.spec.env.actions.labels
-    result = collect(setup.history, setup.plans, outputs, labels, facts, 0, rules.yardsticks)
+    result = collect(setup.history, setup.plans, outputs, labels, facts, config, rules.yardsticks)
     return SimpleNamespace(**locals())
 
 
@@ -125,6 +126,24 @@ def test_fewer_folds_at_once_give_the_same(done):
     assert two.at_once == 2
     states, _ = walk(done.setup, two)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), done.states.params, states.params)
+
+
+def test_an_ensembles_members_are_tested_alone(done):
+    # Folds 0 and 1 with their own policy and that of fold 2 as members.
+    params, some = done.states.params, jax.tree.map(lambda x: x[:2], done.setup.folds)
+    pairs = jnp.stack([jnp.asarray(params[:2]), jnp.broadcast_to(params[2], params[:2].shape)], axis=1)
+    output = jax.device_get(jax.jit(side_by_side(done.program).evaluate)(pairs, some, done.tape))
+    alone = done.outputs.test.curves.portfolio[:2]
+    np.testing.assert_allclose(output.members.portfolio_equity[:, 0], alone, rtol=1e-5)
+    assert np.abs(output.members.portfolio_equity[:, 1] - alone).max() > 1e-3
+    assert output.members.portfolio.sharpe.shape == (2, 2)
+    for member in (output.members.portfolio_equity[:, i] for i in range(2)):
+        assert np.abs(output.test.curves.portfolio - member).max() > 1e-3
+    plans = done.setup.plans
+    joint = joint_calendar(fold_split(done.setup.history, plans[0].test_first, plans[0].test_length)[0])
+    found = member_portfolios(joint, jax.tree.map(lambda x: x[0], output))
+    assert found.names == ("member_0", "member_1")
+    np.testing.assert_allclose(np.cumprod(1 + found.returns[0]), alone[0][: len(joint.day)], rtol=1e-5)
 
 
 def test_as_many_folds_at_once_as_memory_allows(done, monkeypatch):
@@ -262,7 +281,16 @@ def folder(done, bars_folder, tmp_path_factory):
 
 
 def test_the_command_leaves_everything(done, folder):
-    names = {"config.yaml", "manifest.json", "summary.json", "report.html", "accounts.parquet", "plots", "folds"}
+    names = {
+        "config.yaml",
+        "manifest.json",
+        "summary.json",
+        "gate.json",
+        "report.html",
+        "accounts.parquet",
+        "plots",
+        "folds",
+    }
     names |= {f"{n}.csv" for n in ("folds", "symbols", "equity", "trades", "portfolio")}
     names |= {f"{n}.parquet" for n in ("equity", "trades", "portfolio")}
     assert {p.name for p in folder.iterdir()} == names
@@ -278,6 +306,11 @@ def test_the_command_leaves_everything(done, folder):
     assert portfolio["members"] == [portfolio["sharpe"]]
     assert portfolio["members_spread"] == 0
     assert len(portfolio["per_fold"]) == FOLDS
+    gate = json.loads((folder / "gate.json").read_text())
+    assert gate["verdict"] == summary["gate"] == "DROP"  # it loses
+    value = {reason["metric"]: reason["value"] for reason in gate["reasons"]}
+    assert value["excess_over_rules"] == summary["excess_over_best_rule"]["sharpe_difference"]
+    assert value["trades"] == portfolio["trades"]
     assert summary["excess_over_best_rule"]["sharpe_difference"] == pytest.approx(
         portfolio["sharpe"] - max(row["sharpe"] for row in summary["baselines"].values())
     )
@@ -315,7 +348,6 @@ def test_every_policy_is_kept(done, folder):
         (["--at-once", "0"], "at_once: must be at least 1"),
         (["--trials", "0"], "trials: must be at least 1"),
         (["--train-fraction", "0.5"], "train_fraction: has no effect"),
-        (["--gate-fitness-approved", "0.5"], "gate_fitness_approved: has no effect"),
         (["--data", "nowhere"], "no such file or folder"),
     ],
 )

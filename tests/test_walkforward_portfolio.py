@@ -67,18 +67,20 @@ def test_folds_are_joined_in_time():
 
 def test_summary_holds_what_the_curves_say():
     joined = join_portfolios([FIRST, SECOND])
-    found = summarize_portfolio(joined, [1.0, 1.5, 0.75], 0)
-    assert found["portfolio"]["sharpe"] == pytest.approx(float(joined.metrics.sharpe[0]))
-    assert found["portfolio"]["members"] == [1.0, 1.5, 0.75]
-    assert found["portfolio"]["members_spread"] == 0.75
+    members = join_portfolios([fold([0, 1, 2, 3], ("member_0", "member_1"), [[0.1, 0.0, 0.65, -0.1], [0.0] * 4], 0.1)])
+    found = summarize_portfolio(joined, members, 0)
+    sharpe = found["portfolio"]["sharpe"]
+    assert sharpe == pytest.approx(float(joined.metrics.sharpe[0]))
+    assert found["portfolio"]["members"] == pytest.approx([sharpe, 0.0])
+    assert found["portfolio"]["members_spread"] == pytest.approx(sharpe)
     assert found["rules_left_out"] == ["linear_1"]
     assert set(found["baselines"]) == {"long"}
     assert found["excess_over_best_rule"]["rule"] == "long"
     # One decade, so that its figures are those of the whole.
     assert found["per_decade"]["1970s"][POLICY]["sharpe"] == pytest.approx(found["portfolio"]["sharpe"], rel=1e-5)
     assert found["per_decade"]["1970s"]["days"] == 4
-    table = portfolio_table(joined, {"member_1": joined.returns[0]})
-    assert table.columns == ["date", "fold", "return", "equity", "drawdown", "long", "member_1"]
+    table = portfolio_table(joined, members)
+    assert table.columns == ["date", "fold", "return", "equity", "drawdown", "long", "member_0", "member_1"]
     assert table["equity"][-1] == pytest.approx(1.1 * 1.65 * 0.9)
 
 

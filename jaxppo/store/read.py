@@ -122,6 +122,8 @@ class WalkforwardData(Provenance):
     """Equity joined over the folds, all trades, and the metrics of each symbol over all folds."""
     portfolio: pl.DataFrame
     """One row a UTC date: the policy rebalanced daily, and each baseline's return."""
+    gate: Gate
+    """On the joined portfolio that is rebalanced daily."""
 
     @property
     def portfolios(self) -> dict[str, dict[str, float]]:
@@ -184,6 +186,7 @@ def load_walkforward(folder: Path, name: str) -> WalkforwardData:
             .drop("fold", "trained", strict=False),
         ),
         portfolio=_frame(folder / "portfolio.parquet", pl.read_parquet, ("date", "fold", "return", "equity")),
+        gate=load_gate(folder / GATE),
     )
 
 

@@ -1,4 +1,4 @@
-"""The results of a walk-forward: joined curves, tables, files, and what is said of them on the terminal."""
+"""The results of a walk-forward: joined curves, tables and files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
-from rich.console import Console
 
+from jaxppo.config.schema import Config
 from jaxppo.market.calendar import joint_bars_per_year
 from jaxppo.market.dataset import JointCalendar, Split, evaluation_set, joint_calendar
-from jaxppo.page.terminal import cell, difference_cell, figure_table, percent, plain_table
 from jaxppo.play.baselines import buy_and_hold, hold_sums
 from jaxppo.play.curve import TradeSums
+from jaxppo.play.gate import Gate
 from jaxppo.play.metrics import METRICS, Metrics, figures
 from jaxppo.play.passes import decision_bars, fills, n_decisions
 from jaxppo.play.score import Curves, Score, pool_equity
@@ -26,17 +26,24 @@ from jaxppo.play.significance import chance
 from jaxppo.store.columns import JOINED, POOLED
 from jaxppo.store.directory import iso
 from jaxppo.store.files import write_frame
+from jaxppo.store.gate import write_gate
 from jaxppo.store.json import write_json
 from jaxppo.store.tables import drawdown, equity_frame, trades_frame, utc_times
 from jaxppo.walkforward.dates import FoldPlan, fold_split
 from jaxppo.walkforward.figures import (
-    Gap,
     join_curves,
     joined_metrics,
     joined_sums,
     metric_gaps,
 )
-from jaxppo.walkforward.portfolio import POLICY, fold_portfolios, join_portfolios, portfolio_table, summarize_portfolio
+from jaxppo.walkforward.judged import judge_portfolio
+from jaxppo.walkforward.portfolio import (
+    fold_portfolios,
+    join_portfolios,
+    member_portfolios,
+    portfolio_table,
+    summarize_portfolio,
+)
 from jaxppo.walkforward.program import FoldOutput
 
 
@@ -51,6 +58,7 @@ class Result:
     accounts: pl.DataFrame  # one row a fold, symbol and bar; every fold starts at 1
     trades: pl.DataFrame
     portfolio: pl.DataFrame  # one row a UTC date: policy, baselines and members, rebalanced daily
+    gate: Gate
 
 
 @dataclass(frozen=True)
@@ -246,7 +254,7 @@ def collect(
     outputs: FoldOutput,
     labels: Sequence[str],
     facts: Mapping[str, Any],
-    seed: int,
+    config: Config,
     yardsticks: Sequence[Yardsticks],
 ) -> Result:
     """Tables and figures from the recorded folds.
@@ -257,7 +265,7 @@ def collect(
       outputs: host arrays (K, ...).
       labels: of the actions.
       facts: settings; they open the summary. `trials` deflates the Sharpe ratio.
-      seed: of the bootstrap.
+      config: its seed is that of the bootstrap, its thresholds are the gate's.
       yardsticks: buy-and-hold and the rules on the test part of each of the K folds.
     """
     tested = [_tested(history, k + 1, plan, at(outputs, k)) for k, plan in enumerate(plans)]
@@ -267,10 +275,14 @@ def collect(
     curve = jnp.asarray(equity["equity"].to_numpy(), jnp.float32)
     trials = jnp.float32(facts["trials"])
     one, valid = jnp.ones((), curve.dtype), jnp.ones(curve.shape, bool)
-    luck = jax.device_get(jax.jit(chance)(curve, one, valid, jnp.float32(per_year), trials, jax.random.key(seed)))
+    luck = jax.device_get(
+        jax.jit(chance)(curve, one, valid, jnp.float32(per_year), trials, jax.random.key(config.seed))
+    )
     returns = np.asarray(outputs.test.figures.pooled.net_return)
     holds = np.asarray([t.score.curves.hold[-1] - 1.0 for t in tested])
     daily = join_portfolios([fold_portfolios(t.joint, at(outputs, k), yardsticks[k]) for k, t in enumerate(tested)])
+    alone = [member_portfolios(t.joint, at(outputs, k)) for k, t in enumerate(tested)]
+    members = join_portfolios([m for m in alone if m is not None]) if outputs.members is not None else None
     gaps = metric_gaps(outputs.train, outputs.test.figures.pooled)
     summary = {
         **facts,
@@ -286,8 +298,9 @@ def collect(
         "deflated_sharpe": float(luck.deflated_sharpe),
         "intervals_90": luck.intervals.ends(),
         "gaps": {METRICS[k].column: v._asdict() for k, v in gaps.items()},
-        **summarize_portfolio(daily, [float(daily.metrics.sharpe[0])], seed),
+        **summarize_portfolio(daily, members, config.seed),
     }
+    gate = judge_portfolio(daily, summary["excess_over_best_rule"], config.gate, facts["trials"])
     accounts = [_numbered(equity_frame(t.score, t.split), t) for t in tested]
     trades = [_numbered(trades_frame(t.score, t.split), t) for t in tested]
     return Result(
@@ -297,7 +310,8 @@ def collect(
         equity,
         pl.concat(accounts).filter(pl.col("symbol") != POOLED),
         pl.concat(trades),
-        portfolio_table(daily, {}),
+        portfolio_table(daily, members),
+        gate,
     )
 
 
@@ -311,54 +325,5 @@ def write_walkforward(folder: Path, result: Result) -> None:
         write_frame(folder / f"{name}.csv", getattr(result, name))
     for name in ("equity", "trades", "accounts", "portfolio"):
         write_frame(folder / f"{name}.parquet", getattr(result, name))
-    write_json(folder / "summary.json", result.summary)
-
-
-def show(console: Console, result: Result) -> None:
-    """What a trader asks first."""
-    s = result.summary
-    console.print(
-        plain_table(
-            "Folds: the last policy of each, in sample and out of sample",
-            ("fold", "test from", "Sharpe in", "out", "return", "hold", "maxDD", "PF", "trades"),
-            [
-                (
-                    str(r["fold"]),
-                    r["test_begin"][:10],
-                    cell("number", r["in_sharpe"]),
-                    cell("number", r["out_sharpe"]),
-                    percent(r["out_return"]),
-                    percent(r["out_buy_and_hold_return"]),
-                    f"{100 * r['out_max_drawdown']:.1f}%",
-                    cell("number", r["out_profit_factor"]),
-                    f"{r['out_trades']:,.0f}",
-                )
-                for r in result.folds.to_dicts()
-            ],
-        )
-    )
-    console.print(figure_table("Out of sample, joined, at the same costs", "", list(s["joined"].items())))
-    daily = {POLICY: s["portfolio"], **s["baselines"]}
-    console.print(figure_table("Rebalanced daily, joined: policy and rules at the same costs", "", list(daily.items())))
-    console.print(
-        plain_table(
-            "Gap, mean of the folds",
-            ("figure", "in sample", "out of sample", "gap"),
-            [
-                (m.column, *(difference_cell(m.form, s["gaps"][m.column][c]) for c in Gap._fields[:3]))
-                for m in METRICS.values()
-                if m.gap == "first"
-            ],
-        )
-    )
-    low, high = s["intervals_90"]["sharpe"]
-    trials = f"{s['trials']} trial{'' if s['trials'] == 1 else 's'}"
-    made, beaten = (round(s[name] * s["folds"]) for name in ("positive_folds", "folds_above_buy_and_hold"))
-    console.print(
-        f"{made} of {s['folds']} folds made money, {beaten} more than buy-and-hold; Sharpe"
-        f" {s['joined']['policy']['sharpe']:.2f}, 90% interval {low:.2f} to {high:.2f}; P(Sharpe > 0)"
-        f" {cell('number', s['probabilistic_sharpe'])}, deflated by {trials} {cell('number', s['deflated_sharpe'])}"
-    )
-    if s["rules_left_out"]:
-        console.print(f"rules left out, as some fold has too few bars to fit them: {', '.join(s['rules_left_out'])}")
-    console.print(s["excess_over_best_rule"]["sentence"])
+    write_json(folder / "summary.json", {**result.summary, "gate": result.gate.verdict})
+    write_gate(folder, result.gate)

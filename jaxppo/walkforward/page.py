@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxppo.page import canvas, document, sections, tables, yardsticks
+from jaxppo.page import canvas, document, gate, sections, tables, yardsticks
 from jaxppo.page.document import Section
 from jaxppo.page.tables import esc
 from jaxppo.page.text import FORMS, MISSING, moment, number, percent, plural
@@ -37,11 +37,12 @@ def render(data: WalkforwardData, images: dict[str, bytes]) -> str:
         title,
         sections.header(title, _about(data))
         + document.cards(remarks.cards(data))
-        + sections.verdict(remarks.verdict(data), remarks.method(data)),
+        + sections.verdict(remarks.verdict(data), remarks.method(data), data.gate),
         [
             sections.warnings(remarks.warnings(data)),
             _portfolio(data, images),
             _equity(data, images),
+            Section("gate", "Gate", gate.section(data.gate)),
             Section("folds", "Folds", _folds(data, images)),
             Section("gap", "In sample and out of sample", gap_table(data)),
             sections.symbols(data.played, images, symbols),

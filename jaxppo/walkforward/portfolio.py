@@ -31,7 +31,7 @@ class FoldPortfolios(NamedTuple):
 
     day: np.ndarray  # (D,) int64: starts of the UTC dates, UTC seconds
     per_year: float  # such dates a year
-    names: tuple[str, ...]  # P: POLICY, then buy-and-hold and the rules
+    names: tuple[str, ...]  # P: POLICY, then buy-and-hold and the rules; or the members of an ensemble
     returns: np.ndarray  # (P, D) float64, a date
     sums: TradeSums  # (P,)
     metrics: Metrics  # (P,)
@@ -70,6 +70,16 @@ def fold_portfolios(joint: JointCalendar, output: FoldOutput, yardsticks: Yardst
     curves, sums, metrics = jax.tree.map(lambda one, more: np.concatenate([one[None], more]), policy, rest)
     returns = daily_returns(curves[:, : len(joint.day)])
     return FoldPortfolios(joint.day, joint.days_per_year, (POLICY, *yardsticks.names), returns, sums, metrics)
+
+
+def member_portfolios(joint: JointCalendar, output: FoldOutput) -> FoldPortfolios | None:
+    """The portfolios of each member of an ensemble alone, as of `fold_portfolios`; None of one policy."""
+    if output.members is None:
+        return None
+    lanes = output.members
+    names = tuple(f"member_{i}" for i in range(len(lanes.portfolio_equity)))
+    returns = daily_returns(np.asarray(lanes.portfolio_equity)[:, : len(joint.day)])
+    return FoldPortfolios(joint.day, joint.days_per_year, names, returns, lanes.portfolio_sums, lanes.portfolio)
 
 
 def daily_returns(equity: np.ndarray) -> np.ndarray:
@@ -186,7 +196,7 @@ def excess_sentence(excess: Mapping[str, Any], rule: str, policy: float) -> str:
     )
 
 
-def summarize_portfolio(joined: Joined, members: Sequence[float], seed: int) -> dict[str, Any]:
+def summarize_portfolio(joined: Joined, members: Joined | None, seed: int) -> dict[str, Any]:
     """The entries of summary.json that say how the portfolio fared, and whether it beats the best rule.
 
     The best rule is the one of the highest Sharpe ratio on the tested days themselves: it is chosen in hindsight, which
@@ -194,7 +204,7 @@ def summarize_portfolio(joined: Joined, members: Sequence[float], seed: int) -> 
 
     Args:
       joined: of `join_portfolios`.
-      members: Sharpe ratio of each seed's own joined portfolio.
+      members: the same of each member of an ensemble alone; None of one policy, which is its own only member.
       seed: of the bootstrap.
     """
     names, ratio = joined.names, np.asarray(joined.metrics.sharpe, np.float64)
@@ -204,9 +214,10 @@ def summarize_portfolio(joined: Joined, members: Sequence[float], seed: int) -> 
     ends = jax.device_get(_intervals(curves, per_year, key))
     paired = jax.device_get(sharpe_differences(returns, per_year, key))
     decades = decade_masks(joined.day)
-    parts = jax.device_get(
-        part_figures(returns, jnp.asarray(np.stack([np.ones(len(joined.day), bool), *decades.values()])), per_year)
-    )
+    masks = jnp.asarray(np.stack([np.ones(len(joined.day), bool), *decades.values()]))
+    parts = jax.device_get(part_figures(returns, masks, per_year))
+    alone = returns[:1] if members is None else jnp.asarray(members.returns, jnp.float32)
+    by_member = jax.device_get(part_figures(alone, masks, per_year)).sharpe  # (1 + decades, M)
 
     def entry(i: int) -> dict[str, Any]:
         own = jax.tree.map(lambda x: x[i], ends).ends()
@@ -226,15 +237,15 @@ def summarize_portfolio(joined: Joined, members: Sequence[float], seed: int) -> 
             "sharpe_difference": float(ratio[0] - ratio[i + 1]),
             "difference_90": [float(paired.low[i]), float(paired.high[i])],
         }
-    spread = float(np.max(members) - np.min(members))
+    each = ratio[:1] if members is None else np.asarray(members.metrics.sharpe, np.float64)
     return {
-        "portfolio": entry(0) | {"members": [float(m) for m in members], "members_spread": spread},
+        "portfolio": entry(0) | {"members": each.tolist(), "members_spread": float(each.max() - each.min())},
         "baselines": baselines,
         "excess_over_best_rule": _excess(float(ratio[0]), baselines),
         "per_decade": {
             decade: {
                 "days": int(mask.sum()),
-                POLICY: _part(parts, c, 0),
+                POLICY: _part(parts, c, 0) | {"members": by_member[c].tolist()},
                 "baselines": {name: _part(parts, c, i) for i, name in enumerate(names) if i},
             }
             for c, (decade, mask) in enumerate(decades.items(), start=1)
@@ -257,9 +268,10 @@ def _excess(policy: float, baselines: Mapping[str, Mapping[str, Any]]) -> dict[s
     return found | {"sentence": excess_sentence(found, rule, policy)}
 
 
-def portfolio_table(joined: Joined, members: Mapping[str, np.ndarray]) -> pl.DataFrame:
+def portfolio_table(joined: Joined, members: Joined | None) -> pl.DataFrame:
     """One row a UTC date: the policy's return, equity and drawdown, then the return of each baseline and member."""
     equity = np.cumprod(1.0 + joined.returns[0])
+    alone = {} if members is None else dict(zip(members.names, members.returns, strict=True))
     return pl.DataFrame(
         {
             "date": utc_times(joined.day).dt.date(),
@@ -268,6 +280,6 @@ def portfolio_table(joined: Joined, members: Mapping[str, np.ndarray]) -> pl.Dat
             "equity": equity,
             "drawdown": drawdown(equity),
             **dict(zip(joined.names[1:], joined.returns[1:], strict=True)),
-            **members,
+            **alone,
         }
     )

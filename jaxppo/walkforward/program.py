@@ -18,7 +18,7 @@ from jaxppo.play.curve import TradeSums
 from jaxppo.play.deciders import play_policy
 from jaxppo.play.metrics import Metrics
 from jaxppo.play.passes import Pass
-from jaxppo.play.score import Score, pool_lanes, portfolio_sums, score
+from jaxppo.play.score import Pooled, Score, pool_lanes, portfolio_sums, score
 from jaxppo.ppo.program import TapeSpec, make_train, run_updates
 from jaxppo.ppo.state import Hyper, TrainSpec, TrainState
 from jaxppo.walkforward.dates import FoldPlan, fold_split
@@ -46,6 +46,7 @@ class FoldOutput(NamedTuple):
     train: Metrics  # () pooled, in sample
     test: Score
     portfolio_sums: TradeSums  # () of the test's portfolio that is rebalanced daily, a date
+    members: Pooled | None  # (M,) of an ensemble, each member's own test; None of one policy
 
 
 class FoldSizes(NamedTuple):
@@ -62,6 +63,9 @@ class FoldProgram(NamedTuple):
     init(fold, hyper, tape) -> TrainState
     advance(state, fold, hyper, tape, n_updates) -> (TrainState, means of the updates' metrics)
     evaluate(params, fold, tape) -> FoldOutput
+
+    With seeds, a fold's state and parameters have an axis of members first, of which one is trained after another on a
+    CPU: member i of fold k draws from `fold_in(fold_in(key, k), i)`.
     """
 
     spec: TrainSpec[EnvSpec]
@@ -97,7 +101,16 @@ def make_folds(config: Config, sizes: FoldSizes) -> FoldProgram:
         before, after = (EvaluationSet(part(tape, of), of.calendar) for of in (fold.train, fold.test))
         train = pool_lanes(played(params, before, sizes.n_train, keep=False), before).metrics
         test = score(played(params, after, sizes.n_test, keep=True), after, spec.env.actions.n_actions)
-        return FoldOutput(jax.tree.map(lambda x: x[0], train), test, portfolio_sums(after, test.sums))
+        members = None
+        if params.ndim == 2:
+
+            def alone(member: Params) -> Pooled:
+                pooled = pool_lanes(played(member, after, sizes.n_test, keep=False), after)
+                one: Pooled = jax.tree.map(lambda x: x[0], pooled)
+                return one
+
+            members = jax.lax.map(alone, params)
+        return FoldOutput(jax.tree.map(lambda x: x[0], train), test, portfolio_sums(after, test.sums), members)
 
     return FoldProgram(spec, init, advance, evaluate)
 

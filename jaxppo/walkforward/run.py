@@ -34,9 +34,10 @@ from jaxppo.store.checkpoint import CheckpointWriter
 from jaxppo.store.checkpoint_info import CheckpointInfo
 from jaxppo.store.directory import RunInputs, iso, whole_folder, write_config, write_manifest
 from jaxppo.walkforward.dates import FoldPlan, Scheme, check_folds, plan_folds
-from jaxppo.walkforward.files import Result, collect, show, write_walkforward
+from jaxppo.walkforward.files import Result, collect, write_walkforward
 from jaxppo.walkforward.program import Fold, FoldOutput, FoldProgram, FoldSizes, make_folds, side_by_side, stack_folds
 from jaxppo.walkforward.rules import play_fold_rules
+from jaxppo.walkforward.show import show
 
 # Of what a walk-forward does not do: it has periods of its own, and validates and chooses nothing.
 _UNUSED = ("split_by", "train_fraction", "validation_fraction", "n_validations", "choose_by")
@@ -72,7 +73,7 @@ def check_options(options: WalkforwardOptions, given: Mapping[str, Any]) -> None
         raise ConfigError(f"at_once: must be at least 1, got {options.at_once}")
     if options.trials < 1:
         raise ConfigError(f"trials: must be at least 1, got {options.trials}")
-    unused = [name for name in given if name in _UNUSED or name.startswith("gate_")]
+    unused = [name for name in given if name in _UNUSED]
     if unused:
         raise ConfigError(
             f"{unused[0]}: has no effect on a walk-forward, whose periods are set by folds, scheme and"
@@ -304,7 +305,7 @@ def _compute(
         "warnings": list(inputs.warnings),
     }
     labels = program.spec.env.actions.labels
-    result = collect(setup.history, setup.plans, outputs, labels, facts, config.seed, rules.yardsticks)
+    result = collect(setup.history, setup.plans, outputs, labels, facts, config, rules.yardsticks)
     write_config(folder, inputs.resolved)
     extra = {
         "walkforward": facts,

@@ -1,0 +1,50 @@
+"""The gate on a walk-forward: APPROVED, REVIEW or DROP for the joined portfolio that is rebalanced daily."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxppo.config.schema import GateConfig
+from jaxppo.play.gate import Evidence, Gate, judge
+from jaxppo.play.sides import HOLD
+from jaxppo.play.significance import curve_moments, deflated_sharpe, excess_probability
+from jaxppo.walkforward.portfolio import POLICY, Joined
+
+
+def judge_portfolio(joined: Joined, excess: Mapping[str, Any], config: GateConfig, trials: int) -> Gate:
+    """The verdict on the policies of all folds.
+
+    Nothing was chosen on the tested bars, so there is no best validation to fall short of; habits of single decisions,
+    which a run's gate flags, are not looked at.
+
+    Args:
+      joined: policy, buy-and-hold and rules.
+      excess: over the best rule, as in summary.json.
+      config: thresholds.
+      trials: configurations tried on these bars, by which the Sharpe ratio is deflated.
+    """
+    curves = np.cumprod(1.0 + joined.returns, axis=1)
+    own, hold = (curves[joined.names.index(name)] for name in (POLICY, HOLD))
+    m = jax.tree.map(lambda x: float(x[joined.names.index(POLICY)]), joined.metrics)
+    found = Evidence(
+        fitness=m.fitness,
+        profit_factor=m.profit_factor,
+        consistency=m.consistency,
+        max_drawdown=m.max_drawdown,
+        trades=m.trades,
+        deflated_sharpe=float(deflated_sharpe(curve_moments(own), float(trials))),
+        peak_fitness=math.nan,
+        hold_share=math.nan,
+        order_share=math.nan,
+        long_share=math.nan,
+        excess_return=float(own[-1] - hold[-1]),
+        excess_probability=excess_probability(own, hold),
+        days=float(len(joined.day)),
+        excess_over_rules=excess["sharpe_difference"],
+    )
+    return judge(found, config)
