@@ -20,8 +20,8 @@ from jaxppo.play.sides import HOLD, Yardsticks
 from jaxppo.play.significance import curve_moments, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
 from jaxppo.store.files import write_frame
 from jaxppo.store.json import write_json
-from jaxppo.store.rows import portfolio_rows, symbol_rows
-from jaxppo.store.tables import drawdown, equity_frame, portfolio_frame, trades_frame, utc_times
+from jaxppo.store.rows import member_rows, member_spread, portfolio_rows, symbol_rows
+from jaxppo.store.tables import drawdown, equity_frame, portfolio_frame, trades_frame, utc_times, write_members
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,9 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, yardsticks: Yards
         "backtesting_equity": curve,
         "backtesting_trades": _backtesting_trades(trades, curve, len(split.symbols)),
     }
+    members = member_rows(done.members) if done.members else []
+    if members:
+        write_members(folder, members)
     for name, frame in frames.items():
         write_frame(folder / f"{name}.csv", frame)
     write_frame(folder / "equity.parquet", equity)
@@ -187,6 +190,7 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, yardsticks: Yards
         "portfolios": {row.pop("name"): row for row in portfolio_rows(policy, yardsticks)},
         "best_rule": yardsticks.best[0],
         "rules_left_out": list(yardsticks.missing),
+        **({"members": {"spread": member_spread(members), "each": members}} if members else {}),
         "random_beaten_share": beaten_share(done),
         "costs": cost_rows(done),
     }

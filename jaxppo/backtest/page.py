@@ -8,10 +8,11 @@ from jaxppo.backtest import remarks
 from jaxppo.backtest.charts import make_plots
 from jaxppo.page import document, sections, tables, yardsticks
 from jaxppo.page.document import Section
+from jaxppo.page.members import members_section
 from jaxppo.page.text import moment, number, plural
 from jaxppo.play.rules import RULES
 from jaxppo.store.files import write_page
-from jaxppo.store.read import BacktestData, load_backtest, lookup
+from jaxppo.store.read import BacktestData, load_backtest, lookup, pooled_and_portfolio
 
 NAMES = {
     "policy": "Policy",
@@ -84,6 +85,7 @@ def _equity(data: BacktestData, images: dict[str, bytes]) -> Section:
         "<h3>The policy and what it must beat, at the same costs</h3>",
         tables.metric_tables("", rows, total=0),
         yardsticks.portfolio_table(data.portfolios),
+        members_section(pooled_and_portfolio(data.played), data.members),
     )
 
 

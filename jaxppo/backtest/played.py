@@ -18,6 +18,7 @@ from jaxppo.market.dataset import EvaluationSet
 from jaxppo.play.baselines import hold_sums, shifts_between_trades
 from jaxppo.play.curve import TradeSums
 from jaxppo.play.deciders import argmax_policy, wishing
+from jaxppo.play.members import Members, play_members
 from jaxppo.play.metrics import Metrics
 from jaxppo.play.passes import as_lanes, play
 from jaxppo.play.score import Pooled, Score, pool_lanes, pooled_metrics, score
@@ -53,6 +54,7 @@ class Backtest(NamedTuple):
     baselines: Baselines
     intervals: Intervals  # () pooled
     portfolio_intervals: Intervals  # () of the portfolio that is rebalanced daily
+    members: Members | None  # of an ensemble, each played alone
 
 
 def play_random(
@@ -121,7 +123,7 @@ def backtest(
     Jit it with what is static bound.
 
     Args:
-      agent, spec, params: the policy.
+      agent, spec, params: the policy, or an ensemble, whose members are then played alone too.
       data: the split.
       key: of the random draws and of the bootstrap.
       settings: static sizes.
@@ -149,4 +151,7 @@ def backtest(
     intervals = bootstrap(curve, one, calendar.valid, calendar.bars_per_year, for_bootstrap)
     days, for_days = calendar.days, jax.random.fold_in(for_bootstrap, 1)
     daily = bootstrap(own.curves.portfolio, one, days.valid, days.per_year, for_days)
-    return Backtest(own, costs, baselines, intervals, daily)
+    members = None
+    if params.ndim == 2:
+        members = play_members(agent, spec, params, data, n_bars, settings.receptive_field)
+    return Backtest(own, costs, baselines, intervals, daily, members)

@@ -52,6 +52,7 @@ from jaxppo.market.calendar import format_interval
 from jaxppo.market.costs import read_costs
 from jaxppo.market.dataset import EvaluationSet, Market, Split, build_evaluation, decision_times, evaluation_set
 from jaxppo.market.source import load_market_bars
+from jaxppo.page.members import members_line, members_table
 from jaxppo.page.terminal import figure_table, gate_line, percent, plain_console, rules_line
 from jaxppo.play.gate import Record, judge_policy
 from jaxppo.play.passes import n_decisions
@@ -59,7 +60,7 @@ from jaxppo.play.sides import Sides, Yardsticks, rule_sides, rule_signals, score
 from jaxppo.store.checkpoint import RestoredPolicy, Which, require_match, restore_policy
 from jaxppo.store.directory import iso, whole_folder
 from jaxppo.store.gate import write_gate
-from jaxppo.store.rows import portfolio_rows, symbol_rows
+from jaxppo.store.rows import member_rows, pool_and_portfolio, portfolio_rows, symbol_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +261,10 @@ def show(console: Console, setup: Setup, done: Backtest, yardsticks: Yardsticks)
     ):
         console.print(figure_table(title, "", [(r["name"], r) for r in rows]))
     console.print(rules_line(float(own.sharpe), *yardsticks.best))
+    if done.members is not None:
+        ensemble, members = pool_and_portfolio(done.score.figures.pooled, own), member_rows(done.members)
+        console.print(members_table(ensemble, members))
+        console.print(members_line(ensemble, members))
     console.print(
         f"random: the policy's own positions at other times, {facts.random_draws} draws: the mean of each figure, and"
         f" its 5th and 95th percentile; by net return the policy beats {100 * beaten:.0f}% of the draws",

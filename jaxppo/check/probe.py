@@ -150,7 +150,7 @@ class Probe:
 
     def __init__(self, config: Config, compute: Compute, kind: Kind, sizes: ProbeSizes = ProbeSizes()):
         """The user's features, encoder, actions, costs and reward; budget and learning rate are the probe's own."""
-        own = {**dict(sizes.training), "n_updates": sizes.n_updates, "validate_every": sizes.n_updates}
+        own = {**dict(sizes.training), "n_updates": sizes.n_updates, "validate_every": sizes.n_updates, "seeds": 1}
         own["episode_steps"] = max(1, config.env.episode_steps // int(own["n_steps"])) * int(own["n_steps"])
         self.config = replace_fields(config, own)
         self.kind = kind

@@ -36,7 +36,7 @@ def refuse_url(path: str, field: str) -> None:
 
 def _require_positive(config: Config) -> None:
     groups = {
-        "budget": ("n_envs", "lanes", "n_steps", "n_updates", "validate_every"),
+        "budget": ("n_envs", "lanes", "n_steps", "n_updates", "validate_every", "seeds"),
         "ppo": ("epochs", "minibatches", "learning_rate", "clip", "max_grad_norm"),
         "env": ("episode_steps", "max_exposure"),
         "agent": ("channels", "trunk_width", "trunk_layers"),

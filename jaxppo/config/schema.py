@@ -192,6 +192,9 @@ class BudgetConfig:
     choose_by: Literal["fitness", "portfolio_sharpe"] = "fitness"
     """What the best validation has the highest of: the pool's fitness, or the Sharpe ratio of the portfolio that is
     rebalanced daily."""
+    seeds: int = 1
+    """Policies trained in one program and averaged: an ensemble, which acts by the mean of its members'
+    probabilities."""
 
 
 @dataclass(frozen=True)

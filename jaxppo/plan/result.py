@@ -124,7 +124,7 @@ class LocalPlan:
     counts: Counts
     timing: Timing
     run_seconds: float
-    steps_per_second: float  # of updates alone
+    steps_per_second: float  # of updates alone, of all members of an ensemble
 
 
 def planned_run(config: Config, market: str) -> Run:
@@ -162,7 +162,8 @@ def local_plan(
     run = planned_run(config, market)
     seconds = run.n_updates * timing.update_seconds + run.n_validations * timing.validation_seconds
     counts = count_work(program, config.budget.n_steps, plain_work)
-    return LocalPlan(run, device, point, counts, timing, seconds, config.batch_steps / timing.update_seconds)
+    speed = config.budget.seeds * config.batch_steps / timing.update_seconds
+    return LocalPlan(run, device, point, counts, timing, seconds, speed)
 
 
 def plain_work(kernel: Kernel) -> Work:

@@ -7,6 +7,7 @@ of 40 and its last of 37 are one executable: with a `lax.scan` of static length 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -26,6 +27,10 @@ from jaxppo.ppo.state import Hyper, Learned, Moments, TrainSpec, TrainState
 from jaxppo.ppo.update import update
 
 E = TypeVar("E", bound=Env)
+T = TypeVar("T")
+
+COUNTS = frozenset({"skipped_steps", "bad_samples", "broken_accounts", "rollbacks"})
+"""Metrics of an update that count something: those of an ensemble's members add up, where the others are averaged."""
 
 
 class TapeSpec(NamedTuple):
@@ -68,7 +73,18 @@ def bind_env(config: Config, env: E, n_features: int) -> TrainSpec[E]:
 
 
 def begin_run(spec: TrainSpec[Env], key: jax.Array, hyper: Hyper, tape: Tape) -> TrainState:
-    """The state before the first update."""
+    """The state before the first update: of one policy, or with a leading axis of M members of an ensemble.
+
+    Member i begins as a run of one policy with the key `fold_in(key, i)` does, whatever M is.
+    """
+    seeds = spec.config.budget.seeds
+    if seeds == 1:
+        return _begin_one(spec, key, tape)
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(seeds, dtype=jnp.uint32))
+    return jax.vmap(lambda k: _begin_one(spec, k, tape))(keys)
+
+
+def _begin_one(spec: TrainSpec[Env], key: jax.Array, tape: Tape) -> TrainState:
     config, budget = spec.config, spec.config.budget
     for_params, for_paths, for_run = jax.random.split(key, 3)
     params = init_params(spec.agent.spec, for_params)
@@ -91,13 +107,17 @@ def run_updates(
     """Updates one after another, in a loop on the device.
 
     Args:
-      spec, state, hyper, tape: of the run.
+      spec, state, hyper, tape: of the run. The members of an ensemble learn apart, each by itself.
       n_updates: how many, () int32; may be an argument of the compiled program.
       n_rows: static, the most there may be.
 
     Returns:
-      The state after the last, and the metrics of each, (n_rows,): rows from `n_updates` on are 0.
+      The state after the last, and the metrics of each, (n_rows,): rows from `n_updates` on are 0. Those of an ensemble
+      are the means over its members, and counts their sums.
     """
+    if state.params.ndim == 2:
+        state, rows = _each_member(lambda one: run_updates(spec, one, hyper, tape, n_updates, n_rows), state)
+        return state, {name: x.sum(0) if name in COUNTS else jnp.nanmean(x, axis=0) for name, x in rows.items()}
     shapes = jax.eval_shape(lambda s: update(s, tape, spec, hyper)[1], state)
     rows = jax.tree.map(lambda x: jnp.zeros((n_rows, *x.shape), x.dtype), shapes)
 
@@ -108,6 +128,16 @@ def run_updates(
         return state, jax.tree.map(lambda x, m: jax.lax.dynamic_update_index_in_dim(x, m, i, 0), rows, metrics)
 
     done: tuple[TrainState, dict[str, jax.Array]] = jax.lax.fori_loop(0, n_updates, one, (state, rows))
+    return done
+
+
+def _each_member(one: Callable[[TrainState], T], state: TrainState) -> T:
+    """`one` of every member of `state`, stacked: one after another on a CPU, side by side elsewhere.
+
+    On 2 CPU cores an update of three members of `quick_test` took 1.0 s side by side and .8 s one after another, and
+    one of a single policy .3 s; the program took 32 s to compile instead of 21 s.
+    """
+    done: T = jax.lax.map(one, state) if jax.default_backend() == "cpu" else jax.vmap(one)(state)
     return done
 
 

@@ -256,9 +256,9 @@ def _choose(infos: dict[int, CheckpointInfo], which: str, folder: Path) -> _Chos
 
 @dataclass(frozen=True)
 class RestoredPolicy:
-    """A policy and what it was trained on; `agent.encode` and `agent.decide` apply it."""
+    """A policy and what it was trained on; `agent.encode` and `agent.act` apply it."""
 
-    params: Params
+    params: Params  # (N,), or (M, N) of an ensemble
     agent: Agent
     info: CheckpointInfo
 
@@ -287,6 +287,8 @@ def _agent_spec(info: CheckpointInfo) -> AgentSpec:
 
 def _load_policy(checkpoint: Path, part: str, info: CheckpointInfo) -> Params:
     shapes = jax.eval_shape(lambda: init_params(_agent_spec(info), jax.random.key(0)))
+    if (seeds := info.config.budget.seeds) > 1:
+        shapes = jax.ShapeDtypeStruct((seeds, *shapes.shape), shapes.dtype)
     return load_arrays(checkpoint, part, {"params": shapes}, finite=("params",))["params"]
 
 

@@ -14,6 +14,8 @@ POOLED = "POOLED"
 """Symbol under which files have the figures of all symbols together."""
 PORTFOLIO = "PORTFOLIO"
 """Symbol under which files have the figures of the symbols in equal shares, rebalanced daily."""
+PORTFOLIO_PREFIX = "portfolio_"
+"""Begins the columns of that portfolio's figures where the pool's stand in the same row."""
 JOINED = "joined"
 """What a walk-forward's files have in place of a fold's number where they join all folds."""
 X = "X"
@@ -25,12 +27,13 @@ class TrainColumn(Column):
     """What the updates of a segment say."""
 
     reduce: Literal["mean", "sum", "last"] = "mean"
-    """Over the updates since the last validation; a mean leaves out those where there is no value."""
+    """Over the updates since the last validation, and over the members of an ensemble, of which `last` is the mean; a
+    mean leaves out those where there is no value."""
 
 
 PROGRESS = (
     Column("update", "Updates done so far. Row 0 is the untrained policy, whose training columns are empty."),
-    Column("env_steps", "Env steps done so far."),
+    Column("env_steps", "Env steps done so far, by each member of an ensemble."),
 )
 TRAINING = (
     TrainColumn(
@@ -111,7 +114,10 @@ COMPONENT = (
 )
 ACTION = TrainColumn(name=f"action_share_{X}", meaning="Share of action X as sampled in training.")
 TIMING = (
-    Column("steps_per_second", "Env steps a second of this segment, its validation included."),
+    Column(
+        "steps_per_second",
+        "Env steps a second of this segment, of all members of an ensemble, its validation included.",
+    ),
     Column("elapsed_seconds", "Seconds of training so far, without compilation."),
 )
 PORTFOLIO_SHARPE = Column(

@@ -16,11 +16,12 @@ from jaxppo.errors import RunDirectoryError
 from jaxppo.play.best import RANKED_COLUMN, best_update
 from jaxppo.play.gate import Flag, Gate, Threshold
 from jaxppo.play.metrics import METRICS
-from jaxppo.store.columns import JOINED, POOLED, PORTFOLIO
+from jaxppo.store.columns import JOINED, POOLED, PORTFOLIO, PORTFOLIO_PREFIX
 from jaxppo.store.directory import CONFIG, MANIFEST, METRICS_CSV
 from jaxppo.store.files import read_plain_text
 from jaxppo.store.gate import GATE
 from jaxppo.store.json import read_figures, read_json
+from jaxppo.store.tables import MEMBERS, PORTFOLIOS
 
 EQUITY_COLUMNS = ("symbol", "time", "close", "equity", "exposure", "action", "benchmark")
 TRADE_COLUMNS = (
@@ -66,6 +67,8 @@ class RunData(Provenance):
     portfolios: dict[str, dict[str, float]] = field(default_factory=dict)
     """Figures of the best and the final policy, buy-and-hold and the rules, rebalanced daily, by name; empty before the
     run has finished, and for a run of an earlier version."""
+    members: list[dict[str, float]] = field(default_factory=list)
+    """Of an ensemble, the figures of each member of the policy shown; empty for one policy."""
 
     @property
     def best_row(self) -> int | None:
@@ -96,6 +99,12 @@ class BacktestData:
     """One row of pooled metrics a random draw."""
     costs: pl.DataFrame
     """One row of pooled metrics a multiple of the costs."""
+
+    @property
+    def members(self) -> list[dict[str, float]]:
+        """Figures of each member of an ensemble; empty for one policy."""
+        members: list[dict[str, float]] = lookup(self.facts, "members", "each", default=[])
+        return members
 
     @property
     def portfolios(self) -> dict[str, dict[str, float]]:
@@ -154,7 +163,8 @@ def load_run(run_dir: Path) -> RunData:
         best=_load_validation(folder, "best"),
         final=_load_validation(folder, "final"),
         gate=load_gate(run_dir / GATE) if (run_dir / GATE).is_file() else None,
-        portfolios=_by_name(folder / "portfolios.csv"),
+        portfolios=_by_name(folder / PORTFOLIOS),
+        members=_load_members(run_dir / MEMBERS),
     )
 
 
@@ -217,6 +227,12 @@ def portfolio_metrics(evaluation: Evaluation | None) -> dict[str, float]:
     return _metrics_of(evaluation, PORTFOLIO)
 
 
+def pooled_and_portfolio(evaluation: Evaluation | None) -> dict[str, float]:
+    """The POOLED row of the metrics, and that of PORTFOLIO as portfolio_*: what `member_rows` has of a member."""
+    daily = {f"{PORTFOLIO_PREFIX}{k}": v for k, v in portfolio_metrics(evaluation).items()}
+    return pooled_metrics(evaluation) | daily
+
+
 def _metrics_of(evaluation: Evaluation | None, symbol: str) -> dict[str, float]:
     rows = of_symbol(evaluation.symbols, symbol).drop("symbol").to_dicts() if evaluation else []
     return rows[0] if rows else {}
@@ -268,6 +284,12 @@ def _by_name(path: Path) -> dict[str, dict[str, float]]:
     """Rows of numbers by their `name`; none where there is no such file."""
     rows = _numbers(path, text=("name",)).to_dicts() if path.is_file() else []
     return {row.pop("name"): row for row in rows}
+
+
+def _load_members(path: Path) -> list[dict[str, float]]:
+    """The rows of the best policy's members; none where there is no such file."""
+    rows = _numbers(path, ("member",), text=("policy",)).to_dicts() if path.is_file() else []
+    return [{k: v for k, v in row.items() if k != "policy"} for row in rows if row["policy"] == "best"]
 
 
 def _load_config(folder: Path) -> dict[str, Any]:

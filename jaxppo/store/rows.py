@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxppo.play.members import Members
 from jaxppo.play.metrics import BUY_AND_HOLD, Metrics, figures, validation_metrics
 from jaxppo.play.score import Figures
 from jaxppo.play.sides import Yardsticks
-from jaxppo.store.columns import ACTION, POOLED, PORTFOLIO, PORTFOLIO_SHARPE, REDUCE, RUINED, VALIDATION_ACTION, of_each
+from jaxppo.store.columns import (
+    ACTION,
+    POOLED,
+    PORTFOLIO,
+    PORTFOLIO_PREFIX,
+    PORTFOLIO_SHARPE,
+    REDUCE,
+    RUINED,
+    VALIDATION_ACTION,
+    of_each,
+)
 
 
 def train_means(rows: Mapping[str, np.ndarray], n_updates: int) -> dict[str, float]:
@@ -44,6 +55,26 @@ def portfolio_rows(policies: Sequence[tuple[str, Metrics]], yardsticks: Yardstic
     """Figures of policies, by name, then of buy-and-hold and of the rules, each rebalanced daily."""
     named = [*policies, *((name, yardsticks.of(name).portfolio) for name in yardsticks.names)]
     return [{"name": name, **figures(metrics)} for name, metrics in named]
+
+
+def pool_and_portfolio(pooled: Metrics, portfolio: Metrics) -> dict[str, float]:
+    """Figures () of the pool, and those of the portfolio that is rebalanced daily as portfolio_*."""
+    return figures(pooled) | {f"{PORTFOLIO_PREFIX}{name}": x for name, x in figures(portfolio).items()}
+
+
+def member_rows(members: Members) -> list[dict[str, Any]]:
+    """One row a member of an ensemble, from 0: what `pool_and_portfolio` has of it. `members` are host arrays."""
+    each = [jax.tree.map(lambda x, i=i: x[i], members) for i in range(len(members.pooled.net_return))]
+    return [{"member": i, **pool_and_portfolio(*one)} for i, one in enumerate(each)]
+
+
+def member_spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Lowest, mean and highest of each figure of `member_rows`, each figure by itself; NaN where no member has one."""
+    names = [name for name in rows[0] if name != "member"]
+    columns = {name: np.asarray([row[name] for row in rows], np.float64) for name in names}
+    known = {name: x[~np.isnan(x)] for name, x in columns.items()}
+    ends: dict[str, Callable[[np.ndarray], Any]] = {"lowest": np.min, "mean": np.mean, "highest": np.max}
+    return {end: {name: float(of(x)) if len(x) else np.nan for name, x in known.items()} for end, of in ends.items()}
 
 
 def symbol_rows(of: Figures, symbols: Sequence[str], labels: Sequence[str]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from jaxppo.store.columns import POOLED
 from jaxppo.store.files import write_frame
 from jaxppo.store.rows import symbol_rows
 
-FOLDER, PORTFOLIOS = "validation", "portfolios.csv"
+FOLDER, PORTFOLIOS, MEMBERS = "validation", "portfolios.csv", "members.csv"
 _TRADE_SCHEMA = {
     "symbol": pl.String,
     "side": pl.String,
@@ -120,6 +120,11 @@ def trades_frame(score: Score, split: Split) -> pl.DataFrame:
 def write_portfolios(run_dir: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write what `portfolio_rows` gives next to the validations."""
     write_frame(run_dir / FOLDER / PORTFOLIOS, pl.DataFrame(rows))
+
+
+def write_members(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write members.csv, what `member_rows` gives of an ensemble."""
+    write_frame(folder / MEMBERS, pl.DataFrame(rows))
 
 
 def write_validation(run_dir: Path, name: str, score: Score, split: Split, labels: Sequence[str]) -> None:

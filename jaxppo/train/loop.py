@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,11 +22,13 @@ from jaxppo.device import compile_program
 from jaxppo.errors import CheckpointError, ConfigError, Interrupted, JaxppoError
 from jaxppo.market.dataset import EvaluationSet, Market, evaluation_set
 from jaxppo.market.tape import Tape
+from jaxppo.page.members import members_line, members_table
 from jaxppo.page.progress import Display
 from jaxppo.page.terminal import figure_table, gate_line, rules_line, validation_line
 from jaxppo.play.best import best_update, ranked_score
 from jaxppo.play.edge import Edge, policy_edge
 from jaxppo.play.gate import Record, judge_policy
+from jaxppo.play.members import Members, play_members
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.score import Figures, Score
 from jaxppo.play.sides import Sides, Yardsticks, score_yardsticks
@@ -37,8 +40,8 @@ from jaxppo.store.checkpoint_info import CheckpointInfo
 from jaxppo.store.columns import metrics_columns, train_columns
 from jaxppo.store.directory import METRICS_CSV, MetricsCsv
 from jaxppo.store.gate import write_gate
-from jaxppo.store.rows import portfolio_rows, train_means, validation_row
-from jaxppo.store.tables import write_portfolios, write_validation
+from jaxppo.store.rows import member_rows, pool_and_portfolio, portfolio_rows, train_means, validation_row
+from jaxppo.store.tables import write_members, write_portfolios, write_validation
 from jaxppo.store.tensorboard import FOLDER as EVENTS
 from jaxppo.store.tensorboard import EventWriter
 from jaxppo.train.stop import OUT_OF_TIME, Pace, Stop, StopReason
@@ -93,9 +96,9 @@ class Finished:
     """Totals of a run."""
 
     updates: int
-    env_steps: int
+    env_steps: int  # of each member of an ensemble
     run_seconds: float
-    steps_per_second: float
+    steps_per_second: float  # of all members
     best_update: int
     best_fitness: float
     edge: Edge  # of the best policy, on the validation bars
@@ -177,7 +180,7 @@ class Trainer:
         if not saved:
             raise CheckpointError(f"{self._run_dir}: the run is done but not saved: {self._resume_from()}")
         steps = at.update * self._config.batch_steps
-        speed = steps / at.elapsed_seconds if at.elapsed_seconds else 0.0
+        speed = self._config.budget.seeds * steps / at.elapsed_seconds if at.elapsed_seconds else 0.0
         return Finished(at.update, steps, at.elapsed_seconds, speed, at.best_update, at.best_fitness, edge)
 
     def close(self) -> None:
@@ -207,7 +210,7 @@ class Trainer:
         state, out = compiled.segment(state, compiled.hyper, compiled.tape, compiled.data, jnp.int32(length))
         rows, figures = jax.device_get((out.updates, out.score.figures))  # waits for the segment
         seconds = time.perf_counter() - began
-        speed = length * self._config.batch_steps / seconds if length else 0.0
+        speed = self._config.budget.seeds * length * self._config.batch_steps / seconds if length else 0.0
         after = self._progress(at, length, seconds, ranked_score(figures, self._config.budget.choose_by))
         if after.best_update == after.update:
             self._best = jax.tree.map(np.array, jax.device_get(state.params))  # a copy: the state will be donated
@@ -318,16 +321,17 @@ class Trainer:
         split, labels = self._market.splits["validation"], self._actions.labels
         final = self._play(state, state.params) if out is None else jax.device_get(out.score)
         write_validation(self._run_dir, "final", final, split, labels)
-        best: Score = final
-        params: Params | None = jnp.copy(state.params)
+        best, params, final_params = final, jnp.copy(state.params), jnp.copy(state.params)
         if at.best_update != at.update:
-            best, params = self._play(state, self._best), self._best
+            assert self._best is not None
+            best, params = self._play(state, self._best), jnp.asarray(self._best)
         write_validation(self._run_dir, "best", best, split, labels)
         looks = 1 + len(self._config.segments)  # the untrained policy is looked at too
         by = self._config.budget.choose_by
         record = Record(looks, ranked_score(best.figures, by), ranked_score(final.figures, by))
-        assert params is not None
         yardsticks = self._measure(best, final, sides, display)
+        if params.ndim == 2:
+            self._show_members({"best": (params, best), "final": (final_params, final)}, display)
         gate = judge_policy(best, split, self._actions, self._config.gate, record, yardsticks.best[1])
         write_gate(self._run_dir, gate)
         display.say(gate_line(gate))
@@ -350,6 +354,23 @@ class Trainer:
             display.say(f"rules left out, as the training bars are too few to fit them: {', '.join(sides.missing)}")
         display.say(rules_line(float(best.figures.portfolio.sharpe), *yardsticks.best))
         return yardsticks
+
+    def _show_members(self, policies: Mapping[str, tuple[Params, Score]], display: Display) -> None:
+        """Play each member of the best and the final ensemble alone; say how far the best's differ, and write all."""
+        data, spec = self._compiled.data, self._compiled.program.spec
+        n_bars, rows = n_decisions(data.tape), {}
+
+        @partial(jax.jit, compiler_options=dict(self._compiled.options))
+        def alone(params: Params, data: EvaluationSet) -> Members:
+            return play_members(spec.agent, spec.env, params, data, n_bars, spec.receptive_field)
+
+        for name, (params, _) in policies.items():
+            rows[name] = member_rows(jax.device_get(alone(params, data)))
+        write_members(self._run_dir, [{"policy": name, **row} for name, each in rows.items() for row in each])
+        of = policies["best"][1].figures
+        ensemble = pool_and_portfolio(of.pooled, of.portfolio)
+        display.table(members_table(ensemble, rows["best"]))
+        display.say(members_line(ensemble, rows["best"]))
 
     def _play(self, state: TrainState, params: Any) -> Score:
         """Validate other parameters with the same executable: a segment of no updates. Uses `state` up."""

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from jaxppo.page import document, plots, sections, tables, yardsticks
 from jaxppo.page.document import Section
+from jaxppo.page.members import members_section
 from jaxppo.page.text import MISSING, moment, number, plain_value, plural
 from jaxppo.store.files import write_page
-from jaxppo.store.read import RunData, load_run, lookup, values
+from jaxppo.store.read import RunData, load_run, lookup, pooled_and_portfolio, values
 from jaxppo.train import remarks
 
 
@@ -60,6 +61,7 @@ def _about(run: RunData) -> list[str]:
         f"{lookup(run.config, 'reward', 'reward', default='?')} reward",
         f"{number(steps[-1], 0)} env steps" if len(steps) else "no env step yet",
         f"seed {lookup(run.config, 'seed', default='?')}",
+        *([f"an ensemble of {seeds}"] if (seeds := lookup(run.config, "budget", "seeds", default=1)) > 1 else []),
         plain_value(lookup(m, "device", "kind", default=MISSING)),
         moment(lookup(m, "created", default=MISSING)),
     ]
@@ -74,6 +76,7 @@ def _equity(run: RunData, images: dict[str, bytes]) -> Section:
         "Growth of 1.00." + same,
         tables.comparison_table(run),
         yardsticks.portfolio_table(run.portfolios),
+        members_section(pooled_and_portfolio(run.shown), run.members),
         missing="No validated equity curve is in the run directory.",
     )
 

@@ -171,8 +171,10 @@ def train_run(request: Request[RunOptions], began: float | None = None) -> Path:
     device = detect_device()
     resolved = resolve_run(request, device)
     config = resolved.config
-    display = Display(config.budget.n_updates, config.batch_steps)
-    display.say(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}")
+    seeds = config.budget.seeds
+    display = Display(config.budget.n_updates, config.batch_steps * seeds)
+    ensemble = f", an ensemble of {seeds} policies" if seeds > 1 else ""
+    display.say(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}{ensemble}")
     for line in describe(resolved):
         display.say(line)
     check_program(config)  # before anything is read
