@@ -18,7 +18,7 @@ from jaxppo.env.actions import ActionKind, ActionTable
 from jaxppo.env.rewards import Memory, RewardComponent
 from jaxppo.market.asset_classes import AssetClass
 from jaxppo.market.calendar import local_fields
-from jaxppo.market.features import FeatureGroup
+from jaxppo.market.inputs import FeatureGroup
 from jaxppo.play.rules import Rule
 
 

@@ -25,9 +25,12 @@ from jaxppo.env.trading import make_env as env_on_tape
 from jaxppo.errors import ConfigError, nearest
 from jaxppo.market.asset_classes import ASSET_CLASSES, may_short
 from jaxppo.market.bars import Bars
+from jaxppo.market.calendar import bars_per_year
 from jaxppo.market.dataset import Market, evaluation_set
 from jaxppo.market.dataset import build_market as lay_out
-from jaxppo.market.features import compute_features
+from jaxppo.market.features import compute_features, feature_groups
+from jaxppo.market.tape import Quote
+from jaxppo.market.volatility import volatility_sizes
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.score import Figures
 from jaxppo.ppo.program import SegmentOutput, TapeSpec
@@ -129,6 +132,7 @@ class Decision(NamedTuple):
     probabilities: Mapping[str, float]  # by label
     value: float  # of the state, in discounted reward
     time: int  # start of the bar, UTC seconds
+    size: float  # exposure that the action's 1 stands for: 1, or what volatility gives
 
 
 def decide(policy: RestoredPolicy, bars: Bars, account: AccountState | None = None) -> Decision:
@@ -143,10 +147,13 @@ def decide(policy: RestoredPolicy, bars: Bars, account: AccountState | None = No
       DataError: too few bars.
     """
     config, reach = policy.info.config, receptive_field(policy.info.config.agent)
-    table = compute_features(bars, config.features.features, config.features.scale_window)
+    table = compute_features(bars, feature_groups(config.features), config.features.scale_window)
     window = jnp.asarray(table.values[None, -reach:])  # (1, R, F)
     account = open_account(jnp.ones(())) if account is None else account
-    observation = observe_account(account, jnp.float32(bars.close[-1]), config.env)  # (A,)
+    per_year = bars_per_year(bars.time, bars.interval, bars.asset_class, bars.timezone)
+    size = volatility_sizes(bars.close, per_year, config.env)
+    quote = Quote(jnp.float32(bars.close[-1]), None if size is None else jnp.float32(size[-1]))
+    observation = observe_account(account, quote, config.env)  # (A,)
     market = policy.agent.encode(policy.params, window)[0, -1]  # (H,), or (members, H) of an ensemble
     allowed = jnp.asarray(may_short(bars.asset_class, config.env))
     mask = action_mask(policy.info.actions, observation[EXPOSURE], allowed)  # (K,)
@@ -154,7 +161,11 @@ def decide(policy: RestoredPolicy, bars: Bars, account: AccountState | None = No
     labels = policy.info.actions.labels
     shares = jnp.exp(chosen.log_probs[0]).tolist()
     return Decision(
-        labels[int(chosen.mode()[0])], dict(zip(labels, shares, strict=True)), float(value[0]), int(bars.time[-1])
+        labels[int(chosen.mode()[0])],
+        dict(zip(labels, shares, strict=True)),
+        float(value[0]),
+        int(bars.time[-1]),
+        1.0 if size is None else float(size[-1]),
     )
 
 

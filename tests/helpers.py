@@ -85,3 +85,27 @@ def random_tape(seed: int, n_symbols: int, n_bars: int, n_features: int, first: 
         allow_short=jnp.ones(n_symbols, bool),
         bars_per_year=f32(8766 * per_symbol),
     )
+
+
+def plain_account(
+    side: Any, open_: Any, close: Any, fee: float, impact: float, borrow: float, band: float, most: Any
+) -> list[float]:
+    """Equity at the closes of one account told to hold side x most, float64, a decision a bar; the last close sells."""
+    cash, units, equity = 1.0, 0.0, []
+    for i in range(len(side)):
+        price, target = open_[i + 1], side[i] * most[i]
+        worth = cash + units * price
+        if np.sign(target) != np.sign(units) or abs(target - units * price / worth) >= band * most[i]:
+            gap = target * worth - units * price
+            cost = impact + fee + np.sign(gap) * impact * fee
+            order = gap / (1 + target * cost * np.sign(gap)) / price
+            fill = price * (1 + np.sign(gap) * impact)
+            cash -= order * fill + fee * abs(order) * fill
+            units += order
+        cash -= borrow * max(-units, 0.0) * close[i + 1]
+        if i == len(side) - 1:
+            fill = close[i + 1] * (1 - np.sign(units) * impact)
+            cash += units * fill - fee * abs(units) * fill
+            units = 0.0
+        equity.append(cash + units * close[i + 1])
+    return equity

@@ -186,8 +186,8 @@ def test_live_features_of_one_s_own_must_be_the_same_bits(bars, player):
 
 
 def test_an_account_observed_another_way_is_caught(bars, player):
-    def observe(account, close, config):
-        vector = observe_account(account, close, config)
+    def observe(account, quote, config):
+        vector = observe_account(account, quote, config)
         return vector.at[2].set(-vector[2])  # a drawdown below 0
 
     check = check_parity(compute, bars[:1], player, n_bars=24, observe=observe)

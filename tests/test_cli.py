@@ -125,7 +125,7 @@ def test_an_unknown_preset_names_the_nearest_and_all(call):
         (
             ["--features", "bass"],
             "features: unknown feature group 'bass'; did you mean 'base'?"
-            " valid names are 'base', 'calendar', 'intraday', 'multi_window', 'regime', 'technical'",
+            " valid names are 'base', 'calendar', 'intraday', 'multi_window', 'regime', 'technical', 'trend'",
         ),
         (
             ["--allow-short", "stocks"],

@@ -20,7 +20,7 @@ import jaxppo.ppo
 from jaxppo.config.schema import RewardConfig
 from jaxppo.env.protocol import StepResult, choose_lanes, finite_lanes
 from jaxppo.env.trading import env_spec
-from jaxppo.market.tape import Costs, MarketStep, Tape, Terms
+from jaxppo.market.tape import Costs, MarketStep, Quote, Tape, Terms
 from jaxppo.ppo.program import begin_run, bind_env, run_updates
 from jaxppo.ppo.rollout import RolloutStart, collect
 from jaxppo.ppo.state import TrainState, hyper_from
@@ -47,8 +47,8 @@ class PairEnv:
     def begin(self, shape: tuple[int, ...]) -> Pair:
         return Pair(jnp.ones(shape), jnp.zeros((*shape, 2)))
 
-    def observe(self, state: Pair, close: jax.Array) -> jax.Array:
-        assert close.shape[-1] == 2
+    def observe(self, state: Pair, quote: Quote) -> jax.Array:
+        assert quote.close.shape[-1] == 2
         return jnp.concatenate([jnp.expand_dims(state.equity - 1.0, -1), state.weights], axis=-1)
 
     def mask(self, observation: jax.Array, terms: Terms) -> jax.Array:

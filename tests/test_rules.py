@@ -6,18 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import random_tape
+from helpers import plain_account, random_tape
 
-import jaxppo.play.sides
 from jaxppo.config.schema import EnvConfig
 from jaxppo.errors import ConfigError
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import DAY
 from jaxppo.market.dataset import EvaluationSet, Split, device_calendar, joint_calendar
-from jaxppo.market.features import bar_inputs
+from jaxppo.market.inputs import bar_inputs
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.tape import Costs
-from jaxppo.play.rules import RULES, Rule, long, macd, macd_deviations, mean_of_signs, ridge_weights, trend_signals
+from jaxppo.market.trend import macd_deviations
+from jaxppo.play.rules import RULES, Rule, long, macd, mean_of_signs, ridge_weights, trend_signals
 from jaxppo.play.sides import (
     HOLD,
     Fitted,
@@ -92,10 +92,12 @@ def test_macd_against_plain_loops():
 
 
 def test_trend_signals_by_hand():
-    # One return of +2 % on the third of four bars: its square has weight 1 of 1 + a + a^2 (+ a^3), a = 59 / 61.
+    # Returns 0, 2 %, 0 with weights a^2, a, 1 over their sum, a = 59 / 61. Of 0 and one other value of weight w the
+    # variance is 2 %^2 w (1 - w), and the correction for few bars 1 / (1 - sum of squared weights).
     m = bar_inputs(bars_of(100 * np.exp([0.0, 0.0, 0.02, 0.02])))
     a = 59 / 61
-    third, fourth = (0.02 * np.sqrt(w) for w in (1 / (1 + a + a**2), a / (1 + a + a**2 + a**3)))
+    two, three = np.array([a, 1]) / (1 + a), np.array([a**2, a, 1]) / (1 + a + a**2)
+    third, fourth = (0.02 * np.sqrt(w[1] * (1 - w[1]) / (1 - (w**2).sum())) for w in (two, three))
     signals = trend_signals(m)
     assert signals.shape == (4, 10)
     np.testing.assert_allclose(signals[2, :3], 0.02 / third / np.sqrt([1, 5, 21]), rtol=1e-9)
@@ -216,30 +218,8 @@ def test_a_rule_that_gives_something_else_is_said(bars, signals, said):
         rule_signals(bars, split_of(bars), [Rule("odd", "Odd", "", signals)])
 
 
-def plain_account(side, open_, close, fee, impact, borrow, band, most):
-    """Equity at the closes of one account, float64, a decision a bar; the last close sells."""
-    cash, units, equity = 1.0, 0.0, []
-    for i in range(len(side)):
-        price, target = open_[i + 1], side[i] * most[i]
-        worth = cash + units * price
-        if np.sign(target) != np.sign(units) or abs(target - units * price / worth) >= band * most[i]:
-            gap = target * worth - units * price
-            cost = impact + fee + np.sign(gap) * impact * fee
-            order = gap / (1 + target * cost * np.sign(gap)) / price
-            fill = price * (1 + np.sign(gap) * impact)
-            cash -= order * fill + fee * abs(order) * fill
-            units += order
-        cash -= borrow * max(-units, 0.0) * close[i + 1]
-        if i == len(side) - 1:
-            fill = close[i + 1] * (1 - np.sign(units) * impact)
-            cash += units * fill - fee * abs(units) * fill
-            units = 0.0
-        equity.append(cash + units * close[i + 1])
-    return equity
-
-
 @pytest.mark.parametrize("sized", [False, True])
-def test_accounts_of_rules_against_a_plain_loop(bars, sized, monkeypatch):
+def test_accounts_of_rules_against_a_plain_loop(bars, sized):
     split = split_of(bars, first=600)
     tape = split.tape._replace(allow_short=jnp.array([True, False]))
     env = EnvConfig(max_exposure=1.5, rebalance_band=0.1)
@@ -249,7 +229,7 @@ def test_accounts_of_rules_against_a_plain_loop(bars, sized, monkeypatch):
     size = 1.5 * np.ones((2, 700), np.float32)
     if sized:
         size = np.exp(np.cumsum(rng.normal(0, 0.05, (2, 700)), axis=1)).clip(0.2, 1.5).astype(np.float32)
-        monkeypatch.setattr(jaxppo.play.sides, "_sizes", lambda tape: jnp.asarray(size))
+        tape = tape._replace(size=jnp.asarray(size))
     n_bars = 99
     played = jax.jit(lambda s: play_rules(decision_sides(s, tape, n_bars), env, tape, n_bars))(sides)
     assert played.equity.shape == (99, 3, 2)

@@ -22,7 +22,7 @@ from jaxppo.env.trading import (
     step,
     valid_actions,
 )
-from jaxppo.market.tape import REWARD_HORIZON, Costs, Tape, forward_returns, trailing_volatility
+from jaxppo.market.tape import REWARD_HORIZON, Costs, Quote, Tape, forward_returns, trailing_volatility
 
 N_ENVS, N_STEPS, N_BARS = 16, 24, 100
 FEATURE = {name: i for i, name in enumerate(ACCOUNT_FEATURES)}
@@ -293,13 +293,13 @@ def test_account_vector_by_hand():
         "stop_distance": 3 / 2,  # 3 of the 2 that it was at entry
         "take_profit_distance": 3 / 4,
     }
-    got = dict(zip(ACCOUNT_FEATURES, observe_account(long, f(101), config).tolist(), strict=True))
+    got = dict(zip(ACCOUNT_FEATURES, observe_account(long, Quote(f(101)), config).tolist(), strict=True))
     assert got == pytest.approx(want, rel=1e-5)
     short = long._replace(units=f(-0.006), stop=f(102), take_profit=f(96))
-    got = dict(zip(ACCOUNT_FEATURES, observe_account(short, f(101), config).tolist(), strict=True))
+    got = dict(zip(ACCOUNT_FEATURES, observe_account(short, Quote(f(101)), config).tolist(), strict=True))
     turned = {"exposure": -0.606 / 0.906, "unrealised_return": -math.tanh(0.1)}
     assert got == pytest.approx({**want, **turned, "stop_distance": 1 / 2, "take_profit_distance": 5 / 4}, rel=1e-5)
-    flat = dict(zip(ACCOUNT_FEATURES, observe_account(open_account(f(1)), f(101), config).tolist(), strict=True))
+    flat = dict(zip(ACCOUNT_FEATURES, observe_account(open_account(f(1)), Quote(f(101)), config).tolist(), strict=True))
     assert flat == {**dict.fromkeys(ACCOUNT_FEATURES, 0.0), "win_rate": 0.5}
 
 

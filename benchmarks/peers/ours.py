@@ -21,7 +21,7 @@ from jaxppo.env.trading import (
     env_spec,
     make_env,
 )
-from jaxppo.market.tape import Costs, Tape, consecutive_bars, take_steps, take_windows
+from jaxppo.market.tape import Costs, Quote, Tape, consecutive_bars, take_steps, take_windows
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.rollout import advance_paths, path_terms, start_paths
 from jaxppo.ppo.state import PathState, hyper_from
@@ -126,7 +126,7 @@ def make_lanes_peer(setting: Setting, n_envs: int, lanes_a_path: int) -> Peer:
             now = jax.tree.map(lambda v: jnp.expand_dims(v, -1), now)
             lanes, result = spec.step(lanes, action, now, terms)
             lanes = spec.restart(lanes, result.terminated)
-            return (lanes, spec.observe(lanes, now.close), used + result.reward), None
+            return (lanes, spec.observe(lanes, Quote(now.close)), used + result.reward), None
 
         carry = (lanes, jnp.zeros((*shape, len(ACCOUNT_FEATURES))), jnp.zeros(shape))
         (lanes, seen, used), _ = jax.lax.scan(step, carry, (market, actions))

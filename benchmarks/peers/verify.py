@@ -14,7 +14,7 @@ from benchmarks.peers import settings, torch_windows
 from benchmarks.peers.ours import config_for, tape_of
 from benchmarks.peers.settings import SETTINGS, random_market
 from jaxppo.env.trading import env_spec
-from jaxppo.market.tape import Terms, take_steps
+from jaxppo.market.tape import Quote, Terms, take_steps
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
         theirs, reward, ruined = torch_windows.step_accounts(theirs, torch.from_numpy(action), after)
         now = take_steps(tape, jnp.zeros(n, jnp.int32), jnp.int32(t + i))
         state, result = step(state, jnp.int32(action), now)
-        ours, seen = state.account, spec.observe(state, now.close)
+        ours, seen = state.account, spec.observe(state, Quote(now.close))
         differ += int((np.asarray(ours.trades) != theirs.trades.numpy()).sum())
         errors = (
             np.abs(theirs.equity.numpy() / np.asarray(ours.equity) - 1.0),

@@ -17,12 +17,12 @@ from jaxppo.env.trading import ACCOUNT_FEATURES, EXPOSURE, observe_account, trad
 from jaxppo.market.bars import Bars
 from jaxppo.market.dataset import build_evaluation
 from jaxppo.market.quality import format_time
-from jaxppo.market.tape import Tape, take_steps
+from jaxppo.market.tape import Quote, Tape, take_quotes, take_steps
 from jaxppo.play.deciders import argmax_policy
 from jaxppo.play.passes import play
 
-Observe = Callable[[AccountState, jax.Array, EnvConfig], jax.Array]
-"""Account state, close and settings to account vectors, as `observe_account`."""
+Observe = Callable[[AccountState, Quote, EnvConfig], jax.Array]
+"""Account state, quote and settings to account vectors, as `observe_account`."""
 
 ENCODED_TOLERANCE = 1e-4
 """Largest difference of an encoded market. Matmuls of other shapes add in another order: 1e-6 in float32."""
@@ -65,7 +65,7 @@ def _live(compute: Compute, observe: Observe, bars: Bars, player: Player, tape: 
 
     @jax.jit
     def decide(params: Any, window: jax.Array, account: AccountState, t: jax.Array) -> tuple[jax.Array, ...]:
-        vector = observe(account, tape.close[symbol, t], spec.config)
+        vector = observe(account, take_quotes(tape, symbol, t), spec.config)
         encoded = player.agent.encode(params, jnp.expand_dims(window, 0))[0, -1]
         mask = action_mask(spec.actions, vector[EXPOSURE], tape.allow_short[0])
         policy, _ = player.agent.act(params, encoded, jnp.expand_dims(vector, 0), jnp.expand_dims(mask, 0))

@@ -31,7 +31,7 @@ from jaxppo.errors import ConfigError
 from jaxppo.market.bars import Bars
 from jaxppo.market.costs import market_costs, typical_env
 from jaxppo.market.dataset import build_evaluation, build_market
-from jaxppo.market.features import FeatureTable, compute_features
+from jaxppo.market.features import FeatureTable, compute_features, feature_groups
 from jaxppo.market.source import load_market_bars
 from jaxppo.page.terminal import plain_console
 from jaxppo.ppo.checks import check_program
@@ -78,7 +78,7 @@ class Checker:
 
     def compute(self, bars: Bars) -> FeatureTable:
         """The configured features of one symbol."""
-        return compute_features(bars, self.config.features.features, self.config.features.scale_window)
+        return compute_features(bars, feature_groups(self.config.features), self.config.features.scale_window)
 
     @cached_property
     def few(self) -> list[Bars]:
@@ -99,10 +99,18 @@ class Checker:
         return Player(self.config, spec.agent, params, spec.env)
 
     @cached_property
+    def unsized(self) -> Config:
+        """The configuration with exposures as shares of equity: the oracles of made-up edges know no other."""
+        if self.config.env.size_by == "equity":
+            return self.config
+        most = max(1.0, *(abs(t) for t in self.config.env.targets))
+        return replace_fields(self.config, {"size_by": "equity", "max_exposure": most})
+
+    @cached_property
     def probe(self) -> Probe:
         sizes = ProbeSizes()
         sizes = replace(sizes, n_updates=max(1, round(self.options.effort * sizes.n_updates)))
-        return Probe(self.config, self.compute, Kind.of(self.bars), sizes)
+        return Probe(self.unsized, self.compute, Kind.of(self.bars), sizes)
 
     def lookahead(self) -> Check:
         return check_lookahead(self.compute, self.few, self.player, seed=self.config.seed)
@@ -115,8 +123,8 @@ class Checker:
 
     def reward(self) -> Check:
         reach = receptive_field(self.config.agent)
-        split = build_evaluation(pick(self.bars, REWARD_SYMBOLS), self.config, reach, "all", None).splits["all"]
-        return check_reward(split.tape, self.config, self.config.seed)
+        split = build_evaluation(pick(self.bars, REWARD_SYMBOLS), self.unsized, reach, "all", None).splits["all"]
+        return check_reward(split.tape, self.unsized, self.config.seed)
 
     def parity(self) -> Check:
         return check_parity(self.compute, self.few[:2], self.player)

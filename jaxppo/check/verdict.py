@@ -72,10 +72,12 @@ def differing_bits(a: Any, b: Any) -> np.ndarray:
 
 
 def differing_fields(a: Any, b: Any) -> dict[str, np.ndarray]:
-    """`differing_bits` of every field of two named tuples, nested ones as outer.inner."""
+    """`differing_bits` of every field of two named tuples, nested ones as outer.inner; what is None is left out."""
     found: dict[str, np.ndarray] = {}
     for name, x in a._asdict().items():
         y = getattr(b, name)
+        if x is None:
+            continue
         if hasattr(x, "_asdict"):
             found |= {f"{name}.{inner}": d for inner, d in differing_fields(x, y).items()}
         else:

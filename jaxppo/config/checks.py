@@ -38,7 +38,7 @@ def _require_positive(config: Config) -> None:
     groups = {
         "budget": ("n_envs", "lanes", "n_steps", "n_updates", "validate_every", "seeds"),
         "ppo": ("epochs", "minibatches", "learning_rate", "clip", "max_grad_norm"),
-        "env": ("episode_steps", "max_exposure"),
+        "env": ("episode_steps", "max_exposure", "target_volatility"),
         "agent": ("channels", "trunk_width", "trunk_layers"),
         "features": ("scale_window",),
     }
@@ -66,6 +66,7 @@ def _require_ranges(config: Config) -> None:
     _require_in("take_profit", env.take_profit, 0.0, 0.99)
     _require_in("ruin_level", env.ruin_level, 0.0, 0.99)
     _require_in("rebalance_band", env.rebalance_band, 0.0, 1.0)
+    _require_in("volatility_span", env.volatility_span, 2, math.inf)
     _require_in("spread", env.spread, 0.0, 0.5)
     _require_in("slippage", env.slippage, 0.0, 0.5)
     _require_in("borrow", env.borrow, 0.0, math.inf)

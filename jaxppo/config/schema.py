@@ -57,6 +57,10 @@ class FeatureConfig:
     """Feature groups, in order."""
     scale_window: int = 256
     """Bars of the causal rolling mean and deviation that scale the unbounded features."""
+    trend_returns: tuple[int, ...] = (1, 5, 21, 63, 126, 252)
+    """Horizons in bars of the returns of the features `trend`."""
+    trend_macd: tuple[int, ...] = (8, 16, 32)
+    """Fast averages in bars of the MACD of the features `trend`; the slow ones are three times as long."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,16 @@ class EnvConfig:
     """Target exposures of the `targets` action table."""
     max_exposure: float = 1.0
     """Largest position notional as a multiple of equity; above 1 is leverage."""
+    size_by: Literal["equity", "volatility"] = "equity"
+    """What an action's 1 stands for: equity, or as much as is expected to have the target volatility, so that all
+    symbols carry the same risk."""
+    target_volatility: float = 0.15
+    """Yearly volatility of a position of 1 where positions are sized by volatility."""
+    volatility_span: int = 60
+    """Span in bars of the exponentially weighted deviation of past returns that forecasts volatility."""
     rebalance_band: float = 0.05
-    """A same-side order that moves exposure by less than this share of equity is not sent."""
+    """A same-side order that moves exposure by less than this share of equity, or of the size that volatility gives, is
+    not sent."""
     episode_steps: int = 256
     """Bars an account lives before it is truncated; a multiple of n_steps."""
     ruin_level: float = 0.1

@@ -52,7 +52,7 @@ def _sized(close: bool) -> ActionTable:
 
 
 def _hold_buy_sell(env: EnvConfig) -> ActionTable:
-    most = env.max_exposure
+    most = env.max_exposure if env.size_by == "equity" else 1.0  # of a size, which is capped at max_exposure itself
     keep = (True, False, False)
     return ActionTable("hold_buy_sell", ("hold", "buy", "sell"), keep, (0.0,) * 3, (0.0, most, -most))
 
@@ -100,7 +100,12 @@ def action_table(env: EnvConfig) -> ActionTable:
 
 
 def target_exposure(
-    table: ActionTable, action: jax.Array, exposure: jax.Array, allow_short: jax.Array, max_exposure: float
+    table: ActionTable,
+    action: jax.Array,
+    exposure: jax.Array,
+    allow_short: jax.Array,
+    max_exposure: float,
+    size: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """What `action` asks for.
 
@@ -110,6 +115,7 @@ def target_exposure(
       exposure: current exposure at the open, same shape.
       allow_short: bool, broadcastable; where false, targets below 0 become 0.
       max_exposure: targets are clipped to +-this.
+      size: exposure that an action's 1 stands for, broadcastable; by default 1, the equity itself.
 
     Returns:
       The target exposure, and a bool that is true where the action keeps the position as it is.
@@ -118,6 +124,7 @@ def target_exposure(
     keep = jnp.asarray(table.keep)[action]
     scale = jnp.asarray(table.scale, dtype)[action]
     offset = jnp.asarray(table.offset, dtype)[action]
+    offset = offset if size is None else offset * size
     lowest = jnp.where(allow_short, -max_exposure, 0.0).astype(dtype)
     target = jnp.clip(scale * exposure + offset, lowest, max_exposure)
     return jnp.where(jnp.abs(target) < DUST, 0.0, target), keep

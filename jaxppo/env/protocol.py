@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from jaxppo.market.tape import MarketStep, Terms
+from jaxppo.market.tape import MarketStep, Quote, Terms
 
 State = Any
 """Pytree of arrays whose leading axes are those of the lanes; an environment may add axes of its own behind them."""
@@ -39,7 +39,7 @@ class Env(Protocol):
       ...     n_observation, action_labels = 1, ("down", "up")
       ...     def begin(self, shape):
       ...         return jnp.zeros(shape)
-      ...     def observe(self, state, close):
+      ...     def observe(self, state, quote):
       ...         return jnp.expand_dims(state, -1)
       ...     def mask(self, observation, terms):
       ...         return jnp.ones((*observation.shape[:-1], 2), bool)
@@ -68,8 +68,8 @@ class Env(Protocol):
     def begin(self, shape: tuple[int, ...]) -> State:
         """The state of fresh lanes, `shape` = (P, L)."""
 
-    def observe(self, state: State, close: jax.Array) -> jax.Array:
-        """What the policy sees of the lanes, (P, L, A) float, at the decision bar's close (P, 1); the market apart."""
+    def observe(self, state: State, quote: Quote) -> jax.Array:
+        """What the policy sees of the lanes, (P, L, A) float, at the decision bar's quote (P, 1); the market apart."""
 
     def mask(self, observation: jax.Array, terms: Terms) -> jax.Array:
         """Actions that mean something, (..., P, L, K) bool, of observations (..., P, L, A); at least one a lane.

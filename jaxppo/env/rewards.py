@@ -90,8 +90,10 @@ def _agreement(o: Outcome, preset: RewardPreset, memory: Any) -> jax.Array:
 def _magnitude(o: Outcome, preset: RewardPreset, memory: Any) -> jax.Array:
     size = jnp.clip(jnp.abs(o.market.forward_return) / jnp.maximum(o.market.volatility, 1e-6), 0.0, 1.0)
     agreement = jnp.sign(o.record.exposure) * jnp.sign(o.market.forward_return)
+    held = jnp.abs(o.record.exposure)
+    held = held if o.market.size is None else held / o.market.size
     # Bounded: the exposure of an account that is nearly gone at the open runs into the thousands.
-    return agreement * size * jnp.minimum(jnp.abs(o.record.exposure), 1.0)
+    return agreement * size * jnp.minimum(held, 1.0)
 
 
 def _pnl(o: Outcome, preset: RewardPreset, memory: Any) -> jax.Array:

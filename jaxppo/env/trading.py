@@ -35,7 +35,7 @@ from jaxppo.env.rewards import (
     reward_preset,
     total_reward,
 )
-from jaxppo.market.tape import Costs, MarketStep, Tape, Terms, draw_starts, take_steps, take_terms
+from jaxppo.market.tape import Costs, MarketStep, Quote, Tape, Terms, draw_starts, take_quotes, take_steps, take_terms
 
 ACCOUNT_FEATURES = (
     "total_return",
@@ -79,9 +79,9 @@ class EnvSpec:
         start = jnp.ones(shape, dtype)
         return Lanes(open_account(start), begin_memory(self.reward, start))
 
-    def observe(self, state: Lanes, close: jax.Array) -> jax.Array:
+    def observe(self, state: Lanes, quote: Quote) -> jax.Array:
         """The account vectors, `ACCOUNT_FEATURES` last."""
-        return observe_account(state.account, close, self.config)
+        return observe_account(state.account, quote, self.config)
 
     def mask(self, observation: jax.Array, terms: Terms) -> jax.Array:
         """Valid actions, from the exposure in the observation."""
@@ -161,26 +161,31 @@ class EnvState(NamedTuple):
 
 
 @jax.named_scope("account")
-def observe_account(account: AccountState, close: jax.Array, config: EnvConfig) -> jax.Array:
+def observe_account(account: AccountState, quote: Quote, config: EnvConfig) -> jax.Array:
     """The account vector, the same function in training, backtest and live use. Free of price units.
 
     Args:
       account: state at the close, any shape.
-      close: price at which the account is marked, broadcastable.
+      quote: the close, at which the account is marked, and the size of a position, broadcastable.
       config: the environment settings.
 
     Returns:
       Shape of the account + (8,): tanh(10 total return), win rate (0.5 before the first closed trade), drawdown in
       [0, 1], exposure, tanh(10 unrealised return), log-scaled bars in position, and the distances from the close to the
       stop and the take-profit as multiples of the configured distances (1 and 1 at entry, 0 when touched or flat).
+      Where positions are sized, the exposure is in sizes and the unrealised return times the size, so that both mean
+      the same for a symbol of any volatility.
     """
-    equity = account.equity
+    equity, (close, size) = account.equity, quote
     held = account.units != 0
     side = jnp.sign(account.units)
     trades = account.trades.astype(equity.dtype)
     win_rate = jnp.where(trades > 0, account.wins.astype(equity.dtype) / jnp.maximum(trades, 1.0), 0.5)
     entry = jnp.where(held, account.average_cost, 1.0)
     unrealised = jnp.where(held, side * (close / entry - 1.0), 0.0)
+    exposure = exposure_at(account, close)
+    if size is not None:
+        exposure, unrealised = exposure / size, unrealised * size
 
     def distance(level: jax.Array, width: float) -> jax.Array:
         if width == 0:
@@ -192,7 +197,7 @@ def observe_account(account: AccountState, close: jax.Array, config: EnvConfig) 
             jnp.tanh(10.0 * (equity - 1.0)),
             win_rate,
             jnp.clip(1.0 - equity / account.peak, 0.0, 1.0),
-            exposure_at(account, close),
+            exposure,
             jnp.tanh(10.0 * unrealised),
             jnp.log1p(account.bars_held.astype(equity.dtype)) / _BARS_HELD_SCALE,
             distance(account.stop, config.stop_loss),
@@ -203,17 +208,23 @@ def observe_account(account: AccountState, close: jax.Array, config: EnvConfig) 
 
 
 def order_units(
-    account: AccountState, action: jax.Array, price: jax.Array, costs: Costs, allow_short: jax.Array, spec: EnvSpec
+    account: AccountState,
+    action: jax.Array,
+    market: MarketStep,
+    costs: Costs,
+    allow_short: jax.Array,
+    spec: EnvSpec,
 ) -> jax.Array:
-    """Signed units wanted after the order of `action` at the open `price`; those held where it orders nothing.
+    """Signed units wanted after the order of `action` at the open; those held where it orders nothing.
 
     Arguments as of `trade_bar`.
     """
-    config = spec.config
+    config, price, size = spec.config, market.open, market.size
     exposure = exposure_at(account, price)
-    target, keep = target_exposure(spec.actions, action, exposure, allow_short, config.max_exposure)
+    target, keep = target_exposure(spec.actions, action, exposure, allow_short, config.max_exposure, size)
     # Same-side orders within the band are not worth their fee; exits and flips always go out.
-    within = (target * exposure > 0) & (jnp.abs(target - exposure) < config.rebalance_band)
+    band = config.rebalance_band if size is None else config.rebalance_band * size
+    within = (target * exposure > 0) & (jnp.abs(target - exposure) < band)
     return jnp.where(keep | within, account.units, units_for_exposure(account, target, price, costs))
 
 
@@ -240,7 +251,7 @@ def trade_bar(
     Returns:
       The account at the next close, and the record of the bar.
     """
-    units = order_units(account, action, market.open, costs, allow_short, spec)
+    units = order_units(account, action, market, costs, allow_short, spec)
     ruin = jnp.asarray(spec.config.ruin_level, account.equity.dtype)
     return settle(account, units, market, costs, ruin, spec.config, ruined)
 
@@ -254,7 +265,7 @@ def reset(tape: Tape, spec: EnvSpec, key: jax.Array) -> tuple[EnvState, Observat
 
 def observe(tape: Tape, spec: EnvSpec, state: EnvState) -> Observation:
     """What the agent sees at the close of bar `state.t`."""
-    account = observe_account(state.account, tape.close[state.symbol, state.t], spec.config)
+    account = observe_account(state.account, take_quotes(tape, state.symbol, state.t), spec.config)
     return Observation(state.symbol, state.t, account)
 
 

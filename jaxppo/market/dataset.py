@@ -19,11 +19,12 @@ from jaxppo.market.bars import Bars, data_hash
 from jaxppo.market.calendar import DAY, bars_per_year, joint_bars_per_year
 from jaxppo.market.costs import MarketCosts, market_costs
 from jaxppo.market.doubts import in_brief, inspect_all
-from jaxppo.market.features import FeatureTable, compute_features, feature_hash
+from jaxppo.market.features import FeatureTable, compute_features, feature_groups, feature_hash
 from jaxppo.market.names import some_symbols
 from jaxppo.market.quality import format_time
 from jaxppo.market.splits import SPLITS, SplitRange, cutoff_times, split_ranges, whole_range
 from jaxppo.market.tape import REWARD_HORIZON, Costs, Tape, forward_returns, trailing_volatility
+from jaxppo.market.volatility import sizing_warm_up, volatility_sizes
 
 # Decisions below which a symbol's split says nothing worth a row in a table.
 MIN_DECISIONS = 30
@@ -74,6 +75,8 @@ class _Symbol:
     time: np.ndarray  # (T,) int64
     prices: dict[str, np.ndarray]  # open, high, low, close: (T,) float64
     volatility: np.ndarray  # (T,)
+    bars_per_year: float
+    size: np.ndarray | None  # (T,), where positions are sized by volatility
 
 
 def build_market(
@@ -93,8 +96,8 @@ def build_market(
     """
     costs = market_costs(bars, config.env)
     tables = tables or _tables(bars, config)
-    min_bars = tables[0].min_bars
-    cut = [_trim(b, t, min_bars) for b, t in zip(bars, tables, strict=True)]
+    min_bars = warm_up_bars(tables[0].min_bars, config.env)
+    cut = [_trim(b, t, min_bars, config.env) for b, t in zip(bars, tables, strict=True)]
     purge = purge_gap(config, receptive_field)
     ranges, cutoffs, warnings = _ranges(cut, config, receptive_field, purge)
     needed = {
@@ -142,7 +145,7 @@ def build_evaluation(
     """
     costs = market_costs(bars, config.env)
     tables = tables or _tables(bars, config)
-    cut = [_trim(b, t, t.min_bars) for b, t in zip(bars, tables, strict=True)]
+    cut = [_trim(b, t, warm_up_bars(t.min_bars, config.env), config.env) for b, t in zip(bars, tables, strict=True)]
     purge = purge_gap(config, receptive_field)
     ranges = []
     for s in cut:
@@ -184,7 +187,7 @@ def _market(
         purge_bars=purge,
         feature_names=table.names,
         feature_hash=feature_hash(table.names, config.features.scale_window),
-        min_bars=table.min_bars,
+        min_bars=warm_up_bars(table.min_bars, config.env),
         data_hash=data_hash(bars),
         costs=costs,
         split_warnings=(*warnings, *_level_warnings(bars, config.env)),
@@ -213,7 +216,7 @@ def _check_arguments(data: DataConfig) -> str | None:
 
 
 def _tables(bars: Sequence[Bars], config: Config) -> list[FeatureTable]:
-    return [compute_features(b, config.features.features, config.features.scale_window) for b in bars]
+    return [compute_features(b, feature_groups(config.features), config.features.scale_window) for b in bars]
 
 
 def purge_gap(config: Config, receptive_field: int) -> int:
@@ -236,7 +239,12 @@ def _nothing_there(
     )
 
 
-def _trim(bars: Bars, table: FeatureTable, min_bars: int) -> _Symbol:
+def warm_up_bars(min_bars: int, env: EnvConfig) -> int:
+    """Bars needed for the first decision: those of the features, and those of the size of a position."""
+    return max(min_bars, sizing_warm_up(env))
+
+
+def _trim(bars: Bars, table: FeatureTable, min_bars: int, env: EnvConfig) -> _Symbol:
     keep = slice(min_bars - 1, None)
     values = table.values[keep]
     good = np.isfinite(values)
@@ -247,7 +255,10 @@ def _trim(bars: Bars, table: FeatureTable, min_bars: int) -> _Symbol:
             f" (0-based) of {bars.source}; features must be finite from bar {min_bars - 1} on"
         )
     prices = {k: getattr(bars, k)[keep] for k in ("open", "high", "low", "close")}
-    return _Symbol(bars, values, bars.time[keep], prices, trailing_volatility(bars.close)[keep])
+    per_year = bars_per_year(bars.time, bars.interval, bars.asset_class, bars.timezone)
+    size = volatility_sizes(bars.close, per_year, env)
+    own = None if size is None else size[keep]
+    return _Symbol(bars, values, bars.time[keep], prices, trailing_volatility(bars.close)[keep], per_year, own)
 
 
 def _ranges(
@@ -291,7 +302,8 @@ def _split(have: Sequence[tuple[_Symbol, SplitRange]], config: Config, costs: Ma
         return _pad([s.prices[take][r.begin : r.end] for s, r in have], length)
 
     forward = [forward_returns(s.prices["open"][r.begin : r.end], s.prices["close"][r.begin : r.end]) for s, r in have]
-    years = [bars_per_year(s.bars.time, s.bars.interval, s.bars.asset_class, s.bars.timezone) for s, _ in have]
+    years = [s.bars_per_year for s, _ in have]
+    sizes = [s.size[r.begin : r.end] for s, r in have if s.size is not None]
     tape = Tape(
         features=jnp.asarray(_pad([s.values[r.begin : r.end] for s, r in have], length)),
         open=jnp.asarray(rows("open")),
@@ -309,6 +321,7 @@ def _split(have: Sequence[tuple[_Symbol, SplitRange]], config: Config, costs: Ma
         ),
         allow_short=jnp.asarray([may_short(s.bars.asset_class, env) for s, _ in have]),
         bars_per_year=jnp.asarray(years, jnp.float32),
+        size=jnp.asarray(_pad(sizes, length)) if sizes else None,
     )
     return Split(
         tape=tape.check(),

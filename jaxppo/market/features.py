@@ -9,16 +9,19 @@ running sums drift there (see `rolling_mean_std`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import talib
 
+from jaxppo.config.schema import FeatureConfig
 from jaxppo.errors import ConfigError, DataError
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import DAY, local_fields
+from jaxppo.market.inputs import FeatureGroup, Inputs, bar_inputs, change, rolling_mean_std
+from jaxppo.market.trend import trend_group
 from jaxppo.registry import Registry
 
 FEATURE_VERSION = 1
@@ -40,89 +43,12 @@ class FeatureTable:
     min_bars: int
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What groups compute from, float64. Prices are over the first close: unit-free, and exact for powers of two."""
-
-    bars: Bars
-    scale_window: int
-    high: np.ndarray  # (T,)
-    low: np.ndarray  # (T,)
-    close: np.ndarray  # (T,)
-    log_close: np.ndarray  # (T,)
-    log_return: np.ndarray  # (T,), 0 at the first bar
-
-
-@dataclass(frozen=True)
-class FeatureGroup:
-    """Named features that are computed together: an entry of `FEATURE_GROUPS`.
-
-    Example:
-      >>> def spread(m):
-      ...     return [np.log(m.high / m.low)]
-      >>> FeatureGroup("spread", "log range of the bar", ("log_range",), spread, lookback=1).min_bars(256)
-      1
-    """
-
-    name: str
-    help: str
-    names: tuple[str, ...]  # of its features
-    compute: Callable[[Inputs], Sequence[np.ndarray]]  # one (T,) float64 array a name
-    lookback: int  # bars before its slowest feature is valid
-    scaled_lookback: int = 0  # the same before its slowest unscaled series enters a z-score; 0: the group has none
-
-    def min_bars(self, scale_window: int) -> int:
-        """Bars needed for one valid row."""
-        return max(self.lookback, self.scaled_lookback + scale_window - 1 if self.scaled_lookback else 1)
-
-
-def rolling_mean_std(x: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and sample deviation (ddof 1) of the last `window` values; rows before `window - 1` mean nothing.
-
-    Windows are sums over two blocks of `window` bars, the own one up to t and the rest of the one before, about the own
-    block's first value, which every one of its windows holds. So there is no running sum that drifts over 600,000 bars
-    or keeps the rounding of a jump that left the window, a constant window has a deviation of exactly 0, and bars
-    after t cannot change the rounding at t.
-
-    Args:
-        x: (T,) float64, finite.
-        window: bars, at least 2.
-
-    Returns:
-        Two (T,) float64 arrays.
-    """
-    blocks = -(-len(x) // window) + 1
-    padded = np.zeros(blocks * window)
-    padded[window : window + len(x)] = x
-    grid = padded.reshape(blocks, window)
-    centre = grid[1:, :1]
-    own, before = grid[1:] - centre, grid[:-1] - centre
-    total = np.cumsum(own, axis=1) + _sum_after(before)
-    squares = np.cumsum(own * own, axis=1) + _sum_after(before * before)
-    variance = np.maximum(squares - total * total / window, 0.0) / (window - 1)
-    return (centre + total / window).ravel()[: len(x)], np.sqrt(variance).ravel()[: len(x)]
-
-
-def _sum_after(x: np.ndarray) -> np.ndarray:
-    """Sum of the later columns of each row, the own one not included."""
-    result = np.zeros_like(x)
-    result[:, :-1] = np.cumsum(x[:, :0:-1], axis=1)[:, ::-1]
-    return result
-
-
 def _scaled(x: np.ndarray, m: Inputs, floor: float) -> np.ndarray:
     """Z-score of `x` over the scale window, its deviation at least `floor`, clipped."""
     x = x.copy()
     x[: np.argmax(np.isfinite(x))] = 0.0  # TA-Lib's NaN before its first value; those rows are before min_bars.
     mean, std = rolling_mean_std(x, m.scale_window)
     return np.clip((x - mean) / np.maximum(std, floor), -CLIP, CLIP)
-
-
-def _change(x: np.ndarray, n: int) -> np.ndarray:
-    """x[t] - x[t - n], 0 for the first n."""
-    result = np.zeros_like(x)
-    result[n:] = x[n:] - x[: len(x) - n]
-    return result
 
 
 def _log_volatility(m: Inputs, n: int) -> np.ndarray:
@@ -149,7 +75,7 @@ def _base(m: Inputs) -> list[np.ndarray]:
         _scaled(np.expm1(m.log_return), m, RETURN_FLOOR),
         _scaled(m.log_return, m, RETURN_FLOOR),
         _scaled(_log_volatility(m, 10), m, LOG_FLOOR),
-        _scaled(_change(m.log_close, 10), m, RETURN_FLOOR),
+        _scaled(change(m.log_close, 10), m, RETURN_FLOOR),
         _balance(m, 14),
         _scaled(volume, m, LOG_FLOOR),
     ]
@@ -178,7 +104,7 @@ def _intraday(m: Inputs) -> list[np.ndarray]:
 
 def _calendar(m: Inputs) -> list[np.ndarray]:
     clock = local_fields(m.bars.time, m.bars.timezone)
-    missing = _change(m.bars.time, 1) - m.bars.interval
+    missing = change(m.bars.time, 1) - m.bars.interval
     week = 7.0 * DAY / m.bars.interval
     gap = np.log1p(np.maximum(missing, 0) / m.bars.interval) / np.log1p(week)
     return [
@@ -200,7 +126,7 @@ def _memberships(z: np.ndarray) -> list[np.ndarray]:
 def _t_statistic(m: Inputs, n: int) -> np.ndarray:
     """Log return over n bars in units of its own deviation, were the n returns independent."""
     std = rolling_mean_std(m.log_return, n)[1]
-    return _change(m.log_close, n) / (np.sqrt(n) * np.maximum(std, RETURN_FLOOR))
+    return change(m.log_close, n) / (np.sqrt(n) * np.maximum(std, RETURN_FLOOR))
 
 
 def _regime(m: Inputs) -> list[np.ndarray]:
@@ -255,7 +181,7 @@ def _multi_window(m: Inputs) -> list[np.ndarray]:
     columns = []
     for n in (20, 50, 100):
         columns += [
-            _scaled(_change(m.log_close, n), m, RETURN_FLOOR),
+            _scaled(change(m.log_close, n), m, RETURN_FLOOR),
             _scaled(_log_volatility(m, n), m, LOG_FLOOR),
             _position(m.close, talib.MIN(m.low, n), talib.MAX(m.high, n)),
         ]
@@ -322,25 +248,33 @@ FEATURE_GROUPS = Registry(
             lookback=100,
             scaled_lookback=101,
         ),
+        trend_group(),
     ],
 )
-"""53 features in six groups. Sizes of the predecessor; what each regime is made of is ours."""
+"""The first six are 53 features, sizes of the predecessor; what each regime is made of is ours."""
 
 
-def _groups(groups: Sequence[str]) -> list[FeatureGroup]:
-    """The groups of these names. Unknown or repeated names, or none, raise `ConfigError`."""
-    found = [FEATURE_GROUPS.find(name, "features") for name in groups]
-    if not groups or len(set(groups)) < len(groups):
-        raise ConfigError(f"features must name at least one feature group, each once, got {list(groups)}")
+def feature_groups(config: FeatureConfig) -> list[FeatureGroup]:
+    """The groups that a configuration names, with its horizons; `ConfigError` for an unknown or repeated name."""
+    own = trend_group(config.trend_returns, config.trend_macd)
+    return [own if group.name == own.name else group for group in _groups(config.features)]
+
+
+def _groups(groups: Sequence[str | FeatureGroup]) -> list[FeatureGroup]:
+    """Groups, of names those registered. Unknown or repeated names, or none, raise `ConfigError`."""
+    found = [FEATURE_GROUPS.find(group, "features") if isinstance(group, str) else group for group in groups]
+    names = [group.name for group in found]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"features must name at least one feature group, each once, got {names}")
     return found
 
 
-def feature_names(groups: Sequence[str]) -> tuple[str, ...]:
+def feature_names(groups: Sequence[str | FeatureGroup]) -> tuple[str, ...]:
     """Ordered feature names of these groups."""
     return tuple(name for group in _groups(groups) for name in group.names)
 
 
-def min_bars(groups: Sequence[str], scale_window: int) -> int:
+def min_bars(groups: Sequence[str | FeatureGroup], scale_window: int) -> int:
     """Bars of history needed for one valid row; the first valid row is `min_bars - 1`."""
     if scale_window < 2:
         raise ConfigError(f"scale_window must be at least 2 bars, got {scale_window}")
@@ -353,12 +287,12 @@ def feature_hash(names: Sequence[str], scale_window: int) -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
-def compute_features(bars: Bars, groups: Sequence[str], scale_window: int) -> FeatureTable:
+def compute_features(bars: Bars, groups: Sequence[str | FeatureGroup], scale_window: int) -> FeatureTable:
     """Features of one symbol, one row a bar, row t from bars <= t alone.
 
     Args:
         bars: T checked bars of one symbol.
-        groups: names in `FEATURE_GROUPS`, in the order wanted.
+        groups: in the order wanted; a name is that of an entry of `FEATURE_GROUPS`.
         scale_window: bars of the rolling mean and deviation that scale the unbounded features.
 
     Returns:
@@ -370,8 +304,9 @@ def compute_features(bars: Bars, groups: Sequence[str], scale_window: int) -> Fe
     """
     needed = min_bars(groups, scale_window)
     if len(bars.time) < needed:
+        named = ", ".join(group.name for group in _groups(groups))
         raise DataError(
-            f"{bars.symbol}: {len(bars.time)} bars in {bars.source}, but features {', '.join(groups)} with"
+            f"{bars.symbol}: {len(bars.time)} bars in {bars.source}, but features {named} with"
             f" scale_window {scale_window} need at least {needed}"
         )
     _check_values(bars)
@@ -382,16 +317,6 @@ def compute_features(bars: Bars, groups: Sequence[str], scale_window: int) -> Fe
     for i, column in enumerate(columns):
         values[needed - 1 :, i] = column[needed - 1 :]
     return FeatureTable(values, names, needed)
-
-
-def bar_inputs(bars: Bars, scale_window: int = 256) -> Inputs:
-    """What feature groups and rules compute from: T checked bars of one symbol."""
-    unit = bars.close[0]
-    # Open and close may lie outside the range by the rounding of adjusted prices; in a tiny range that is far outside.
-    high = np.maximum(bars.high, np.maximum(bars.open, bars.close)) / unit
-    low = np.minimum(bars.low, np.minimum(bars.open, bars.close)) / unit
-    log_close = np.log(bars.close / unit)
-    return Inputs(bars, scale_window, high, low, bars.close / unit, log_close, _change(log_close, 1))
 
 
 def _check_values(bars: Bars) -> None:

@@ -48,6 +48,7 @@ class Tape(NamedTuple):
     costs: Costs  # (S,), or (S, ...) with the prices
     allow_short: Bool[jax.Array, "S ..."]
     bars_per_year: Float[jax.Array, " S"]
+    size: Float[jax.Array, "S T ..."] | None = None  # exposure that an action's 1 stands for; None: 1, the equity
 
     def check(self) -> Tape:
         """The Tape itself; `TypeError` or `AssertionError` for a field of another shape or dtype than it says."""
@@ -68,8 +69,8 @@ class Tape(NamedTuple):
         return self.features.shape[2]
 
 
-def zero_tape(n_symbols: int, n_bars: int, n_features: int) -> Tape:
-    """A Tape of zeros; under `jax.eval_shape`, the shapes of a market that is not there."""
+def zero_tape(n_symbols: int, n_bars: int, n_features: int, sized: bool = False) -> Tape:
+    """A Tape of zeros; under `jax.eval_shape`, the shapes of a market that is not there. `sized`: by volatility."""
     bar, symbol = jnp.zeros((n_symbols, n_bars)), jnp.zeros(n_symbols)
     count = jnp.zeros(n_symbols, jnp.int32)
     return Tape(
@@ -85,6 +86,7 @@ def zero_tape(n_symbols: int, n_bars: int, n_features: int) -> Tape:
         costs=Costs(symbol, symbol, symbol),
         allow_short=jnp.zeros(n_symbols, bool),
         bars_per_year=symbol,
+        size=bar if sized else None,
     )
 
 
@@ -125,6 +127,19 @@ class MarketStep(NamedTuple):
     close: Float[jax.Array, "*market"]
     forward_return: Float[jax.Array, "*market"]  # bar t
     volatility: Float[jax.Array, "*market"]  # bar t
+    size: Float[jax.Array, "*market"] | None = None  # bar t: exposure that an action's 1 stands for
+
+
+class Quote(NamedTuple):
+    """What of the market an account is observed with, at a bar's close."""
+
+    close: Float[jax.Array, "*market"]
+    size: Float[jax.Array, "*market"] | None = None  # exposure that an action's 1 stands for; None: 1, the equity
+
+
+def take_quotes(tape: Tape, symbol: jax.Array, t: jax.Array) -> Quote:
+    """The quotes of bars `t` of `symbol`, int32 of broadcastable shapes, whose common shape they have."""
+    return Quote(tape.close[symbol, t], None if tape.size is None else tape.size[symbol, t])
 
 
 def take_steps(tape: Tape, symbol: jax.Array, t: jax.Array) -> MarketStep:
@@ -146,6 +161,7 @@ def take_steps(tape: Tape, symbol: jax.Array, t: jax.Array) -> MarketStep:
         close=tape.close[symbol, after],
         forward_return=tape.forward_return[symbol, t],
         volatility=tape.volatility[symbol, t],
+        size=None if tape.size is None else tape.size[symbol, t],
     )
 
 

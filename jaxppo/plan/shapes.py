@@ -13,9 +13,10 @@ from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.schema import Config
 from jaxppo.errors import ConfigError
 from jaxppo.market.dataset import MIN_DECISIONS, Calendar, Days, EvaluationSet, Market, purge_gap
-from jaxppo.market.features import feature_names, min_bars
+from jaxppo.market.features import feature_groups, feature_names, min_bars
 from jaxppo.market.splits import SPLITS, SplitRange, cutoff_times, split_ranges
 from jaxppo.market.tape import REWARD_HORIZON, Tape, zero_tape
+from jaxppo.market.volatility import sizing_warm_up
 from jaxppo.play.passes import n_decisions
 
 
@@ -59,8 +60,9 @@ def shapes_of_sizes(config: Config, n_symbols: int, n_bars: int) -> MarketShapes
     if n_symbols < 1 or n_bars < n_symbols:
         raise ConfigError(f"n_symbols {n_symbols}, n_bars {n_bars}: at least one symbol, and a bar for each")
     features = config.features
-    width = len(feature_names(features.features))
-    warm_up = min_bars(features.features, features.scale_window) - 1
+    groups = feature_groups(features)
+    width = len(feature_names(groups))
+    warm_up = max(min_bars(groups, features.scale_window), sizing_warm_up(config.env)) - 1
     longest = -(-n_bars // n_symbols)
     ranges = _ranges(config, longest - warm_up)
     needed = {"train": config.budget.n_steps + REWARD_HORIZON, "validation": MIN_DECISIONS}
@@ -70,7 +72,10 @@ def shapes_of_sizes(config: Config, n_symbols: int, n_bars: int) -> MarketShapes
                 f"n_bars {n_bars:,}: {longest:,} bars a symbol, of which {warm_up} warm the features up, leave"
                 f" {ranges[split].decisions} to decide on in the {split} split; at least {decisions} are needed"
             )
-    tapes = {s: jax.eval_shape(lambda n=r.end - r.begin: zero_tape(n_symbols, n, width)) for s, r in ranges.items()}
+    sized = config.env.size_by == "volatility"
+    tapes = {
+        s: jax.eval_shape(lambda n=r.end - r.begin: zero_tape(n_symbols, n, width, sized)) for s, r in ranges.items()
+    }
     decisions = ranges["validation"].decisions
     behind, valid = jnp.zeros((n_symbols, decisions), jnp.int32), jnp.ones(decisions, bool)
     days = Days(behind, valid, jnp.zeros(()))  # at most as many as bars

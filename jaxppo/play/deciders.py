@@ -43,10 +43,10 @@ def choosing(choose: Choose, inputs: Any, spec: EnvSpec, tape: Tape, *, observed
     allow_short = jnp.expand_dims(tape.allow_short, 0)
 
     def decide(m: Moment) -> Order:
-        vector = observe_account(m.account, m.close, spec.config)
+        vector = observe_account(m.account, m.quote, spec.config)
         mask = action_mask(spec.actions, vector[..., EXPOSURE], allow_short)
         action = choose(m.row, jnp.swapaxes(vector, 0, 1), jnp.swapaxes(mask, 0, 1)).T
-        units = order_units(m.account, action, m.market.open, m.costs, allow_short, spec)
+        units = order_units(m.account, action, m.market, m.costs, allow_short, spec)
         return Order(units, note=Choice(action, vector if observed else None))
 
     return Decider(inputs, decide, spec.config)
@@ -84,17 +84,18 @@ def leaning_policy(
     each = jnp.arange(spec.actions.n_actions, dtype=jnp.int32).reshape(-1, 1, 1)  # (K, 1, 1)
 
     def decide(m: Moment) -> Order:
-        vector = observe_account(m.account, m.close, spec.config)
+        vector = observe_account(m.account, m.quote, spec.config)
         mask = action_mask(spec.actions, vector[..., EXPOSURE], allow_short)
         policy, _ = agent.act(params, m.row, jnp.swapaxes(vector, 0, 1), jnp.swapaxes(mask, 0, 1))
         chances = jnp.exp(policy.log_probs)  # (S, L, K)
         exposure = exposure_at(m.account, m.market.open)  # (L, S)
         now = jnp.expand_dims(exposure, 0)
         asked, keep = target_exposure(
-            spec.actions, each, now, jnp.expand_dims(allow_short, 0), spec.config.max_exposure
+            spec.actions, each, now, jnp.expand_dims(allow_short, 0), spec.config.max_exposure, m.market.size
         )
         wanted = (jnp.where(keep, now, asked) * chances.T).sum(0)
-        within = jnp.abs(wanted - exposure) < spec.config.rebalance_band
+        band = spec.config.rebalance_band
+        within = jnp.abs(wanted - exposure) < (band if m.market.size is None else band * m.market.size)
         units = units_for_exposure(m.account, wanted, m.market.open, m.costs)
         return Order(jnp.where(within, m.account.units, units))
 

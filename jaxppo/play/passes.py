@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 
 from jaxppo.config.schema import EnvConfig
 from jaxppo.env.account import AccountState, Levels, StepRecord, close_out, gone_at, open_account, settle
-from jaxppo.market.tape import Costs, MarketStep, Tape, consecutive_bars, take_steps
+from jaxppo.market.tape import Costs, MarketStep, Quote, Tape, consecutive_bars, take_quotes, take_steps
 from jaxppo.play.curve import TradeSums
 
 
@@ -26,7 +26,7 @@ class Moment(NamedTuple):
 
     row: Any  # of the decider's own inputs
     account: AccountState  # (L, S)
-    close: Float[jax.Array, "1 S"]  # of the decision bar
+    quote: Quote  # (1, S) of the decision bar
     market: MarketStep  # (1, S): the bar to come, at whose open the order fills; nothing else of it may be looked at
     costs: Costs  # (L, S)
     gone: Bool[jax.Array, "L S"]  # ruined before, or about to be at that open; such an account sends no order
@@ -151,7 +151,7 @@ def play(
     t, valid = decision_bars(tape, n_bars)
     symbol = symbol_rows(t)
     steps = jax.tree.map(lambda x: jnp.expand_dims(x, 1), take_steps(tape, symbol, t))
-    closes = jnp.expand_dims(tape.close[symbol, t], 1)
+    quotes = jax.tree.map(lambda x: jnp.expand_dims(x, 1), take_quotes(tape, symbol, t))
     at_end = jnp.expand_dims(t == jnp.expand_dims(tape.length - 2, 0), 1)
     ruin = jnp.asarray(decider.env.ruin_level * cash, costs.fee.dtype)
 
@@ -159,10 +159,10 @@ def play(
     zero, none = jnp.zeros_like(start.equity), jnp.zeros(costs.fee.shape, jnp.int32)
 
     def bar(carry: _Carry, x: tuple[Any, ...]) -> tuple[_Carry, tuple[StepRecord, Any]]:
-        row, market, close, ok, last = x
+        row, market, quote, ok, last = x
         before = carry.account
         gone = carry.ruined | gone_at(before, market.open, ruin)
-        order = decider.decide(Moment(row, before, close, market, costs, gone))
+        order = decider.decide(Moment(row, before, quote, market, costs, gone))
         chex.assert_shape(order.units, before.units.shape)
         account, record = settle(before, order.units, market, costs, ruin, decider.env, carry.ruined, order.levels)
         if close_at_end or order.close is not False:
@@ -178,7 +178,7 @@ def play(
         return _Carry(account, jnp.where(restart, False, carry.ruined | record.ruined), watched), (record, order.note)
 
     begin = _Carry(start, jnp.zeros(costs.fee.shape, bool), None if watcher is None else watcher.start)
-    xs = (decider.inputs, steps, closes, jnp.expand_dims(valid, 1), at_end)
+    xs = (decider.inputs, steps, quotes, jnp.expand_dims(valid, 1), at_end)
     bars = jnp.maximum(tape.length - 1 - tape.first, 1).astype(start.equity.dtype).reshape(1, -1)
     if keep:
         end, (record, note) = jax.lax.scan(bar, begin, xs)

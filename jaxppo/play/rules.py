@@ -11,16 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import polars as pl
 
-from jaxppo.market.features import Inputs, rolling_mean_std
+from jaxppo.market.inputs import Inputs
+from jaxppo.market.trend import macd_deviations, return_over, trend_returns
 from jaxppo.registry import Registry
 
 MOMENTUM_BARS = 20
 SIGN_BARS = (63, 126, 252)
-MACD_BARS = ((8, 24), (16, 48), (32, 96))
-RETURN_BARS = (1, 5, 21, 63, 126, 252)
-CLIP = 5.0
 
 
 @dataclass(frozen=True)
@@ -49,13 +46,6 @@ class Rule:
     """
 
 
-def return_over(m: Inputs, n: int) -> np.ndarray:
-    """Log return over the last n bars, or as many as there are: (T,)."""
-    start = np.maximum(np.arange(len(m.close)) - n, 0)
-    change: np.ndarray = m.log_close - m.log_close[start]
-    return change
-
-
 def long(m: Inputs) -> np.ndarray:
     """Always the largest exposure: (T, 1)."""
     return np.ones((len(m.close), 1))
@@ -71,44 +61,14 @@ def _mean(columns: Sequence[np.ndarray]) -> np.ndarray:
     return np.expand_dims(mean, 1)
 
 
-def macd_deviations(m: Inputs) -> list[np.ndarray]:
-    """MACD of each pair of `MACD_BARS` in its own deviations, (T,) each.
-
-    The difference of two exponential averages of the price, of weights 1 / n, over the price's deviation of 63 bars,
-    then over its own of 252: Baz et al. (2015), "Dissecting Investment Strategies in the Cross Section and Time
-    Series". 0 until there are so many bars.
-    """
-    price = pl.Series(m.close)
-    return [_in_deviations(_average(price, one) - _average(price, two), m.close) for one, two in MACD_BARS]
-
-
-def _average(price: pl.Series, n: int) -> np.ndarray:
-    return price.ewm_mean(alpha=1 / n, adjust=False).to_numpy()
-
-
-def _in_deviations(difference: np.ndarray, price: np.ndarray) -> np.ndarray:
-    q = _over(difference, rolling_mean_std(price, 63)[1])
-    q[:62] = 0.0
-    z = _over(q, rolling_mean_std(q, 252)[1])
-    z[: 62 + 251] = 0.0
-    return z
-
-
-def _over(x: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    some = deviation > 0
-    return np.where(some, x / np.where(some, deviation, 1.0), 0.0)
-
-
 def macd(m: Inputs) -> np.ndarray:
     """Mean over the pairs of the response y exp(-y^2 / 4) / .89 to MACD in deviations y (Baz et al. 2015): (T, 1)."""
     return _mean([y * np.exp(-(y**2) / 4) / 0.89 for y in macd_deviations(m)])
 
 
 def trend_signals(m: Inputs) -> np.ndarray:
-    """Ten trend features (T, 10): returns over the bars of `RETURN_BARS` in forecast deviations, MACD in its, and 1."""
-    forecast = pl.Series(m.log_return**2).ewm_mean(span=60).sqrt().to_numpy()
-    returns = [np.clip(_over(return_over(m, n), forecast * np.sqrt(n)), -CLIP, CLIP) for n in RETURN_BARS]
-    return np.column_stack([*returns, *macd_deviations(m), np.ones(len(m.close))])
+    """Ten trend features (T, 10): returns over six horizons in forecast deviations, MACD of three speeds, and 1."""
+    return np.column_stack([*trend_returns(m), *macd_deviations(m), np.ones(len(m.close))])
 
 
 def ridge_weights(portfolios: np.ndarray, multiple: float) -> np.ndarray:

@@ -16,7 +16,7 @@ from jaxppo.env.account import exposure_at, units_for_exposure
 from jaxppo.errors import ConfigError
 from jaxppo.market.bars import Bars
 from jaxppo.market.dataset import EvaluationSet, Split
-from jaxppo.market.features import Inputs, bar_inputs
+from jaxppo.market.inputs import Inputs, bar_inputs
 from jaxppo.market.tape import Costs, Tape
 from jaxppo.play.baselines import buy_and_hold, hold_sums
 from jaxppo.play.passes import Decider, Moment, Order, Pass, as_lanes, decision_bars, fills, play, symbol_rows
@@ -87,11 +87,6 @@ def _checked(rule: Rule, inputs: Inputs) -> np.ndarray:
     return own
 
 
-def _sizes(tape: Tape) -> Any:
-    """(S, T), or None where nothing is sized."""
-    return getattr(tape, "size", None)
-
-
 def sized_returns(tape: Tape) -> np.ndarray:
     """Return of the bar on which an order decided at t is held, open[t + 1] to open[t + 2], times its size: (S, T).
 
@@ -100,7 +95,7 @@ def sized_returns(tape: Tape) -> np.ndarray:
     open_ = np.asarray(tape.open, np.float64)
     out = np.zeros_like(open_)
     out[:, :-2] = open_[:, 2:] / open_[:, 1:-1] - 1.0
-    return out if _sizes(tape) is None else out * np.asarray(_sizes(tape), np.float64)
+    return out if tape.size is None else out * np.asarray(tape.size, np.float64)
 
 
 def managed_portfolios(
@@ -239,7 +234,7 @@ def play_rules(sides: jax.Array, env: EnvConfig, tape: Tape, n_bars: int, costs:
     """
     t, _ = decision_bars(tape, n_bars)
     most = jnp.full(t.shape, env.max_exposure, sides.dtype)
-    size = jnp.expand_dims(most if _sizes(tape) is None else _sizes(tape)[symbol_rows(t), t], 1)  # (N, 1, S)
+    size = jnp.expand_dims(most if tape.size is None else tape.size[symbol_rows(t), t], 1)  # (N, 1, S)
     allowed = jnp.where(jnp.expand_dims(tape.allow_short, (0, 1)), sides, jnp.maximum(sides, 0.0))
 
     def decide(m: Moment) -> Order:

@@ -7,7 +7,7 @@ from jaxppo.config.checks import check_config
 from jaxppo.config.schema import Config
 from jaxppo.env.trading import env_spec
 from jaxppo.market.asset_classes import class_fees
-from jaxppo.market.features import min_bars
+from jaxppo.market.features import feature_groups, min_bars
 
 
 def check_program(config: Config) -> Config:
@@ -19,6 +19,6 @@ def check_program(config: Config) -> Config:
     check_config(config)
     check_encoder(config.agent)
     env_spec(config.env, config.reward)
-    min_bars(config.features.features, config.features.scale_window)
+    min_bars(feature_groups(config.features), config.features.scale_window)
     class_fees(config.env)
     return config

@@ -15,11 +15,13 @@ from jaxppo.agent.policy import Distribution, Params
 from jaxppo.env.protocol import Env, State, StepResult
 from jaxppo.market.tape import (
     MarketStep,
+    Quote,
     Tape,
     Terms,
     consecutive_bars,
     draw_starts,
     start_counts,
+    take_quotes,
     take_steps,
     take_terms,
     take_windows,
@@ -96,13 +98,15 @@ def path_terms(tape: Tape, paths: PathState) -> Terms:
     return terms
 
 
-def _path_steps(tape: Tape, paths: PathState, n_steps: int) -> tuple[MarketStep, jax.Array]:
-    """Market steps (T, P, 1) and decision closes (T + 1, P, 1) of a rollout."""
+def _path_steps(tape: Tape, paths: PathState, n_steps: int) -> tuple[MarketStep, Quote]:
+    """Market steps (T, P, 1) and the decisions' quotes (T + 1, P, 1) of a rollout."""
     bars = consecutive_bars(paths.t, n_steps + 1)
     symbol = jnp.broadcast_to(paths.symbol, bars.shape)
     steps = take_steps(tape, symbol[:-1], bars[:-1])
-    closes = tape.close[symbol, bars]
-    return jax.tree.map(lambda x: jnp.expand_dims(x, 2), steps), jnp.expand_dims(closes, 2)
+    found: tuple[MarketStep, Quote] = jax.tree.map(
+        lambda x: jnp.expand_dims(x, 2), (steps, take_quotes(tape, symbol, bars))
+    )
+    return found
 
 
 def _step_metrics(result: StepResult, env: Env, action: jax.Array) -> dict[str, jax.Array]:
@@ -116,7 +120,8 @@ def _step_metrics(result: StepResult, env: Env, action: jax.Array) -> dict[str, 
 class Bar(NamedTuple):
     """What a step of all paths reads of the market, whatever is decided; a rollout scans T of them."""
 
-    close: jax.Array  # (P, 1) of the decision bar
+    quote: Quote  # (P, 1) of the decision bar
+    next_quote: Quote  # (P, 1) of the bar to come
     market: MarketStep  # (P, 1): the bar to come
     encoded: jax.Array  # (P, H): the market at the decision
     next_encoded: jax.Array  # (P, H): the market at the close of the bar to come
@@ -140,9 +145,8 @@ def every_action(
     action = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32).reshape(n, 1, 1), (n, *shape))
     held = jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *x.shape[1:])), lead(lanes))
     entropy = jnp.expand_dims(policy.entropy() / math.log(n), 0)
-    market = lead(bar.market)
-    after, result = spec.env.step(held, action, market, lead(terms), entropy)
-    _, value = spec.agent.decide(params, lead(bar.next_encoded), spec.env.observe(after, market.close))
+    after, result = spec.env.step(held, action, lead(bar.market), lead(terms), entropy)
+    _, value = spec.agent.decide(params, lead(bar.next_encoded), spec.env.observe(after, lead(bar.next_quote)))
     probability = jnp.moveaxis(jnp.exp(policy.log_probs), -1, 0)
     advantage = counterfactual(result.reward, value, result.terminated, probability, gamma)
     return EveryAction(policy.log_probs, jnp.moveaxis(advantage, 0, -1))
@@ -159,7 +163,7 @@ def play_bar(
     """
     env, shape = spec.env, bar.uniform.shape
     n_actions = len(env.action_labels)
-    seen = env.observe(lanes, bar.close)
+    seen = env.observe(lanes, bar.quote)
     allowed = env.mask(seen, ground.terms)
     chex.assert_shape([seen, allowed], [(*shape, env.n_observation), (*shape, n_actions)])
     chex.assert_type([seen, allowed], [float, bool])
@@ -225,16 +229,17 @@ def collect(
     clean = finite.all(axis=(1, 2))
     market = agent.encode(params, jnp.where(finite, windows, 0.0))
     market = jnp.swapaxes(market, 0, 1)  # (T + 1, P, H)
-    steps, closes = _path_steps(tape, paths, n_steps)
+    steps, quotes = _path_steps(tape, paths, n_steps)
+    now, after, end = (jax.tree.map(lambda x, s=s: x[s], quotes) for s in (slice(-1), slice(1, None), -1))
     # All draws at once, 4 bytes a step: drawing inside the loop would double the small kernels of each step.
     keys = jax.vmap(lambda index: jax.random.fold_in(start.key, index))(jnp.arange(n_steps))
     uniforms = jax.vmap(lambda k: jax.random.uniform(k, shape))(keys)
-    bars = Bar(closes[:-1], steps, market[:-1], market[1:], uniforms)
+    bars = Bar(now, after, steps, market[:-1], market[1:], uniforms)
     ground = Ground(path_terms(tape, paths), jnp.expand_dims(~clean, -1))
     lanes = env.restart(start.lanes, broken_before)
     play = partial(play_bar, spec, params, ground, gamma)
     lanes, (transitions, metrics, counts) = jax.lax.scan(play, lanes, bars)
-    _, last_value = agent.decide(params, market[-1], env.observe(lanes, closes[-1]))
+    _, last_value = agent.decide(params, market[-1], env.observe(lanes, end))
     metrics = jax.tree.map(jnp.mean, metrics) | jax.tree.map(jnp.sum, counts)
     metrics["broken_accounts"] += broken_before.astype(jnp.float32).sum()
     rollout = Rollout(transitions, last_value, clean)
