@@ -26,6 +26,23 @@ Only where the network is bound are they a nested dict. What trains and what bin
 MASKED_LOGIT = -1e9
 
 
+class Kept(NamedTuple):
+    """Factors of units that dropout keeps or drops in training, the same at all bars of a path: 1 / (1 - rate) or 0.
+
+    Scaled where units are kept, a network without dropout needs no factors (Srivastava et al. 2014, section 10); one
+    draw for a whole sequence is Gal and Ghahramani's (2016).
+    """
+
+    encoder: Float[jax.Array, "P C"]  # the encoder's outputs
+    hidden: Float[jax.Array, "P K H"]  # the hidden units of the trunk's K layers
+
+
+def _keep(x: jax.Array, factors: jax.Array) -> jax.Array:
+    """`x` (..., P, n, H), times the factors (P, H) of each path."""
+    factors = jnp.expand_dims(factors.astype(x.dtype), (*range(x.ndim - 3), -2))
+    return x * factors
+
+
 class ActorCritic(nnx.Module):
     """A shared trunk with a policy and a value head, orthogonal initialisation (gains sqrt 2, .01 and 1).
 
@@ -43,25 +60,33 @@ class ActorCritic(nnx.Module):
         self.policy_head = dense(width, n_actions, 0.01, dtype, rngs)
         self.value_head = dense(width, 1, 1.0, dtype, rngs)
 
-    def encode(self, features: jax.Array) -> jax.Array:
+    def encode(self, features: jax.Array, kept: Kept | None = None) -> jax.Array:
         """Market projection of paths: (P, R - 1 + n, F) to (P, n, H)."""
-        return on_rows(self.market, self.encoder(features))
+        encoded = self.encoder(features)
+        return on_rows(self.market, encoded if kept is None else _keep(encoded, kept.encoder))
 
-    def decide(self, market: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def decide(
+        self, market: jax.Array, observation: jax.Array, kept: Kept | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """Logits and value of lanes on encoded bars.
 
         Args:
           market: (..., H), the output of `encode`.
           observation: (..., lanes, A) float32, with the same leading axes.
+          kept: in training with dropout, of the paths that are the last of the leading axes.
 
         Returns:
           logits (..., lanes, K) and values (..., lanes), float32.
         """
         x = nnx.relu(jnp.expand_dims(market, -2) + on_rows(self.account, observation))
         shape = x.shape[:-1]
-        x = x.reshape(-1, x.shape[-1])
-        for layer in self.hidden:
-            x = nnx.relu(layer(x))
+
+        def drop(x: jax.Array, layer: int) -> jax.Array:
+            return x if kept is None else _keep(x.reshape(*shape, -1), kept.hidden[:, layer]).reshape(x.shape)
+
+        x = drop(x, 0).reshape(-1, x.shape[-1])
+        for i, layer in enumerate(self.hidden, start=1):
+            x = drop(nnx.relu(layer(x)), i)
         out = self._heads(x).astype(jnp.float32)
         logits, value = out[:, :-1], out[:, -1]
         return logits.reshape(*shape, -1), value.reshape(shape)
@@ -96,6 +121,21 @@ class Agent(NamedTuple):
     graph: nnx.GraphDef[ActorCritic]
     unravel: Callable[[Params], dict[str, Any]]
     """The vector as the network's nested dict of arrays."""
+    kept: Kept | None = None
+    """In training with dropout, what is kept of the network: see `dropping`."""
+
+    def dropping(self, kept: Kept | None) -> Agent:
+        """The same network with units dropped, for the paths P of `kept`; None drops none."""
+        return self._replace(kept=kept)
+
+    def draw_kept(self, params: Params, keys: jax.Array, rate: float) -> Kept:
+        """What dropout at `rate` keeps for each path, by their keys (P,)."""
+        config, width = self.spec.config, self.unravel(params)["market"]["kernel"].shape[0]
+        shape = (width + config.trunk_layers * config.trunk_width,)
+        drawn = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, shape))(keys)
+        factors = drawn.astype(jnp.float32) / (1.0 - rate)
+        hidden = factors[:, width:].reshape(-1, config.trunk_layers, config.trunk_width)
+        return Kept(factors[:, :width], hidden)
 
     def encode(self, params: Params, features: jax.Array) -> jax.Array:
         """Market projection of paths: (P, R - 1 + n, F) to (P, n, H), of M members to (P, n, M, H)."""
@@ -104,7 +144,7 @@ class Agent(NamedTuple):
         if params.ndim == 2:  # a member at a time: the temporaries of a whole Tape are the largest arrays there are
             return jnp.moveaxis(jax.lax.map(lambda member: self.encode(member, features), params), 0, -2)
         with jax.named_scope("encode"):
-            return self._bind(params).encode(features)
+            return self._bind(params).encode(features, self.kept)
 
     def act(
         self, params: Params, market: jax.Array, observation: jax.Array, mask: jax.Array
@@ -136,7 +176,7 @@ class Agent(NamedTuple):
         chex.assert_rank(observation, market.ndim + 1)
         chex.assert_type((market, observation), float)
         with jax.named_scope("decide"):
-            return self._bind(params).decide(market, observation)
+            return self._bind(params).decide(market, observation, self.kept)
 
     def _bind(self, params: Params) -> ActorCritic:
         network: ActorCritic = nnx.merge(self.graph, nnx.State(self.unravel(params)))

@@ -58,8 +58,17 @@ def _require_ranges(config: Config) -> None:
     ppo, env = config.ppo, config.env
     for name in ("gamma", "gae_lambda", "entropy_anneal", "cost_anneal"):
         _require_in(name, getattr(ppo, name), 0.0, 1.0)
-    for name in ("clip_value", "value_weight", "entropy_start", "entropy_end", "target_kl"):
+    for name in (
+        "clip_value",
+        "value_weight",
+        "entropy_start",
+        "entropy_end",
+        "target_kl",
+        "weight_decay",
+        "feature_noise",
+    ):
         _require_in(name, getattr(ppo, name), 0.0, math.inf)
+    _require_in("dropout", ppo.dropout, 0.0, 0.9)
     _require_in("rollback_after", ppo.rollback_after, 0, math.inf)
     _require_in("rollback_factor", ppo.rollback_factor, 0.0, 1.0)
     _require_in("stop_loss", env.stop_loss, 0.0, 0.99)

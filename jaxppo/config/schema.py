@@ -167,6 +167,14 @@ class PPOConfig:
     cost_anneal: float = 0.65
     """Share of the updates over which the costs of training rise linearly from none to their full size; validations
     always charge all of them. 0: full from the first."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW): every step shrinks all parameters by this times the learning rate."""
+    dropout: float = 0.0
+    """Share of the encoder's outputs and the trunk's hidden units that training drops, drawn for each path of a
+    rollout; 0 for none. Validations drop none."""
+    feature_noise: float = 0.0
+    """Deviation of the Gaussian noise that training adds to every scaled feature, drawn for each path of a rollout; 0
+    for none."""
     max_grad_norm: float = 0.5
     """Global gradient norm to clip at."""
     epochs: int = 4

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int32
 
-from jaxppo.agent.policy import Agent, Params, distribution
+from jaxppo.agent.policy import Agent, Kept, Params, distribution
 from jaxppo.env.protocol import Env
 from jaxppo.market.tape import Terms
 from jaxppo.ppo.state import Hyper
@@ -33,6 +33,7 @@ class Batch(NamedTuple):
     features: Float[jax.Array, "P B F"]  # (P, R - 1 + T, F)
     terms: Terms  # (P, 1)
     samples: Samples
+    kept: Kept | None = None  # what dropout kept in the rollout
 
 
 class LossMetrics(NamedTuple):
@@ -72,6 +73,8 @@ def ppo_loss(
     check_fields(batch)
     samples = batch.samples
     shape = samples.value.shape  # (T, P, L)
+    if batch.kept is not None:
+        agent = agent.dropping(batch.kept)
     every = (len(env.action_labels),) if samples.action is None else ()
     chex.assert_shape(samples.observation, (*shape, env.n_observation))
     chex.assert_shape([samples.log_prob, samples.advantage], (*shape, *every))

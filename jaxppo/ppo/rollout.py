@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from jaxppo.market.tape import (
     take_windows,
 )
 from jaxppo.ppo.advantages import counterfactual
+from jaxppo.ppo.noise import PathNoise, noisy
 from jaxppo.ppo.state import PathState, TrainSpec
 from jaxppo.shapes import check_fields
 
@@ -197,6 +199,7 @@ class RolloutStart(NamedTuple):
     paths: PathState  # (P,)
     lanes: State  # (P, L) at the close of each path's decision bar
     key: jax.Array  # of this update; draws are indexed by (step, env), whatever device computes them
+    noise: PathNoise = PathNoise()  # (P,)
 
 
 @jax.named_scope("rollout")
@@ -218,6 +221,8 @@ def collect(
       advantage and value error are 0, and a lane that is not sound is restarted.
     """
     tape.check()
+    if start.noise.kept is not None:
+        spec = replace(spec, agent=spec.agent.dropping(start.noise.kept))
     env, agent, paths, n_steps = spec.env, spec.agent, start.paths, spec.config.budget.n_steps
     broken_before = ~env.sound(start.lanes)
     shape = broken_before.shape  # (P, L)
@@ -227,7 +232,8 @@ def collect(
     windows = path_windows(tape, paths, spec.receptive_field, n_steps + 1)
     finite = jnp.isfinite(windows)
     clean = finite.all(axis=(1, 2))
-    market = agent.encode(params, jnp.where(finite, windows, 0.0))
+    windows = noisy(jnp.where(finite, windows, 0.0), start.noise, windows.shape[1], spec.config.ppo.feature_noise)
+    market = agent.encode(params, windows)
     market = jnp.swapaxes(market, 0, 1)  # (T + 1, P, H)
     steps, quotes = _path_steps(tape, paths, n_steps)
     now, after, end = (jax.tree.map(lambda x, s=s: x[s], quotes) for s in (slice(-1), slice(1, None), -1))

@@ -39,6 +39,7 @@ class Hyper(NamedTuple):
     entropy_end: Float[jax.Array, ""]
     entropy_anneal: Float[jax.Array, ""]
     cost_anneal: Float[jax.Array, ""]  # share of the updates; 0 for full costs from the first
+    weight_decay: Float[jax.Array, ""]  # of the learning rate; 0 for none
     max_grad_norm: Float[jax.Array, ""]
     target_kl: Float[jax.Array, ""]  # 0 for none
 
