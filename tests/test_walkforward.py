@@ -33,7 +33,7 @@ from jaxppo.walkforward.__main__ import main
 from jaxppo.walkforward.dates import fold_split
 from jaxppo.walkforward.figures import join_curves, joined_sums, metric_gaps
 from jaxppo.walkforward.files import collect
-from jaxppo.walkforward.portfolio import member_portfolios
+from jaxppo.walkforward.portfolio import lanes_of, member_portfolios
 from jaxppo.walkforward.program import make_folds, side_by_side
 from jaxppo.walkforward.rules import play_fold_rules
 from jaxppo.walkforward.run import WalkforwardOptions, chunks, compile_folds, prepare, run_folds
@@ -141,7 +141,7 @@ def test_an_ensembles_members_are_tested_alone(done):
         assert np.abs(output.test.curves.portfolio - member).max() > 1e-3
     plans = done.setup.plans
     joint = joint_calendar(fold_split(done.setup.history, plans[0].test_first, plans[0].test_length)[0])
-    found = member_portfolios(joint, jax.tree.map(lambda x: x[0], output))
+    found = member_portfolios(joint, lanes_of(jax.tree.map(lambda x: x[0], output.members)))
     assert found.names == ("member_0", "member_1")
     np.testing.assert_allclose(np.cumprod(1 + found.returns[0]), alone[0][: len(joint.day)], rtol=1e-5)
 
@@ -328,6 +328,25 @@ def test_the_command_leaves_everything(done, folder):
     assert "The policy against the rules" in page
     assert "the best rule" in page
     assert 'src="http' not in page
+
+
+@pytest.mark.slow
+def test_seeds_are_averaged_and_their_spread_is_told(done, bars_folder, tmp_path, capsys):
+    out = tmp_path / "two"
+    assert main([*flags(bars_folder, out), "--seeds", "2", "--folds", "1", "--n-updates", "2"]) == 0
+    policy = restore_policy(out / "folds" / "1")
+    assert policy.params.shape == (2, done.states.params.shape[1])
+    summary = json.loads((out / "summary.json").read_text())
+    own = summary["portfolio"]
+    assert len(own["members"]) == 2
+    assert own["members_spread"] == pytest.approx(abs(own["members"][0] - own["members"][1]))
+    assert own["members_spread"] > 0
+    days = pl.read_parquet(out / "portfolio.parquet")
+    per_year = len(days) * 365.25 / ((days["date"][-1] - days["date"][0]).days + 1)
+    for name, sharpe in zip(("return", "member_0", "member_1"), (own["sharpe"], *own["members"]), strict=True):
+        assert days[name].mean() / days[name].std() * per_year**0.5 == pytest.approx(sharpe, rel=1e-4)
+    assert "an ensemble of 2 policies in each fold" in capsys.readouterr().out
+    assert "The seeds alone" in (out / "report.html").read_text()
 
 
 def test_every_policy_is_kept(done, folder):

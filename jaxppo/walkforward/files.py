@@ -38,8 +38,10 @@ from jaxppo.walkforward.figures import (
 )
 from jaxppo.walkforward.judged import judge_portfolio
 from jaxppo.walkforward.portfolio import (
+    Lanes,
     fold_portfolios,
     join_portfolios,
+    lanes_of,
     member_portfolios,
     portfolio_table,
     summarize_portfolio,
@@ -280,9 +282,13 @@ def collect(
     )
     returns = np.asarray(outputs.test.figures.pooled.net_return)
     holds = np.asarray([t.score.curves.hold[-1] - 1.0 for t in tested])
-    daily = join_portfolios([fold_portfolios(t.joint, at(outputs, k), yardsticks[k]) for k, t in enumerate(tested)])
-    alone = [member_portfolios(t.joint, at(outputs, k)) for k, t in enumerate(tested)]
-    members = join_portfolios([m for m in alone if m is not None]) if outputs.members is not None else None
+    daily = join_portfolios(
+        [fold_portfolios(t.joint, _policy_lane(at(outputs, k)), yardsticks[k]) for k, t in enumerate(tested)]
+    )
+    members = None
+    if outputs.members is not None:
+        each = [lanes_of(at(outputs.members, k)) for k in range(len(tested))]
+        members = join_portfolios([member_portfolios(t.joint, m) for t, m in zip(tested, each, strict=True)])
     gaps = metric_gaps(outputs.train, outputs.test.figures.pooled)
     summary = {
         **facts,
@@ -313,6 +319,11 @@ def collect(
         portfolio_table(daily, members),
         gate,
     )
+
+
+def _policy_lane(output: FoldOutput) -> Lanes:
+    """A fold's portfolio that is rebalanced daily."""
+    return Lanes(output.test.curves.portfolio, output.portfolio_sums, output.test.figures.portfolio)
 
 
 def _numbered(frame: pl.DataFrame, tested: _Tested) -> pl.DataFrame:

@@ -62,6 +62,7 @@ def _about(data: WalkforwardData) -> list[str]:
         f"{plural(s['folds'], 'fold')}, {s['scheme']}",
         f"{s['purge_bars']} bars purged, {s['embargo_bars']} embargoed",
         f"preset {data.config['preset']}, seed {data.config['seed']}",
+        *([f"ensembles of {seeds}"] if (seeds := lookup(data.config, "budget", "seeds", default=1)) > 1 else []),
         moment(lookup(data.manifest, "created", default=MISSING)),
     ]
 

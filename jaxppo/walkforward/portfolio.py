@@ -15,11 +15,11 @@ from jaxppo.market.dataset import JointCalendar, joint_days
 from jaxppo.play.curve import TradeSums
 from jaxppo.play.formulas import max_drawdown, moments, sharpe
 from jaxppo.play.metrics import Metrics, figures
+from jaxppo.play.score import Pooled
 from jaxppo.play.sides import Yardsticks
 from jaxppo.play.significance import Intervals, bootstrap, sharpe_differences
 from jaxppo.store.tables import drawdown, utc_times
 from jaxppo.walkforward.figures import joined_metrics, joined_sums
-from jaxppo.walkforward.program import FoldOutput
 
 POLICY = "policy"
 
@@ -56,30 +56,39 @@ class Joined(NamedTuple):
     per_fold: tuple[Metrics, ...]  # K of (P,)
 
 
-def fold_portfolios(joint: JointCalendar, output: FoldOutput, yardsticks: Yardsticks) -> FoldPortfolios:
-    """The portfolios of one fold from what its program left.
+class Lanes(NamedTuple):
+    """Portfolios that are rebalanced daily as a Pass leaves them, any common shape; curves may be padded."""
+
+    equity: Any  # (..., D)
+    sums: TradeSums  # (...), a date
+    metrics: Metrics  # (...)
+
+
+def lanes_of(pooled: Pooled) -> Lanes:
+    """The portfolios of pools."""
+    return Lanes(pooled.portfolio_equity, pooled.portfolio_sums, pooled.portfolio)
+
+
+def fold_portfolios(joint: JointCalendar, policy: Lanes, yardsticks: Yardsticks) -> FoldPortfolios:
+    """The portfolios of one fold's test, host arrays.
 
     Args:
       joint: calendar of the fold's test part, without padding.
-      output: of the fold, host arrays.
+      policy: ().
       yardsticks: of the same test part.
     """
-    policy = (output.test.curves.portfolio, output.portfolio_sums, output.test.figures.portfolio)
-    lanes = yardsticks.lanes
-    rest = (lanes.portfolio_equity, lanes.portfolio_sums, lanes.portfolio)
-    curves, sums, metrics = jax.tree.map(lambda one, more: np.concatenate([one[None], more]), policy, rest)
-    returns = daily_returns(curves[:, : len(joint.day)])
-    return FoldPortfolios(joint.day, joint.days_per_year, (POLICY, *yardsticks.names), returns, sums, metrics)
+    both = jax.tree.map(lambda one, more: np.concatenate([one[None], more]), policy, lanes_of(yardsticks.lanes))
+    return _portfolios(joint, (POLICY, *yardsticks.names), both)
 
 
-def member_portfolios(joint: JointCalendar, output: FoldOutput) -> FoldPortfolios | None:
-    """The portfolios of each member of an ensemble alone, as of `fold_portfolios`; None of one policy."""
-    if output.members is None:
-        return None
-    lanes = output.members
-    names = tuple(f"member_{i}" for i in range(len(lanes.portfolio_equity)))
-    returns = daily_returns(np.asarray(lanes.portfolio_equity)[:, : len(joint.day)])
-    return FoldPortfolios(joint.day, joint.days_per_year, names, returns, lanes.portfolio_sums, lanes.portfolio)
+def member_portfolios(joint: JointCalendar, members: Lanes) -> FoldPortfolios:
+    """The same of each member of an ensemble alone; `members` are (M,)."""
+    return _portfolios(joint, tuple(f"member_{i}" for i in range(len(members.equity))), members)
+
+
+def _portfolios(joint: JointCalendar, names: tuple[str, ...], lanes: Lanes) -> FoldPortfolios:
+    returns = daily_returns(np.asarray(lanes.equity)[:, : len(joint.day)])
+    return FoldPortfolios(joint.day, joint.days_per_year, names, returns, lanes.sums, lanes.metrics)
 
 
 def daily_returns(equity: np.ndarray) -> np.ndarray:

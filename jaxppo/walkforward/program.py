@@ -64,8 +64,8 @@ class FoldProgram(NamedTuple):
     advance(state, fold, hyper, tape, n_updates) -> (TrainState, means of the updates' metrics)
     evaluate(params, fold, tape) -> FoldOutput
 
-    With seeds, a fold's state and parameters have an axis of members first, of which one is trained after another on a
-    CPU: member i of fold k draws from `fold_in(fold_in(key, k), i)`.
+    With seeds, a fold's state and parameters have an axis of members: member i of fold k draws from
+    `fold_in(fold_in(key, k), i)`.
     """
 
     spec: TrainSpec[EnvSpec]

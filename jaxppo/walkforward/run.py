@@ -153,7 +153,8 @@ def run_folds(
     """Train and test every fold. Returns the last states and the outputs as host arrays (K, ...), and the seconds."""
     config, tape, began = setup.config, setup.history.tape, time.perf_counter()
     passes = chunks(len(setup.plans), compiled.at_once)
-    display = Display(config.budget.n_updates * len(passes), config.batch_steps * compiled.at_once, console)
+    batch = config.batch_steps * config.budget.seeds
+    display = Display(config.budget.n_updates * len(passes), batch * compiled.at_once, console)
     parts, done = [], 0
     with display:
         for chunk in passes:
@@ -165,7 +166,7 @@ def run_folds(
                 state, means = compiled.advance(state, some, hyper, tape, jnp.int32(length))
                 row = {k: float(np.mean(v[:own])) for k, v in jax.device_get(means).items()}  # waits for the segment
                 done += length
-                speed = own * length * config.batch_steps / (time.perf_counter() - start)
+                speed = own * length * batch / (time.perf_counter() - start)
                 display.segment(done, speed, _line(chunk, row))
             output = compiled.evaluate(state.params, some, tape)
             parts.append(jax.tree.map(lambda x, n=own: x[:n], jax.device_get((state, output))))
@@ -257,7 +258,8 @@ def walkforward_run(request: Request[WalkforwardOptions]) -> Path:
     bars, source = load_market_bars(config.data)
     setup = prepare(options, config, bars)
     console = plain_console()
-    console.print(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}")
+    ensemble = f", an ensemble of {config.budget.seeds} policies in each fold" if config.budget.seeds > 1 else ""
+    console.print(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}{ensemble}")
     warnings = fold_warnings(setup)
     for line in [*describe(resolved), *describe_folds(setup, source), *(f"warning: {w}" for w in warnings)]:
         console.print(line)
