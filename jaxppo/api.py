@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.cli import Request
-from jaxppo.config.layers import resolve
+from jaxppo.config.layers import resolve, updates_for_passes
 from jaxppo.config.schema import FIELD_GROUP, Config, coerce_fields
 from jaxppo.device import detect_device
 from jaxppo.env.account import AccountState, open_account
@@ -110,6 +110,7 @@ def make_train(config: Config, market: Market) -> Training:
       >>> state.update.shape
       ()
     """
+    config = updates_for_passes(config, market.n_decided("train"))
     tape, data = market.splits["train"].tape, evaluation_set(market.splits["validation"])
     program = program_of(config, TapeSpec(tape.n_features, n_decisions(data.tape)))
 

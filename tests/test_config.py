@@ -20,6 +20,8 @@ from jaxppo.config.layers import (
     load_preset,
     replace_fields,
     resolve,
+    updates_for_passes,
+    with_updates,
 )
 from jaxppo.config.rewards import REWARD_PRESETS
 from jaxppo.config.schema import FIELD_GROUP, GROUPS, Config, from_dict, to_dict
@@ -185,6 +187,41 @@ def test_n_validations_set_the_interval(n_updates, n_validations, every):
     assert result.config.budget.validate_every == every
     assert len(result.config.segments) == n_validations
     assert result.sources["validate_every"] == "derived from n_validations"
+
+
+def test_passes_over_the_bars_set_the_number_of_updates():
+    # 2,048 / 16 paths of 32 bars are 4,096 bars an update: 3 times 10,000 bars take 7.3 updates, so 8.
+    config = updates_for_passes(resolved(passes=3.0, lanes=16, n_envs=2_048, n_steps=32), 10_000)
+    assert config.budget.n_updates == 8
+    assert config.passes_over(10_000, 8) == pytest.approx(3.2768)
+    assert updates_for_passes(config, 10_000) == config
+    assert updates_for_passes(resolved(passes=0.001), 10_000).segments == (1,)
+    without = resolved(n_updates=7)
+    assert updates_for_passes(without, 10_000) is without
+    # Validations are fitted to the updates that come of it, not to those of the preset.
+    assert updates_for_passes(resolved(passes=300.0, validate_every=100), 10_000).segments == (100,) * 7 + (33,)
+    assert len(updates_for_passes(resolved(passes=300.0, n_validations=60), 10_000).segments) == 60
+    with pytest.raises(ConfigError, match="n_validations 60 do not fit into n_updates 8"):
+        updates_for_passes(resolved(passes=3.0, n_validations=60), 10_000)
+
+
+def test_updates_that_follow_from_passes_say_so():
+    found = with_updates(resolve("quick_test", {"passes": 3.0}), 10_000)
+    assert found.config == updates_for_passes(resolved(passes=3.0), 10_000)
+    assert (found.sources["passes"], found.sources["n_updates"]) == ("command line", "derived from passes")
+    without = resolve("quick_test", {})
+    assert with_updates(without, 10_000) == without
+
+
+def test_one_budget_is_given_and_the_last_layer_decides_which(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("budget: {passes: 5}\n")
+    assert resolve("auto", {}, CPU, path).config.budget.env_steps == 0
+    assert resolve(None, {"n_updates": 3}, None, path).config.budget.passes == 0
+    assert resolve(None, {"env_steps": 10**6}, None, path).config.budget.passes == 0
+    assert resolve(None, {}, None, path).config.budget.passes == 5
+    with pytest.raises(ConfigError, match="passes 5 and env_steps 1,000 are two budgets: give one"):
+        resolved(passes=5.0, env_steps=1000)
 
 
 @pytest.mark.parametrize(("n_updates", "n_validations"), [(40, 30), (40, 40), (40, 21), (7, 5), (477, 11), (5, 1)])

@@ -43,7 +43,7 @@ def edge(close, fee, actions):
     agent, tape = make_agent(spec), tape_of(close, fee)
     params = jnp.zeros_like(init_params(spec, jax.random.key(0)))  # every action is as probable as any other
     score = played(given_actions(jnp.asarray(actions, jnp.int32).reshape(-1, 1), ENV, tape), tape, len(actions))
-    return policy_edge(score, ENV, agent, params, tape, visits=7.0, receptive_field=1)
+    return policy_edge(score, ENV, agent, params, tape, passes=7.0, receptive_field=1)
 
 
 def test_edge_of_trades_by_hand():
@@ -76,7 +76,7 @@ def test_words_of_an_edge():
     assert edge_text(found) == (
         "It closes no trade; followed by its action probabilities, it would have lost 0.10 bp of the equity a bar"
         " before costs; costs take 0.85 bp, at a turnover of 3.5% a bar. A round trip costs 50.00 bp, where a bar"
-        " usually moves by 47.00 bp. Training decided 4,800 times on each of its bars. Its stop or take-profit is 4"
+        " usually moves by 47.00 bp. Training visited each of its bars 4,800 times. Its stop or take-profit is 4"
         " usual bars away; try --stop-loss 0 --take-profit 0: without them the same training on hourly crypto and daily"
         " shares closed trades in 4 runs of 4, with 2 % and 4 % in 2 of 8."
     )

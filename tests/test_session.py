@@ -226,7 +226,10 @@ def test_the_manifest_says_what_the_run_was_made_of(run, bars):
     assert manifest["actions"] == {"name": "hold_buy_sell", "labels": list(LABELS)}
     assert manifest["sources"]["n_envs"] == "command line"
     assert manifest["compile_seconds"] > 0
+    bars_trained = sum(s["splits"]["train"] for s in manifest["data"]["symbols"])
+    assert manifest["passes"] == pytest.approx(3 * 4 * 4 / bars_trained)  # 3 updates, 4 paths, 4 bars each
     finished = manifest["finished"]
+    assert finished["edge"]["passes"] == manifest["passes"]
     assert (finished["updates"], finished["env_steps"]) == (3, 3 * BATCH_STEPS)
     assert finished["steps_per_second"] == pytest.approx(finished["env_steps"] / finished["run_seconds"])
 
@@ -338,6 +341,13 @@ def test_values_come_from_presets_devices_and_the_command_line():
     assert found["n_envs"] == ("131072", "from device tier accelerator of 40 GiB")
     assert found["env_steps"][1] == "from preset auto"
     assert found["n_updates"] == ("477", "derived from env_steps")
+
+
+def test_a_run_says_how_often_it_visits_its_bars(run):
+    bars_trained = sum(s["splits"]["train"] for s in run.manifest["data"]["symbols"])
+    times = f"{48 / bars_trained:.2g}"
+    line = f"3 updates visit each of the {bars_trained:,} training bars {times} times, with 4 accounts each time"
+    assert line in run.out.splitlines()
 
 
 def test_progress_is_plain_lines(run):

@@ -14,7 +14,7 @@ import pytest
 from helpers import TINY
 from rich.console import Console
 
-from jaxppo.config.layers import resolve
+from jaxppo.config.layers import replace_fields, resolve
 from jaxppo.device import Executable
 from jaxppo.market.bars import load_bars
 from jaxppo.market.dataset import evaluation_set, joint_calendar
@@ -104,6 +104,13 @@ def test_a_fold_is_trained_without_its_test_period_to_the_last_bit(done):
 
 
 @pytest.mark.slow
+def test_passes_are_counted_on_the_fold_with_most_bars(done):
+    most = max(plan.train_decisions.sum() for plan in done.setup.plans)
+    setup = prepare(done.options, replace_fields(done.config, {"passes": 0.5}), done.bars)
+    assert setup.config.budget.n_updates == -(-int(most) // 64)  # an update visits 8 paths x 4 bars: .5 of 32
+    assert done.setup.config == done.config
+
+
 def test_a_fold_alone_is_the_fold_among_others(done):
     # A batched matmul may add up in another order than a single one: 3e-8 was seen.
     program, fold = done.program, jax.tree.map(lambda x: x[1], done.setup.folds)

@@ -79,7 +79,7 @@ def _require_ranges(config: Config) -> None:
     _require_in("spread", env.spread, 0.0, 0.5)
     _require_in("slippage", env.slippage, 0.0, 0.5)
     _require_in("borrow", env.borrow, 0.0, math.inf)
-    for name in ("env_steps", "n_validations"):
+    for name in ("env_steps", "n_validations", "passes"):
         _require_in(name, getattr(config.budget, name), 0, math.inf)
     _require_in("purge_bars", config.data.purge_bars, 0, math.inf)
     train, validation = config.data.train_fraction, config.data.validation_fraction
@@ -104,6 +104,16 @@ def require_data(given: BarsFilter, data: str | None, otherwise: str) -> None:
             raise ConfigError(
                 f"{named[0]}: describes --data; without --data {otherwise}: give --data, or leave --{flag} out"
             )
+
+
+def require_validations(config: Config) -> None:
+    """`ConfigError` where there are more validations than updates to take them after."""
+    budget = config.budget
+    if budget.n_validations > budget.n_updates:
+        raise ConfigError(
+            f"n_validations {budget.n_validations:,} do not fit into n_updates {budget.n_updates:,}, since a validation"
+            f" is taken after an update: give at most {budget.n_updates:,}"
+        )
 
 
 def check_config(config: Config) -> Config:
@@ -133,11 +143,10 @@ def check_config(config: Config) -> Config:
             f"episode_steps {env.episode_steps} is not a multiple of n_steps {budget.n_steps}, and episodes end on"
             f" rollout boundaries: try episode_steps {_either(near)}"
         )
-    if budget.n_validations > budget.n_updates:
-        raise ConfigError(
-            f"n_validations {budget.n_validations:,} do not fit into n_updates {budget.n_updates:,}, since a validation"
-            f" is taken after an update: give at most {budget.n_updates:,}"
-        )
+    if budget.passes > 0 and budget.env_steps > 0:
+        raise ConfigError(f"passes {budget.passes:g} and env_steps {budget.env_steps:,} are two budgets: give one")
+    if budget.passes == 0:  # else the updates are not known yet
+        require_validations(config)
     if config.batch_steps * config.gradient_steps >= 2**31 * 8:
         raise ConfigError(f"n_envs {budget.n_envs:,} x n_steps {budget.n_steps} is beyond any device; lower one")
     return config

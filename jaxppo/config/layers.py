@@ -8,6 +8,7 @@ device tier sets sizes, so the two never touch the same field.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,21 @@ from typing import Any
 
 import yaml
 
-from jaxppo.config.checks import check_config
+from jaxppo.config.checks import check_config, require_validations
 from jaxppo.config.rewards import REWARD_PRESETS
 from jaxppo.config.schema import FIELD_GROUP, GROUPS, Config, from_dict, group_from_dict
 from jaxppo.errors import ConfigError, nearest
 
 MAX_YAML = 262_144
 """Characters of a configuration; ours have under 3,000."""
-_EITHER = (("n_updates", "env_steps"), ("validate_every", "n_validations"))
-"""Fields of which the second, when above 0, sets the first."""
+_EITHER = (
+    ("n_updates", "env_steps"),
+    ("n_updates", "passes"),
+    ("env_steps", "passes"),
+    ("passes", "env_steps"),
+    ("validate_every", "n_validations"),
+)
+"""Fields that say the same: where the first is given, a preset or file does not say it by the second."""
 PRESETS = ("quick_test", "standard", "production", "extended", "auto")
 
 
@@ -240,11 +247,42 @@ def layer(
             values = {k: v for k, v in values.items() if k not in decided}
         config = replace_fields(config, values)
         sources |= dict.fromkeys(values, source)
-    derived = _derived(config)
+    derived = _derived(config) if config.budget.passes <= 0 else {}  # else when the bars are known
     config = replace_fields(config, derived)
     sources |= {name: "derived from " + _why(name, config) for name in derived}
     sources = {k: v for k, v in sources.items() if flat_fields(config).get(k) != flat_fields(default).get(k)}
     return Resolved(config, sources)
+
+
+def updates_for_passes(config: Config, decisions: int) -> Config:
+    """`config` with the `n_updates` that its `passes` over `decisions` training bars need; as it is where they are 0.
+
+    Call it once the bars are known and before anything is compiled.
+
+    Raises:
+      ConfigError: more validations than updates.
+
+    Example:
+      >>> config = replace_fields(Config(), {"n_envs": 64, "lanes": 4, "n_steps": 8, "passes": 2.5})
+      >>> updates_for_passes(config, 1_000).budget.n_updates  # 2.5 x 1,000 of 16 x 8 bars an update are 19.5
+      20
+    """
+    wanted = config.budget.passes
+    if wanted <= 0:
+        return config
+    n_updates = max(1, math.ceil(wanted / config.passes_over(decisions, 1)))
+    config = replace_fields(config, {"n_updates": n_updates})
+    config = replace_fields(config, _derived(config))
+    require_validations(config)
+    return config
+
+
+def with_updates(resolved: Resolved, decisions: int) -> Resolved:
+    """`updates_for_passes` of a configuration, with the source of what follows from it."""
+    config = updates_for_passes(resolved.config, decisions)
+    before, after = flat_fields(resolved.config), flat_fields(config)
+    derived = {name: "derived from passes" for name in after if after[name] != before[name]}
+    return Resolved(config, {**resolved.sources, **derived})
 
 
 def _why(name: str, config: Config) -> str:

@@ -205,6 +205,9 @@ class BudgetConfig:
     """PPO updates."""
     env_steps: int = 0
     """Total env steps; when above 0 it sets n_updates from n_envs and n_steps (rounded up)."""
+    passes: float = 0.0
+    """Times that training visits each of its bars, on average; when above 0 it sets n_updates (rounded up) once the
+    bars are read. All accounts of a path visit a bar together, as once."""
     validate_every: int = 5
     """Updates between validations; the first state and the last are always validated."""
     n_validations: int = 0
@@ -287,6 +290,13 @@ class Config:
     def batch_steps(self) -> int:
         """Env steps of one PPO update."""
         return self.budget.n_envs * self.budget.n_steps
+
+    def passes_over(self, decisions: int, updates: int) -> float:
+        """Times that `updates` updates visit each of `decisions` training bars, on average.
+
+        A path visits a bar once for all of its lanes, whose accounts differ and whose market does not.
+        """
+        return updates * self.n_paths * self.budget.n_steps / decisions
 
     @property
     def gradient_steps(self) -> int:

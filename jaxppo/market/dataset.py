@@ -56,6 +56,10 @@ class Market:
     split_warnings: tuple[str, ...]
     check_arguments: str | None  # of `jaxppo.data`, to look at the same bars; None where they are of no file
 
+    def n_decided(self, split: str) -> int:
+        """Bars of all symbols that are decided on in a split."""
+        return sum(of[split] for of in self.decisions.values())
+
 
 def market_warnings(market: Market) -> tuple[str, ...]:
     """What to know before training: doubts about the bars, in brief, then about the costs and the splits.

@@ -44,6 +44,11 @@ class Display:
     ) -> None:
         self._progress.stop()
 
+    def expect(self, n_updates: int) -> None:
+        """The updates of the run, where they were not known at the start."""
+        self._n_updates = n_updates
+        self._progress.update(self._task, total=n_updates)
+
     def say(self, text: str) -> None:
         """One line above the display."""
         self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)

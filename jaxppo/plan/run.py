@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.cli import Request
 from jaxppo.config.checks import check_config
-from jaxppo.config.layers import replace_fields
+from jaxppo.config.layers import replace_fields, updates_for_passes
 from jaxppo.config.schema import Config
 from jaxppo.device import detect_device, enable_compilation_cache, xla_options
 from jaxppo.errors import ConfigError
@@ -90,6 +90,7 @@ def plan_absent(request: Request[PlanOptions], say: Say) -> GpuPlan:
     config = request.resolve(gpu.device).config
     check_program(config)  # before anything is read
     shapes = _absent_shapes(options, config)
+    config = updates_for_passes(config, shapes.n_trained)
     say(f"market: {shapes.words[0]}")
     say(f"on the device: {shapes.words[1]}")
     sharding, xla = gpu_sharding(gpu), xla_options(options.deterministic)
@@ -216,6 +217,7 @@ def plan_local(request: Request[PlanOptions], say: Say) -> LocalPlan:
     market, source = _local_market(options, config)
     data = evaluation_set(market.splits["validation"])
     shapes = shapes_of_market(market, data, source)
+    config = updates_for_passes(config, shapes.n_trained)
     say(f"market: {shapes.words[0]}")
     say(f"on the device: {shapes.words[1]}")
     say(f"compiling for {config.budget.n_envs:,} envs on {device.kind}")

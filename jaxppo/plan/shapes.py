@@ -27,6 +27,7 @@ class MarketShapes:
     tape: Tape
     data: EvaluationSet
     n_decisions: int  # of the longest symbol of the validation split
+    n_trained: int  # decisions of all symbols of the training split
     beside_bytes: int  # on the device during a run, but no argument of the program: the test split
     words: tuple[str, str]  # what market, and how much of it lies on the device
 
@@ -48,7 +49,8 @@ def shapes_of_market(market: Market, data: EvaluationSet, source: str) -> Market
     bars = sum(len(b.time) for b in market.bars)
     words = f"{source}: {len(market.bars)} symbols, {bars:,} bars"
     beside = tree_bytes(test.tape) if test else 0
-    return MarketShapes(abstract(tape), abstract(data), n_decisions(data.tape), beside, _words(words, tape, data.tape))
+    trained, told = market.n_decided("train"), _words(words, tape, data.tape)
+    return MarketShapes(abstract(tape), abstract(data), n_decisions(data.tape), trained, beside, told)
 
 
 def shapes_of_sizes(config: Config, n_symbols: int, n_bars: int) -> MarketShapes:
@@ -85,7 +87,8 @@ def shapes_of_sizes(config: Config, n_symbols: int, n_bars: int) -> MarketShapes
         f"{n_symbols} symbols, {n_bars:,} bars in all (--n-symbols, --n-bars; --data takes the shapes of real files)"
     )
     beside = tree_bytes(tapes["test"]) if ranges["test"].decisions >= MIN_DECISIONS else 0
-    return MarketShapes(tapes["train"], data, decisions, beside, _words(words, tapes["train"], tapes["validation"]))
+    trained, told = n_symbols * ranges["train"].decisions, _words(words, tapes["train"], tapes["validation"])
+    return MarketShapes(tapes["train"], data, decisions, trained, beside, told)
 
 
 def _ranges(config: Config, n_bars: int) -> dict[str, SplitRange]:

@@ -32,7 +32,7 @@ class Edge(NamedTuple):
     turnover: float  # notional traded over equity, a bar
     round_trip: float  # cost of buying and selling again, as a share of the notional; of the median symbol
     move: float  # usual (median) size of a bar's log return; of the median symbol
-    visits: float  # times that training decided on each of its bars, on average
+    passes: float  # times that training visited each of its bars, on average
     level: float  # the nearer of stop-loss and take-profit, as a fraction of the entry price; 0 for none
 
     @classmethod
@@ -47,7 +47,7 @@ class Edge(NamedTuple):
 
 
 def policy_edge(
-    score: Score, spec: EnvSpec, agent: Agent, params: Params, tape: Tape, visits: float, receptive_field: int
+    score: Score, spec: EnvSpec, agent: Agent, params: Params, tape: Tape, passes: float, receptive_field: int
 ) -> Edge:
     """The edge of a policy on the bars of `tape`, whose `score` it is; arrays are of the host or the device.
 
@@ -73,7 +73,7 @@ def policy_edge(
         turnover=float(weight @ turnover),
         round_trip=float(np.median(2 * side)),
         move=usual_move(tape),
-        visits=visits,
+        passes=passes,
         level=min((x for x in (spec.config.stop_loss, spec.config.take_profit) if x > 0), default=0.0),
     )
 
@@ -113,7 +113,7 @@ def edge_text(e: Edge) -> str:
     text = (
         f"{who} {earned} {bp(abs(e.gross))} of the equity a bar before costs; costs {'took' if e.trades else 'take'}"
         f" {bp(e.cost)}, at a turnover of {e.turnover:.1%} a bar. A round trip costs {bp(e.round_trip)}, where a bar"
-        f" usually moves by {bp(e.move)}. Training decided {e.visits:,.0f} times on each of its bars."
+        f" usually moves by {bp(e.move)}. Training visited each of its bars {e.passes:,.0f} times."
     )
     return f"{text} {found}" if (found := _remedy(e)) else text
 

@@ -336,10 +336,9 @@ class Trainer:
         write_gate(self._run_dir, gate)
         display.say(gate_line(gate))
         spec, config = self._compiled.program.spec, self._config
-        train_bars = sum(d["train"] for d in self._market.decisions.values())
-        visits = at.update * config.batch_steps / train_bars
+        passes = config.passes_over(self._market.n_decided("train"), at.update)
         reach = receptive_field(config.agent)
-        return policy_edge(best, spec.env, spec.agent, params, self._compiled.data.tape, visits, reach)
+        return policy_edge(best, spec.env, spec.agent, params, self._compiled.data.tape, passes, reach)
 
     def _measure(self, best: Score, final: Score, sides: Sides, display: Display) -> Yardsticks:
         """Play the rules on the validation split, and say and write how policies and rules compare."""

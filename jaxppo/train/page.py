@@ -60,6 +60,7 @@ def _about(run: RunData) -> list[str]:
         plural(len(lookup(m, "data", "symbols", default=[])), "symbol"),
         f"{lookup(run.config, 'reward', 'reward', default='?')} reward",
         f"{number(steps[-1], 0)} env steps" if len(steps) else "no env step yet",
+        *([f"{number(passes, 1)} passes over the training bars"] if (passes := lookup(m, "passes")) else []),
         f"seed {lookup(run.config, 'seed', default='?')}",
         *([f"an ensemble of {seeds}"] if (seeds := lookup(run.config, "budget", "seeds", default=1)) > 1 else []),
         plain_value(lookup(m, "device", "kind", default=MISSING)),

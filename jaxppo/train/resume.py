@@ -18,8 +18,8 @@ from jaxppo.store.directory import CONFIG
 
 # The gate judges what was computed, and bars and costs by symbol are compared by their hash, wherever they lie.
 HARMLESS = frozenset({"data", "costs", *(name for name, group in FIELD_GROUP.items() if group == "gate")})
-# The second and the third are other ways to give a number of updates.
-EXTENT = frozenset({"n_updates", "env_steps", "n_validations"})
+# The others are other ways to give a number of updates.
+EXTENT = frozenset({"n_updates", "env_steps", "passes", "n_validations"})
 
 
 def changed_fields(saved: Config, wanted: Mapping[str, Any]) -> dict[str, str]:
@@ -52,7 +52,7 @@ def resumed_config(saved: Config, given: Mapping[str, Any], extend_to: int) -> C
     if extend_to and extend_to < n_updates:
         raise ConfigError(f"extend_to: the run has {n_updates} updates already, got {extend_to}; give more")
     if extend_to > n_updates:
-        config = replace_fields(config, {"n_updates": extend_to, "env_steps": 0, "n_validations": 0})
+        config = replace_fields(config, {"n_updates": extend_to, "env_steps": 0, "passes": 0.0, "n_validations": 0})
     return check_config(config)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import Params
 from jaxppo.cli import Request
-from jaxppo.config.layers import DeviceInfo, Resolved, describe, flat_fields, load_config
+from jaxppo.config.layers import DeviceInfo, Resolved, describe, flat_fields, load_config, with_updates
 from jaxppo.config.schema import Config
 from jaxppo.device import detect_device, enable_compilation_cache, xla_options
 from jaxppo.env.trading import env_spec
@@ -111,6 +111,17 @@ def describe_market(market: Market, source: str, warnings: Sequence[str], data: 
     return lines + [f"warning: {w}" for w in warnings]
 
 
+def describe_passes(config: Config, market: Market) -> str:
+    """How much is trained on how many bars, a line."""
+    bars, updates = market.n_decided("train"), config.budget.n_updates
+    passes = config.passes_over(bars, updates)
+    times = f"{passes:,.1f}" if passes >= 1 else f"{passes:.2g}"
+    return (
+        f"{updates:,} updates visit each of the {bars:,} training bars {times} times, with {config.budget.lanes}"
+        " accounts each time"
+    )
+
+
 class Start(NamedTuple):
     """What a run goes on from."""
 
@@ -185,6 +196,10 @@ def train_run(request: Request[RunOptions], began: float | None = None) -> Path:
     warnings = market_warnings(market)
     for line in describe_market(market, source, warnings, config.data.data):
         display.say(line)
+    if not options.resume:  # what is saved has its updates
+        resolved = with_updates(resolved, market.n_decided("train"))
+    display.expect(resolved.config.budget.n_updates)
+    display.say(describe_passes(resolved.config, market))
     run_dir = options.run_dir or default_run_dir(config.preset)
     if not options.resume:
         claim(run_dir)
@@ -223,6 +238,7 @@ def _train(run_dir: Path, options: RunOptions, inputs: RunInputs, display: Displ
     train = market.splits["train"]
     fitted = fit_rules(rule_signals(market.bars, train, fitted_rules()), train)
     sides = rule_sides(rule_signals(market.bars, market.splits["validation"]), fitted)
+    facts["passes"] = config.passes_over(market.n_decided("train"), config.budget.n_updates)
     facts["rules"] = {name: of._asdict() for name, of in fitted.items()}
     write_config(run_dir, resolved)  # before the compilation: what is killed during it can be resumed
     try:

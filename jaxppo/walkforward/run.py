@@ -18,7 +18,7 @@ from rich.console import Console
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.cli import Request
-from jaxppo.config.layers import DeviceInfo, describe
+from jaxppo.config.layers import DeviceInfo, describe, updates_for_passes, with_updates
 from jaxppo.config.schema import Config
 from jaxppo.device import compile_program, detect_device, enable_compilation_cache
 from jaxppo.errors import ConfigError
@@ -102,7 +102,12 @@ def prepare(options: WalkforwardOptions, config: Config, bars: Sequence[Any]) ->
     needed = config.budget.n_steps + REWARD_HORIZON
     plans = plan_folds(history.times, options.folds, options.scheme, options.first_train_fraction, field, gap, needed)
     folds, sizes = stack_folds(history, plans, jax.random.key(config.seed))
-    return Setup(config, market, history, plans, gap, folds, sizes)
+    return Setup(updates_for_passes(config, most_trained(plans)), market, history, plans, gap, folds, sizes)
+
+
+def most_trained(plans: Sequence[FoldPlan]) -> int:
+    """Training bars of the fold that has most: all folds train for as many updates, which passes are counted on."""
+    return max(int(plan.train_decisions.sum()) for plan in plans)
 
 
 def available_memory(device: DeviceInfo) -> float:
@@ -257,6 +262,7 @@ def walkforward_run(request: Request[WalkforwardOptions]) -> Path:
     check_program(config)  # before anything is read
     bars, source = load_market_bars(config.data)
     setup = prepare(options, config, bars)
+    resolved = with_updates(resolved, most_trained(setup.plans))
     console = plain_console()
     ensemble = f", an ensemble of {config.budget.seeds} policies in each fold" if config.budget.seeds > 1 else ""
     console.print(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}{ensemble}")
