@@ -54,6 +54,10 @@ TASKS = {
     "latent": Task("latent", 0.0005, False, phi=0.98),
     # Costs of two usual edges a side: trades pay only if held, so a policy that pays for its random ones stays flat.
     "reluctant": Task("reluctant", 0.003, False, edge=0.0015, phi=0.97),
+    "weak": Task("weak", 0.0005, False, edge=0.00075, phi=0.98),
+    "slow": Task("slow", 0.0002, False, edge=0.0005, phi=0.99),
+    "dear": Task("dear", 0.006, True),  # costs of three usual edges a side
+    "dear_latent": Task("dear_latent", 0.0045, False, edge=0.0015, phi=0.97),
     "expensive": Task("expensive", 0.2, True),  # a side costs more than the signal ever pays: at most 16 %
     "driftless": Task("driftless", 0.0, False, edge=0.0),
 }

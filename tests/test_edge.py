@@ -43,7 +43,7 @@ def edge(close, fee, actions):
     agent, tape = make_agent(spec), tape_of(close, fee)
     params = jnp.zeros_like(init_params(spec, jax.random.key(0)))  # every action is as probable as any other
     score = played(given_actions(jnp.asarray(actions, jnp.int32).reshape(-1, 1), ENV, tape), tape, len(actions))
-    return policy_edge(score, ENV, agent, params, tape, passes=7.0, receptive_field=1)
+    return policy_edge(score, ENV, agent, params, tape, receptive_field=1, passes=7.0, cost_anneal=0.5)
 
 
 def test_edge_of_trades_by_hand():
@@ -72,7 +72,7 @@ def test_edge_of_what_a_policy_without_trades_leans_to():
 
 
 def test_words_of_an_edge():
-    found = Edge(0, -0.00001, 0.000085, 0.035, 0.005, 0.0047, 4_800.0, 0.02)
+    found = Edge(0, -0.00001, 0.000085, 0.035, 0.005, 0.0047, 4_800.0, 0.65, 0.02)
     assert edge_text(found) == (
         "It closes no trade; followed by its action probabilities, it would have lost 0.10 bp of the equity a bar"
         " before costs; costs take 0.85 bp, at a turnover of 3.5% a bar. A round trip costs 50.00 bp, where a bar"
@@ -80,5 +80,9 @@ def test_words_of_an_edge():
         " usual bars away; try --stop-loss 0 --take-profit 0: without them the same training on hourly crypto and daily"
         " shares closed trades in 4 runs of 4, with 2 % and 4 % in 2 of 8."
     )
+    without = edge_text(found._replace(cost_anneal=0.0, level=0.0))
+    assert "paid all costs from the first update; try --cost-anneal 0.65" in without
+    assert "usual bars away" not in without
+    assert edge_text(found._replace(level=0.0)).endswith("4,800 times.")
     assert Edge.of(found._asdict()) == found
     assert Edge.of({"gross": 1.0}) is None

@@ -107,7 +107,7 @@ RULES = (
         VALIDATIONS,
         "{:.1%} of the validation's decisions keep the position, "
         + _IN_A_ROW
-        + ": leave fixed stops out, and look at what the end of the run says of costs",
+        + ": leave fixed stops out and --cost-anneal above 0, and look at what the end of the run says of costs",
     ),
     Rule(
         "one_action",

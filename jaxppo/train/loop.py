@@ -336,9 +336,16 @@ class Trainer:
         write_gate(self._run_dir, gate)
         display.say(gate_line(gate))
         spec, config = self._compiled.program.spec, self._config
-        passes = config.passes_over(self._market.n_decided("train"), at.update)
-        reach = receptive_field(config.agent)
-        return policy_edge(best, spec.env, spec.agent, params, self._compiled.data.tape, passes, reach)
+        return policy_edge(
+            best,
+            spec.env,
+            spec.agent,
+            params,
+            self._compiled.data.tape,
+            receptive_field(config.agent),
+            passes=config.passes_over(self._market.n_decided("train"), at.update),
+            cost_anneal=config.ppo.cost_anneal,
+        )
 
     def _measure(self, best: Score, final: Score, sides: Sides, display: Display) -> Yardsticks:
         """Play the rules on the validation split, and say and write how policies and rules compare."""
