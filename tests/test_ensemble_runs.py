@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from jaxppo.check.verdict import slice_bars
 from jaxppo.config.layers import load_config
 from jaxppo.errors import ConfigError
 from jaxppo.market.bars import load_bars
-from jaxppo.ppo.program import COUNTS, begin_run, run_updates
+from jaxppo.ppo.program import COUNTS, _each_member, begin_run, run_updates
 from jaxppo.ppo.state import hyper_from
 from jaxppo.store.checkpoint import restore_policy, restore_train_state
 from jaxppo.store.columns import REDUCE
@@ -81,6 +82,14 @@ def test_a_member_whose_numbers_went_bad_goes_back_alone(programs):
     assert np.isfinite(after[0].params).all()
     assert float(after[1]["rollbacks"].sum()) == 1.0
     assert np.isfinite(after[1]["policy_loss"]).all()  # of the member that is sound
+
+
+@pytest.mark.parametrize(("platform", "in_turn"), [("cpu", True), ("cuda", False), ("tpu", False)])
+def test_members_learn_in_turn_on_a_cpu_and_side_by_side_elsewhere(platform, in_turn):
+    """By what is compiled for, as a plan for a GPU is made on a machine without one."""
+    doubled = jax.jit(partial(_each_member, lambda x: 2 * x))
+    lowered = doubled.trace(jnp.ones((3, 4))).lower(lowering_platforms=(platform,))
+    assert ("while" in lowered.as_text()) == in_turn
 
 
 def test_what_is_counted_adds_up_over_updates_and_members_alike():

@@ -31,10 +31,12 @@ class Run:
     n_validations: int
     compute_dtype: str
     market: str
+    seeds: int = 1
 
     @property
     def env_steps(self) -> int:
-        return self.n_envs * self.n_steps * self.n_updates
+        """Of all policies of an ensemble."""
+        return self.seeds * self.n_envs * self.n_steps * self.n_updates
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def planned_run(config: Config, market: str) -> Run:
     budget = config.budget
     validations = 1 + len(config.segments)
     dtype = config.agent.compute_dtype
-    return Run(config.preset, budget.n_envs, budget.n_steps, budget.n_updates, validations, dtype, market)
+    return Run(config.preset, budget.n_envs, budget.n_steps, budget.n_updates, validations, dtype, market, budget.seeds)
 
 
 def gpu_plan(

@@ -16,8 +16,9 @@ _TYPES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32", "f32_highest":
 
 def run_line(run: Run) -> str:
     """What is planned, on a line."""
+    ensemble = f"{run.seeds} policies x " if run.seeds > 1 else ""
     return (
-        f"{run.preset}: {run.n_envs:,} envs x {run.n_steps} steps x {run.n_updates:,} updates ="
+        f"{run.preset}: {ensemble}{run.n_envs:,} envs x {run.n_steps} steps x {run.n_updates:,} updates ="
         f" {run.env_steps / 1e6:,.1f}M env steps, {run.n_validations} validations, {run.compute_dtype}"
     )
 

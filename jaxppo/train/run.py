@@ -268,16 +268,17 @@ def _train(run_dir: Path, options: RunOptions, inputs: RunInputs, display: Displ
         "checkpoints": trainer.kept(state),
     }
     write_manifest(run_dir, inputs, actions, facts)
-    _report(run_dir, finished, display)
+    _report(run_dir, finished, config.budget.seeds, display)
     return run_dir
 
 
-def _report(run_dir: Path, finished: Finished, display: Display) -> None:
+def _report(run_dir: Path, finished: Finished, seeds: int, display: Display) -> None:
     # matplotlib takes a second to import, and nobody should wait for it before training.
     from jaxppo.train.page import write_report
 
+    ensemble = f"{seeds} policies x " if seeds > 1 else ""
     display.say(
-        f"trained {finished.env_steps:,} steps in {finished.run_seconds:.1f} s"
+        f"trained {ensemble}{finished.env_steps:,} steps in {finished.run_seconds:.1f} s"
         f" ({finished.steps_per_second:,.0f} steps/s); best validation at update {finished.best_update}"
     )
     display.say(f"report: {write_report(run_dir)}")
