@@ -317,7 +317,7 @@ def study_all(argv: Sequence[str]) -> None:
     lines: list[str] = []
     for name in MARKETS:
         study = prepare_study(name, out, options, config, bars)
-        levels = measure(study, make_folds(config, study.setup.sizes), options.trials)
+        levels = measure(study, make_folds(study.config, study.setup.sizes), options.trials)
         some = levels[TRAINED_AT]
         lines += [
             "",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import tiny_config
 
-from jaxppo.config.schema import EnvConfig
+from jaxppo.config.schema import EnvConfig, GateConfig
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import DAY
 from jaxppo.market.dataset import build_evaluation
@@ -17,6 +17,7 @@ from jaxppo.play.curve import TradeSums
 from jaxppo.play.metrics import METRICS, Metrics
 from jaxppo.play.significance import sharpe_differences
 from jaxppo.walkforward.dates import plan_folds
+from jaxppo.walkforward.judged import judge_portfolio
 from jaxppo.walkforward.portfolio import (
     POLICY,
     FoldPortfolios,
@@ -82,6 +83,26 @@ def test_summary_holds_what_the_curves_say():
     table = portfolio_table(joined, members)
     assert table.columns == ["date", "fold", "return", "equity", "drawdown", "long", "member_0", "member_1"]
     assert table["equity"][-1] == pytest.approx(1.1 * 1.65 * 0.9)
+
+
+def test_the_gate_holds_the_policy_against_holding_at_its_own_volatility():
+    held = np.random.default_rng(0).normal(0.001, 0.01, 400)
+    own = np.stack([0.5 * held, held, 0.0 * held])
+    joined = join_portfolios([fold(list(range(400)), (POLICY, "buy_and_hold", "long"), own.tolist(), 0.1)])
+    gate = judge_portfolio(joined, {"sharpe_difference": 0.25}, GateConfig(), trials=1)
+    value = {reason.metric: reason.value for reason in gate.reasons}
+    # Half of every move of holding is holding at half its volatility, though it earns less.
+    assert value["excess_return"] == pytest.approx(0.0, abs=1e-9)
+    assert value["excess_over_rules"] == 0.25
+    assert value["days"] == 400
+    assert value["trades"] == 1
+    assert value["fitness"] == pytest.approx(float(joined.metrics.fitness[0]))
+    assert gate.flags == ()
+    # A policy that stays flat has no volatility, and nothing that is worth money.
+    flat = joined._replace(returns=np.stack([0.0 * held, held, held]))
+    none = judge_portfolio(flat, {"sharpe_difference": -1.0}, GateConfig(), trials=1)
+    assert none.verdict == "DROP"
+    assert {r.metric: r.value for r in none.reasons}["excess_return"] == 0
 
 
 def test_figures_of_a_part_are_of_its_days_alone():

@@ -19,8 +19,10 @@ from jaxppo.walkforward.portfolio import POLICY, Joined
 def judge_portfolio(joined: Joined, excess: Mapping[str, Any], config: GateConfig, trials: int) -> Gate:
     """The verdict on the policies of all folds.
 
-    Nothing was chosen on the tested bars, so there is no best validation to fall short of; habits of single decisions,
-    which a run's gate flags, are not looked at.
+    Buy-and-hold is taken at the policy's volatility: what either earns grows with the size of its positions, which is
+    the user's to choose. (On 38 daily futures an ensemble with a Sharpe ratio of 1.53 made 25 % less than buy-and-hold
+    with .92, at under half its volatility.) Nothing was chosen on the tested bars, so there is no best validation to
+    fall short of; habits of single decisions, which a run's gate flags, are not looked at.
 
     Args:
       joined: policy, buy-and-hold and rules.
@@ -28,8 +30,9 @@ def judge_portfolio(joined: Joined, excess: Mapping[str, Any], config: GateConfi
       config: thresholds.
       trials: configurations tried on these bars, by which the Sharpe ratio is deflated.
     """
-    curves = np.cumprod(1.0 + joined.returns, axis=1)
-    own, hold = (curves[joined.names.index(name)] for name in (POLICY, HOLD))
+    returns, held = (joined.returns[joined.names.index(name)] for name in (POLICY, HOLD))
+    scale = returns.std() / held.std() if held.std() > 0 else 1.0
+    own, hold = np.cumprod(1.0 + returns), np.cumprod(np.maximum(1.0 + scale * held, 0.0))
     m = jax.tree.map(lambda x: float(x[joined.names.index(POLICY)]), joined.metrics)
     found = Evidence(
         fitness=m.fitness,
