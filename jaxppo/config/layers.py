@@ -221,11 +221,13 @@ def layer(
     command_line = dict(command_line or {})
     named, own = load_own(file) if file is not None else (None, {})
     preset = preset or named or "quick_test"
+    known = flat_fields(Config())
     for one, other in _EITHER:
+        unset = {other: known[other]}  # 0 of the field's own type: where it is a float, 0 would be read back as 0.0
         if one in command_line:  # it beats what the preset or the file says in the other way
-            command_line = {other: 0, **command_line}
+            command_line = {**unset, **command_line}
         if one in own:
-            own = {other: 0, **own}
+            own = {**unset, **own}
     decided = load_preset(preset)
     layers: list[tuple[str, dict[str, Any]]] = [(f"preset {preset}", decided)]
     if preset == "auto":
