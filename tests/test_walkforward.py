@@ -231,6 +231,12 @@ def test_missing_symbols_are_named(done):
     assert "trained" in done.result.symbols.columns
 
 
+def test_costs_by_symbol_are_told(done):
+    costs = dataclasses.replace(done.setup.market.costs, lines=("costs by symbol: costs.csv has 3 of 3 symbols",))
+    setup = dataclasses.replace(done.setup, market=dataclasses.replace(done.setup.market, costs=costs))
+    assert costs.lines[0] in command.describe_folds(setup, "bars")
+
+
 def test_join_curves_by_hand():
     np.testing.assert_allclose(join_curves([np.array([1.1, 1.2]), np.array([0.5, 2.0])]), [1.1, 1.2, 0.6, 2.4])
 
