@@ -21,10 +21,12 @@ from jaxppo.check.verdict import slice_bars
 from jaxppo.config.layers import load_config
 from jaxppo.errors import ConfigError
 from jaxppo.market.bars import load_bars
+from jaxppo.page.members import members_line, members_section, members_sentence
 from jaxppo.ppo.program import COUNTS, _each_member, begin_run, run_updates
 from jaxppo.ppo.state import hyper_from
 from jaxppo.store.checkpoint import restore_policy, restore_train_state
 from jaxppo.store.columns import REDUCE
+from jaxppo.store.rows import member_spread
 
 CONFIG = tiny_config(seeds=2)
 SIZES = {**TINY, "actions": "targets", "targets": (-1.0, 0.0, 1.0), "learning_rate": 0.01}
@@ -176,12 +178,28 @@ def test_a_restored_ensemble_decides_as_the_backtest_did(run, tested, bars):
         assert decided.action == policy.info.actions.labels[first["action"]]
 
 
+def test_a_spread_is_of_each_figure_by_itself_and_leaves_out_what_is_not_defined():
+    """Sharpe ratios of 1 and 3 have a mean of 2; the second member closed no trade, so its profit factor is none."""
+    rows = [
+        {"member": 0, "portfolio_sharpe": 1.0, "profit_factor": 1.5, "portfolio_cagr": np.nan},
+        {"member": 1, "portfolio_sharpe": 3.0, "profit_factor": np.nan, "portfolio_cagr": np.nan},
+    ]
+    spread = member_spread(rows)
+    assert [row["portfolio_sharpe"] for row in spread.values()] == [1.0, 2.0, 3.0]
+    assert [row["profit_factor"] for row in spread.values()] == [1.5, 1.5, 1.5]
+    assert all(np.isnan(row["portfolio_cagr"]) for row in spread.values())
+    assert "member" not in spread["mean"]
+    assert members_line({"portfolio_sharpe": 2.5}, rows).endswith("of the 2 alone 1.00 to 3.00; the ensemble 2.50")
+    assert members_section({"portfolio_sharpe": 2.5}, []) == members_sentence([]) == ""
+
+
 def test_pages_and_log_show_the_spread(run, tested, bars, capsys):
     for page in (run / "report.html", tested / "report.html"):
         text = page.read_text()
         assert "The ensemble and its members" in text
         assert text.count("Members, lowest") == 4  # of pool and portfolio, in two tables each
         assert "Member 1, rebalanced daily" in text
+        assert "Alone, its 2 members have Sharpe ratios, rebalanced daily, from " in text
     assert "an ensemble of 2" in (run / "report.html").read_text()
     jaxppo.backtest(run, split="validation", out=run.parent / "again", random_draws=1)
     told = capsys.readouterr().out

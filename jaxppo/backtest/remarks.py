@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxppo.page import gate, tables
 from jaxppo.page.document import Card, Remark
+from jaxppo.page.members import members_sentence
 from jaxppo.page.sections import drawdown_card, profit_card, return_card, tone
 from jaxppo.page.text import moment, number, percent, plain_value, plural
 from jaxppo.page.yardsticks import against_rules
@@ -49,7 +50,7 @@ def verdict(data: BacktestData) -> tuple[Remark, str]:
         f"held at the same costs it became {number(1 + hold['return'])}."
     )
     against = against_rules(data.portfolios, "policy")
-    money += f" {against.sentence}" if against else ""
+    money += (f" {against.sentence}" if against else "") + members_sentence(data.members)
     return Remark(found.tone, found.title, money), found.text
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from jaxppo.page import tables
 from jaxppo.page.terminal import cell, figure_table
+from jaxppo.page.text import number
 from jaxppo.store.columns import PORTFOLIO_PREFIX
 from jaxppo.store.rows import member_spread
 
@@ -39,6 +40,15 @@ def members_line(ensemble: Row, members: Sequence[Row]) -> str:
     ends, column = member_spread(members), f"{PORTFOLIO_PREFIX}sharpe"
     low, high, own = (cell("number", float(row[column])) for row in (ends["lowest"], ends["highest"], ensemble))
     return f"members: rebalanced daily, Sharpe ratios of the {len(members)} alone {low} to {high}; the ensemble {own}"
+
+
+def members_sentence(members: Sequence[Row]) -> str:
+    """The spread for a headline, after a space; empty where there are no members."""
+    if not members:
+        return ""
+    ends, column = member_spread(members), f"{PORTFOLIO_PREFIX}sharpe"
+    low, high = (number(ends[end][column]) for end in ("lowest", "highest"))
+    return f" Alone, its {len(members)} members have Sharpe ratios, rebalanced daily, from {low} to {high}."
 
 
 def members_section(ensemble: Row, members: Sequence[Row]) -> str:

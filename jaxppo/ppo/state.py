@@ -81,7 +81,7 @@ class Guard(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """Everything that a run is, between two updates."""
+    """Everything that a run is, between two updates. Of an ensemble every array has an axis of members first."""
 
     params: Params
     moments: Moments

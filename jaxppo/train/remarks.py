@@ -11,6 +11,7 @@ from jaxppo.config.schema import EnvConfig
 from jaxppo.market.asset_classes import ASSET_CLASSES, may_short
 from jaxppo.market.calendar import YEAR
 from jaxppo.page.document import Card, Remark
+from jaxppo.page.members import members_sentence
 from jaxppo.page.sections import drawdown_card, profit_card, return_card, tone
 from jaxppo.page.selection import DRAWDOWN_LIMIT, MIN_TRADES
 from jaxppo.page.text import action_name, number, percent, plural
@@ -95,7 +96,7 @@ def verdict(run: RunData) -> Remark:
     if run.shown is None:
         return Remark("caution", "No validated policy yet", "The run directory holds no complete validation.")
     against = against_rules(run.portfolios, "best" if run.best is not None else "final")
-    text = _in_money(run, m) + (f" {against.sentence}" if against else "")
+    text = _in_money(run, m) + (f" {against.sentence}" if against else "") + members_sentence(run.members)
     if m["trades"] == 0:
         return Remark("bad", "The policy closed no trade", text)
     if not m["return"] > 0:
