@@ -199,6 +199,7 @@ def test_pages_and_log_show_the_spread(run, tested, bars, capsys):
         assert "The ensemble and its members" in text
         assert text.count("Members, lowest") == 4  # of pool and portfolio, in two tables each
         assert "Member 1, rebalanced daily" in text
+        assert "Buy-and-hold" not in text.split("The ensemble and its members")[1].split("</details>")[0]
         assert "Alone, its 2 members have Sharpe ratios, rebalanced daily, from " in text
     assert "an ensemble of 2" in (run / "report.html").read_text()
     jaxppo.backtest(run, split="validation", out=run.parent / "again", random_draws=1)

@@ -26,7 +26,8 @@ def _of_pool(row: Row) -> dict[str, Any]:
 
 
 def _spread_rows(ensemble: Row, members: Sequence[Row]) -> list[tuple[str, Row]]:
-    return [("ensemble", ensemble), *((f"members, {end}", row) for end, row in member_spread(members).items())]
+    own = {name: value for name, value in ensemble.items() if name in members[0]}
+    return [("ensemble", own), *((f"members, {end}", row) for end, row in member_spread(members).items())]
 
 
 def members_table(ensemble: Row, members: Sequence[Row]) -> Table:
