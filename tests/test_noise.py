@@ -141,3 +141,13 @@ def test_noise_changes_training_and_no_validation():
         for p in (program, dropping)
     ]
     np.testing.assert_array_equal(*(r.figures.symbols.net_return for r in returns))
+
+
+def test_each_member_of_an_ensemble_learns_from_the_policy_that_acted():
+    config = tiny_config(seeds=2, dropout=0.3, feature_noise=0.5, epochs=1, minibatches=1)
+    program, tape, data = tiny_program(config)
+    hyper = hyper_from(config)
+    start = jax.jit(program.init)(jax.random.key(0), hyper, tape)
+    after, out = jax.jit(program.segment)(start, hyper, tape, data, jnp.int32(1))
+    assert float(out.updates["approx_kl"][0]) == pytest.approx(0.0, abs=1e-8)
+    assert (np.abs(np.asarray(after.params - start.params)).max(axis=1) > 0).all()
