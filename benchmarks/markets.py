@@ -42,7 +42,7 @@ from jaxppo.market.dataset import EvaluationSet, Split, joint_calendar
 from jaxppo.market.source import load_market_bars
 from jaxppo.market.tape import Costs, Tape
 from jaxppo.page.terminal import plain_console
-from jaxppo.play.deciders import argmax_policy
+from jaxppo.play.deciders import acting_policy
 from jaxppo.play.passes import play
 from jaxppo.play.score import Pooled, pool_lanes
 from jaxppo.ppo.state import hyper_from
@@ -135,7 +135,7 @@ def make_test(program: FoldProgram, sizes: FoldSizes) -> Callable[[Params, Fold,
         data = EvaluationSet(part(tape, fold.test), fold.test.calendar)
 
         def one(params: Params) -> Pooled:
-            policy = argmax_policy(spec.agent, spec.env, params, data.tape, n, spec.receptive_field)
+            policy = acting_policy(spec.agent, spec.env, params, data.tape, n, spec.receptive_field)
             return pool_lanes(play(policy, data.tape, n, costs, keep=False), data)
 
         own = jax.tree.map(lambda x: jnp.expand_dims(x, 0), one(params))

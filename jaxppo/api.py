@@ -18,8 +18,8 @@ from jaxppo.cli import Request
 from jaxppo.config.layers import resolve, updates_for_passes
 from jaxppo.config.schema import FIELD_GROUP, Config, coerce_fields
 from jaxppo.device import detect_device
-from jaxppo.env.account import AccountState, open_account
-from jaxppo.env.actions import action_mask
+from jaxppo.env.account import AccountState, exposure_at, open_account
+from jaxppo.env.actions import action_mask, target_exposure
 from jaxppo.env.trading import EXPOSURE, BoundEnv, observe_account
 from jaxppo.env.trading import make_env as env_on_tape
 from jaxppo.errors import ConfigError, nearest
@@ -133,7 +133,8 @@ class Decision(NamedTuple):
     probabilities: Mapping[str, float]  # by label
     value: float  # of the state, in discounted reward
     time: int  # start of the bar, UTC seconds
-    size: float  # exposure that the action's 1 stands for: 1, or what volatility gives
+    size: float  # exposure that an action's 1 stands for: 1, or what volatility gives
+    exposure: float  # wanted after the order: of the most probable action, or of all on average (`act_by`)
 
 
 def decide(policy: RestoredPolicy, bars: Bars, account: AccountState | None = None) -> Decision:
@@ -159,14 +160,19 @@ def decide(policy: RestoredPolicy, bars: Bars, account: AccountState | None = No
     allowed = jnp.asarray(may_short(bars.asset_class, config.env))
     mask = action_mask(policy.info.actions, observation[EXPOSURE], allowed)  # (K,)
     chosen, value = policy.agent.act(policy.params, market, observation[None], mask[None])  # (1, K) and (1,)
-    labels = policy.info.actions.labels
-    shares = jnp.exp(chosen.log_probs[0]).tolist()
+    actions, shares = policy.info.actions, jnp.exp(chosen.log_probs[0])
+    each, now = jnp.arange(actions.n_actions, dtype=jnp.int32), exposure_at(account, quote.close)
+    asked, keep = target_exposure(actions, each, now, allowed, config.env.max_exposure, quote.size)
+    wanted = jnp.where(keep, now, asked)
+    exposure = (shares * wanted).sum() if config.env.act_by == "mean" else wanted[chosen.mode()[0]]
+    labels = actions.labels
     return Decision(
         labels[int(chosen.mode()[0])],
-        dict(zip(labels, shares, strict=True)),
+        dict(zip(labels, shares.tolist(), strict=True)),
         float(value[0]),
         int(bars.time[-1]),
         1.0 if size is None else float(size[-1]),
+        float(exposure),
     )
 
 

@@ -94,7 +94,7 @@ def words(text: str) -> list[str]:
 
 
 def test_an_unknown_preset_names_the_nearest_and_all(call):
-    every = "valid names are 'auto', 'extended', 'production', 'quick_test', 'standard'"
+    every = "valid names are 'auto', 'extended', 'production', 'quick_test', 'standard', 'trend'"
     said = refused(call("--preset", "quick"))
     assert said == f"preset: unknown preset 'quick'; did you mean 'quick_test'? {every}"
     assert f"did you mean 'production'? {every}" in refused(call("--preset=producton"))

@@ -21,7 +21,7 @@ from jaxppo.env.trading import EnvSpec
 from jaxppo.market.features import compute_features
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.tape import Tape
-from jaxppo.play.deciders import argmax_policy, leaning_policy
+from jaxppo.play.deciders import acting_policy, leaning_policy
 from jaxppo.play.passes import n_decisions, play
 from jaxppo.store.checkpoint import RestoredPolicy
 from jaxppo.store.checkpoint_info import CheckpointInfo
@@ -51,7 +51,7 @@ def tiny() -> Tiny:
     return Tiny(config, agent, program.spec.env, data.tape, members)
 
 
-def played(tiny: Tiny, params: Params, decider=argmax_policy):
+def played(tiny: Tiny, params: Params, decider=acting_policy):
     n = n_decisions(tiny.tape)
     reach = receptive_field(tiny.config.agent)
     return jax.jit(lambda p: play(decider(tiny.agent, tiny.env, p, tiny.tape, n, reach), tiny.tape, n))(params)
@@ -114,13 +114,13 @@ def test_one_policy_acts_as_ever(tiny):
 # --- who plays
 
 
-@pytest.mark.parametrize("decider", [argmax_policy, leaning_policy])
+@pytest.mark.parametrize("decider", [acting_policy, leaning_policy])
 def test_copies_of_a_policy_play_as_the_one(tiny, decider):
     one = played(tiny, tiny.members[1], decider)
     copies = played(tiny, jnp.stack([tiny.members[1]] * 3), decider)
     assert int(one.sums.trades.sum()) > 0
     np.testing.assert_allclose(copies.equity, one.equity, rtol=1e-4)
-    if decider is argmax_policy:
+    if decider is acting_policy:
         np.testing.assert_array_equal(copies.note.action, one.note.action)
 
 

@@ -1,29 +1,32 @@
 """Positions sized by volatility: accounts against a plain loop, what is observed, and every way a policy is played."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import plain_account, random_tape, tiny_config
 
-from jaxppo.agent.policy import init_params
+from jaxppo.agent.policy import Distribution, init_params
 from jaxppo.check.lookahead import check_lookahead
 from jaxppo.check.parity import check_parity
 from jaxppo.check.verdict import Player
 from jaxppo.config.checks import check_config
+from jaxppo.config.layers import replace_fields
 from jaxppo.config.rewards import REWARD_PRESETS
 from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.account import open_account
 from jaxppo.env.actions import action_table, target_exposure
 from jaxppo.env.rewards import REWARD_COMPONENTS, Outcome
-from jaxppo.env.trading import EXPOSURE, env_spec, observe_account, reset, step
+from jaxppo.env.trading import EXPOSURE, env_spec, mean_order_units, observe_account, reset, step
 from jaxppo.errors import ConfigError
 from jaxppo.market.dataset import build_market, evaluation_set
 from jaxppo.market.features import compute_features
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.tape import Costs, MarketStep, Quote, Terms
 from jaxppo.market.volatility import volatility_sizes
-from jaxppo.play.deciders import given_actions, play_policy
+from jaxppo.play.deciders import given_actions, play_policy, policy_units
 from jaxppo.play.passes import n_decisions, play
 from jaxppo.ppo.program import TapeSpec, make_train, train_spec
 from jaxppo.ppo.state import hyper_from
@@ -148,8 +151,10 @@ def test_the_trainer_takes_a_sized_market(market, advantages):
     assert out.score.record.equity.shape == (n_decisions(data.tape), 2)
 
 
-def test_live_use_sees_and_does_the_same(market):
+@pytest.mark.parametrize("act_by", ["mode", "mean"])
+def test_live_use_sees_and_does_the_same(market, act_by):
     config, bars, built = market
+    config = replace_fields(config, {"act_by": act_by})
     spec = train_spec(config, len(built.feature_names))
     player = Player(config, spec.agent, init_params(spec.agent.spec, jax.random.key(2)), spec.env)
     check = check_parity(lambda b: compute_features(b, ("base",), 32), bars[:1], player, n_bars=24)
@@ -174,3 +179,25 @@ def test_no_bar_of_the_future_is_in_a_size(market):
 def test_settings_that_size_nothing(fields, said):
     with pytest.raises(ConfigError, match=said):
         check_config(tiny_config(**fields))
+
+
+def test_the_mean_exposure_by_hand():
+    # Chances .2, .1, .3, .4 of targets -1, 0, .5 and 1 at a size of 2: 2 (-.2 + .15 + .4) = .7 of the equity.
+    spec = env_spec(EnvConfig(**TARGETS), RewardConfig())
+    price = jnp.float32(100)
+    market = MarketStep(price, price, price, price, jnp.float32(0), jnp.float32(0), jnp.float32(2))
+    free, yes = Costs(*jnp.zeros(3)), jnp.bool_(True)
+    chances = jnp.float32([0.2, 0.1, 0.3, 0.4])
+    flat = open_account(jnp.float32(1))
+    assert mean_order_units(flat, chances, market, free, yes, spec) == pytest.approx(0.007)
+    # Held at .62 of the equity it is .08 away, inside the band of .05 sizes, which is .1; at .58 it is outside.
+    near, far = (flat._replace(units=jnp.float32(u), mark=price) for u in (0.0062, 0.0058))
+    assert mean_order_units(near, chances, market, free, yes, spec) == near.units
+    assert mean_order_units(far, chances, market, free, yes, spec) == pytest.approx(0.007)
+    # Where no short is allowed, the first action asks for nothing: 2 (.15 + .4).
+    assert mean_order_units(flat, chances, market, free, jnp.bool_(False), spec) == pytest.approx(0.011)
+    # A sure policy does the same by mode and by mean.
+    sure = Distribution(jnp.log(jnp.float32([0, 0, 1, 0])))
+    by = [dataclasses.replace(spec, config=dataclasses.replace(spec.config, act_by=how)) for how in ("mode", "mean")]
+    one, other = (policy_units(flat, sure, market, free, yes, own) for own in by)
+    assert one == other == pytest.approx(0.01)

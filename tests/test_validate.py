@@ -17,7 +17,7 @@ from jaxppo.env.account import REASON_END, open_account
 from jaxppo.env.trading import EnvState, observe, step, valid_actions
 from jaxppo.market.dataset import Calendar, Days, EvaluationSet, Split, device_calendar, joint_calendar
 from jaxppo.market.tape import Costs, Tape, take_windows
-from jaxppo.play.deciders import argmax_policy, given_actions
+from jaxppo.play.deciders import acting_policy, given_actions
 from jaxppo.play.passes import lane, n_decisions, play
 from jaxppo.play.score import score, validate
 from jaxppo.ppo.program import train_spec
@@ -94,7 +94,7 @@ def played(config: Config, actions, tape: Tape):
 
 def play_policy(agent, env, params, tape: Tape, n: int, window: int):
     """Record, action and validity of the argmax policy."""
-    done = play(argmax_policy(agent, env, params, tape, n, window), tape, n)
+    done = play(acting_policy(agent, env, params, tape, n, window), tape, n)
     return *lane((done.record, done.note.action), 0), done.valid
 
 

@@ -17,7 +17,7 @@ from jaxppo.env.trading import EnvSpec
 from jaxppo.market.dataset import EvaluationSet
 from jaxppo.play.baselines import hold_sums, shifts_between_trades
 from jaxppo.play.curve import TradeSums
-from jaxppo.play.deciders import argmax_policy, wishing
+from jaxppo.play.deciders import acting_policy, wishing
 from jaxppo.play.members import Members, play_members
 from jaxppo.play.metrics import Metrics
 from jaxppo.play.passes import as_lanes, play
@@ -130,7 +130,7 @@ def backtest(
     """
     tape, n_bars = data.tape, settings.n_bars
     for_shifts, for_bootstrap = jax.random.split(key)
-    policy = argmax_policy(agent, spec, params, tape, n_bars, settings.receptive_field)
+    policy = acting_policy(agent, spec, params, tape, n_bars, settings.receptive_field)
     # Apart from the other multiples, so that it is the run's own validation to the last bit.
     own = score(play(policy, tape, n_bars), data, spec.actions.n_actions)
     others = tuple(m for m in COST_MULTIPLES if m != 1.0)

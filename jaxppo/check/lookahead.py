@@ -21,7 +21,7 @@ from jaxppo.market.dataset import Split, build_evaluation, build_market
 from jaxppo.market.features import FeatureTable
 from jaxppo.market.quality import format_time
 from jaxppo.market.tape import REWARD_HORIZON, Tape
-from jaxppo.play.deciders import argmax_policy
+from jaxppo.play.deciders import acting_policy
 from jaxppo.play.passes import lane, n_decisions, play
 
 RISE, FALL, HOLE, END = "all later bars rise", "all later bars fall", "a bar without trades", "the later bars are gone"
@@ -149,7 +149,7 @@ def _tracer(player: Player, n: int) -> Any:
     """A compiled function of (params, tape) to `_Trace`."""
 
     def trace(params: Any, tape: Tape) -> _Trace:
-        decider = argmax_policy(player.agent, player.spec, params, tape, n, player.receptive_field, observed=True)
+        decider = acting_policy(player.agent, player.spec, params, tape, n, player.receptive_field, observed=True)
         played = play(decider, tape, n)
         record, note = lane((played.record, played.note), 0)
         return _Trace(decider.inputs, note.observation, note.action, record)

@@ -9,16 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxppo.agent.policy import Distribution
 from jaxppo.check.verdict import Check, Compute, Player, as_table, differing_bits, slice_bars
 from jaxppo.config.schema import EnvConfig
-from jaxppo.env.account import AccountState, open_account
+from jaxppo.env.account import AccountState, open_account, settle
 from jaxppo.env.actions import action_mask
-from jaxppo.env.trading import ACCOUNT_FEATURES, EXPOSURE, observe_account, trade_bar
+from jaxppo.env.trading import ACCOUNT_FEATURES, EXPOSURE, observe_account
 from jaxppo.market.bars import Bars
 from jaxppo.market.dataset import build_evaluation
 from jaxppo.market.quality import format_time
 from jaxppo.market.tape import Quote, Tape, take_quotes, take_steps
-from jaxppo.play.deciders import argmax_policy
+from jaxppo.play.deciders import acting_policy, policy_units
 from jaxppo.play.passes import play
 
 Observe = Callable[[AccountState, Quote, EnvConfig], jax.Array]
@@ -42,7 +43,7 @@ def _vectorised(player: Player, tape: Tape, n: int) -> Seen:
     """Training's and validation's way: the whole history encoded at once, the account in a scan."""
 
     def trace(params: Any, tape: Tape) -> tuple[jax.Array, ...]:
-        decider = argmax_policy(player.agent, player.spec, params, tape, n, player.receptive_field, observed=True)
+        decider = acting_policy(player.agent, player.spec, params, tape, n, player.receptive_field, observed=True)
         played = play(decider, tape, n)
         return (
             decider.inputs[:, 0],
@@ -69,11 +70,13 @@ def _live(compute: Compute, observe: Observe, bars: Bars, player: Player, tape: 
         encoded = player.agent.encode(params, jnp.expand_dims(window, 0))[0, -1]
         mask = action_mask(spec.actions, vector[EXPOSURE], tape.allow_short[0])
         policy, _ = player.agent.act(params, encoded, jnp.expand_dims(vector, 0), jnp.expand_dims(mask, 0))
-        return encoded, vector, policy.mode()[0]
+        return encoded, vector, policy.mode()[0], policy.log_probs[0]
 
     @jax.jit
-    def advance(account: AccountState, action: jax.Array, t: jax.Array) -> AccountState:
-        return trade_bar(account, action, take_steps(tape, symbol, t), costs, tape.allow_short[0], spec)[0]
+    def advance(account: AccountState, log_probs: jax.Array, t: jax.Array) -> AccountState:
+        bar, ruin = take_steps(tape, symbol, t), jnp.asarray(spec.config.ruin_level, account.equity.dtype)
+        units = policy_units(account, Distribution(log_probs), bar, costs, tape.allow_short[0], spec)
+        return settle(account, units, bar, costs, ruin, spec.config)[0]
 
     account = open_account(jnp.ones((), tape.close.dtype))
     rows = []
@@ -81,8 +84,8 @@ def _live(compute: Compute, observe: Observe, bars: Bars, player: Player, tape: 
         history = slice_bars(bars, slice(last - n + i + 1))
         window = as_table(compute(history)).values[-reach:].astype(np.float32)
         t = jnp.int32(first + i)
-        encoded, vector, action = decide(player.params, jnp.asarray(window), account, t)
-        account = advance(account, action, t)
+        encoded, vector, action, log_probs = decide(player.params, jnp.asarray(window), account, t)
+        account = advance(account, log_probs, t)
         rows.append((window, *jax.device_get((encoded, vector, action, account.equity))))
     return Seen(*(np.stack(column) for column in zip(*rows, strict=True)))
 

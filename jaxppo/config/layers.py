@@ -31,7 +31,7 @@ _EITHER = (
     ("validate_every", "n_validations"),
 )
 """Fields that say the same: where the first is given, a preset or file does not say it by the second."""
-PRESETS = ("quick_test", "standard", "production", "extended", "auto")
+PRESETS = ("quick_test", "standard", "production", "extended", "auto", "trend")
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,9 @@ class EnvConfig:
     """Yearly volatility of a position of 1 where positions are sized by volatility."""
     volatility_span: int = 60
     """Span in bars of the exponentially weighted deviation of past returns that forecasts volatility."""
+    act_by: Literal["mode", "mean"] = "mode"
+    """What a policy does where it is validated, tested or used: its most probable action, or the exposure that its
+    actions ask for on average over their probabilities. Training draws actions."""
     rebalance_band: float = 0.05
     """A same-side order that moves exposure by less than this share of equity, or of the size that volatility gives, is
     not sent."""
@@ -270,7 +273,8 @@ class Config:
     """Everything that decides what a run computes."""
 
     preset: str = "quick_test"
-    """Budgets to start from: quick_test, standard, production, extended, or auto, which asks the device for sizes."""
+    """What to start from: quick_test, standard, production or extended, which are budgets; auto, which asks the device
+    for sizes; or trend, for daily bars of many instruments."""
     seed: int = 0
     """Seed of parameters, paths and actions."""
     data: DataConfig = DataConfig()

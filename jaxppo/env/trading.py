@@ -228,6 +228,36 @@ def order_units(
     return jnp.where(keep | within, account.units, units_for_exposure(account, target, price, costs))
 
 
+def mean_order_units(
+    account: AccountState,
+    chances: jax.Array,
+    market: MarketStep,
+    costs: Costs,
+    allow_short: jax.Array,
+    spec: EnvSpec,
+) -> jax.Array:
+    """Signed units wanted for the exposure that the actions ask for on average; those held within the band of it.
+
+    Args:
+      account: state at the decision's close, any shape.
+      chances: shape of the account + (K,), the probability of each action.
+      market, costs, allow_short, spec: as of `trade_bar`.
+    """
+    config, size = spec.config, market.size
+    exposure = exposure_at(account, market.open)
+
+    def leading(x: jax.Array) -> jax.Array:
+        """With an axis of actions in front."""
+        return jnp.expand_dims(jnp.broadcast_to(x, exposure.shape), 0)
+
+    now, unit = leading(exposure), None if size is None else leading(size)
+    each = jnp.arange(spec.actions.n_actions, dtype=jnp.int32).reshape(-1, *(1 for _ in exposure.shape))
+    asked, keep = target_exposure(spec.actions, each, now, leading(allow_short), config.max_exposure, unit)
+    wanted = (jnp.where(keep, now, asked) * jnp.moveaxis(chances, -1, 0)).sum(0)
+    within = jnp.abs(wanted - exposure) < (config.rebalance_band if size is None else config.rebalance_band * size)
+    return jnp.where(within, account.units, units_for_exposure(account, wanted, market.open, costs))
+
+
 @jax.named_scope("account")
 def trade_bar(
     account: AccountState,

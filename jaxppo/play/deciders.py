@@ -1,4 +1,4 @@
-"""Who decides in a Pass: the argmax of a policy, given actions, wished exposures, or a user's orders."""
+"""Who decides in a Pass: a policy, given actions, wished exposures, or a user's orders."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxppo.agent.policy import Agent, Params
+from jaxppo.agent.policy import Agent, Distribution, Params
 from jaxppo.config.schema import EnvConfig
-from jaxppo.env.account import Levels, exposure_at, units_for_exposure
-from jaxppo.env.actions import action_mask, target_exposure
-from jaxppo.env.trading import EXPOSURE, EnvSpec, observe_account, order_units
-from jaxppo.market.tape import Tape
+from jaxppo.env.account import AccountState, Levels, units_for_exposure
+from jaxppo.env.actions import action_mask
+from jaxppo.env.trading import EXPOSURE, EnvSpec, mean_order_units, observe_account, order_units
+from jaxppo.market.tape import Costs, MarketStep, Tape
 from jaxppo.play.passes import Decider, Moment, Order, Pass, decision_bars, play, symbol_rows
 
 Choose = Callable[[Any, jax.Array, jax.Array], jax.Array]
@@ -52,7 +52,29 @@ def choosing(choose: Choose, inputs: Any, spec: EnvSpec, tape: Tape, *, observed
     return Decider(inputs, decide, spec.config)
 
 
-def argmax_policy(
+def policy_units(
+    account: AccountState,
+    policy: Distribution,
+    market: MarketStep,
+    costs: Costs,
+    allow_short: jax.Array,
+    spec: EnvSpec,
+) -> jax.Array:
+    """Signed units that a policy wants after its order at the open, by `act_by`.
+
+    Args:
+      account: state at the decision's close, any shape.
+      policy: over the actions, shape of the account + (K,).
+      market: the bar to come, broadcastable; nothing but its open and the decision's size is looked at.
+      costs, allow_short: of the symbol, broadcastable.
+      spec: the environment.
+    """
+    if spec.config.act_by == "mean":
+        return mean_order_units(account, jnp.exp(policy.log_probs), market, costs, allow_short, spec)
+    return order_units(account, policy.mode(), market, costs, allow_short, spec)
+
+
+def acting_policy(
     agent: Agent,
     spec: EnvSpec,
     params: Params,
@@ -62,44 +84,33 @@ def argmax_policy(
     *,
     observed: bool = False,
 ) -> Decider:
-    """The most probable action of a policy, or of an ensemble by its mean probabilities.
+    """A policy, or an ensemble by its mean probabilities, as it is judged and used: see `act_by`.
 
-    Its inputs are the encoded market (N, S, H), or (N, S, M, H) of an ensemble of M; the Tape is encoded once.
+    Its inputs are the encoded market (N, S, H), or (N, S, M, H) of an ensemble of M; the Tape is encoded once. Its note
+    has the most probable action, whatever it acts by.
     """
+    allow_short = jnp.expand_dims(tape.allow_short, 0)
 
-    def choose(encoded: jax.Array, vector: jax.Array, mask: jax.Array) -> jax.Array:
-        return agent.act(params, encoded, vector, mask)[0].mode()
+    def decide(m: Moment) -> Order:
+        vector = observe_account(m.account, m.quote, spec.config)
+        mask = action_mask(spec.actions, vector[..., EXPOSURE], allow_short)
+        found, _ = agent.act(params, m.row, jnp.swapaxes(vector, 0, 1), jnp.swapaxes(mask, 0, 1))
+        policy = Distribution(jnp.swapaxes(found.log_probs, 0, 1))  # (L, S, K)
+        units = policy_units(m.account, policy, m.market, m.costs, allow_short, spec)
+        return Order(units, note=Choice(policy.mode(), vector if observed else None))
 
-    return choosing(choose, _encoded(agent, params, tape, n_bars, receptive_field), spec, tape, observed=observed)
+    return Decider(_encoded(agent, params, tape, n_bars, receptive_field), decide, spec.config)
 
 
 def leaning_policy(
     agent: Agent, spec: EnvSpec, params: Params, tape: Tape, n_bars: int, receptive_field: int
 ) -> Decider:
-    """The exposure that a policy asks for on average over its action probabilities.
+    """The exposure that a policy asks for on average over its action probabilities, whatever it acts by.
 
     It shows what a policy leans to that takes one action everywhere. Orders within the rebalancing band are not sent.
     """
-    allow_short = jnp.expand_dims(tape.allow_short, 0)
-    each = jnp.arange(spec.actions.n_actions, dtype=jnp.int32).reshape(-1, 1, 1)  # (K, 1, 1)
-
-    def decide(m: Moment) -> Order:
-        vector = observe_account(m.account, m.quote, spec.config)
-        mask = action_mask(spec.actions, vector[..., EXPOSURE], allow_short)
-        policy, _ = agent.act(params, m.row, jnp.swapaxes(vector, 0, 1), jnp.swapaxes(mask, 0, 1))
-        chances = jnp.exp(policy.log_probs)  # (S, L, K)
-        exposure = exposure_at(m.account, m.market.open)  # (L, S)
-        now = jnp.expand_dims(exposure, 0)
-        asked, keep = target_exposure(
-            spec.actions, each, now, jnp.expand_dims(allow_short, 0), spec.config.max_exposure, m.market.size
-        )
-        wanted = (jnp.where(keep, now, asked) * chances.T).sum(0)
-        band = spec.config.rebalance_band
-        within = jnp.abs(wanted - exposure) < (band if m.market.size is None else band * m.market.size)
-        units = units_for_exposure(m.account, wanted, m.market.open, m.costs)
-        return Order(jnp.where(within, m.account.units, units))
-
-    return Decider(_encoded(agent, params, tape, n_bars, receptive_field), decide, spec.config)
+    mean = dataclasses.replace(spec, config=dataclasses.replace(spec.config, act_by="mean"))
+    return acting_policy(agent, mean, params, tape, n_bars, receptive_field)
 
 
 def _encoded(agent: Agent, params: Params, tape: Tape, n_bars: int, receptive_field: int) -> jax.Array:
@@ -113,8 +124,8 @@ def _encoded(agent: Agent, params: Params, tape: Tape, n_bars: int, receptive_fi
 def play_policy(
     agent: Agent, spec: EnvSpec, params: Params, tape: Tape, n_bars: int, receptive_field: int, *, keep: bool = True
 ) -> Pass:
-    """`play` the argmax policy, one account a symbol."""
-    return play(argmax_policy(agent, spec, params, tape, n_bars, receptive_field), tape, n_bars, keep=keep)
+    """`play` a policy as it acts, one account a symbol."""
+    return play(acting_policy(agent, spec, params, tape, n_bars, receptive_field), tape, n_bars, keep=keep)
 
 
 def given_actions(actions: jax.Array, spec: EnvSpec, tape: Tape) -> Decider:
