@@ -50,6 +50,7 @@ class Task:
         task = learning.TASKS[name]
         own = {"encoder": "none"} if window == 1 else {"encoder": "tcn", "window": window}
         sizes = {"channels": width, "trunk_width": width, "n_envs": ENVS, "n_steps": STEPS, "n_updates": UPDATES}
+        sizes["cost_anneal"] = 0.0  # no peer trains on costs that rise
         self.config: Config = learning.planted_config(task, seed, **{**own, **sizes, "validate_every": 1, **changes})
         self.window, self.width = window, width
         self.steps = self.config.budget.n_updates * self.config.batch_steps
