@@ -107,7 +107,8 @@ RULES = (
         VALIDATIONS,
         "{:.1%} of the validation's decisions keep the position, "
         + _IN_A_ROW
-        + ": leave fixed stops out and --cost-anneal above 0, and look at what the end of the run says of costs",
+        + ": try --actions targets, else a learning rate three times as high; leave fixed stops out, and look at what"
+        " the end of the run says of costs",
     ),
     Rule(
         "one_action",
@@ -115,7 +116,8 @@ RULES = (
         _action_share,
         ONE_ACTION,
         VALIDATIONS,
-        "{:.1%} of the validation's decisions are the same, " + _IN_A_ROW + ": the policy reacts to nothing",
+        "{:.1%} of the validation's decisions are the same, " + _IN_A_ROW + ": the policy reacts to nothing;"
+        " leave --cost-anneal above 0, and look at what the end of the run says of costs",
     ),
     Rule(
         "kl_blow_up",
