@@ -228,11 +228,13 @@ def describe_folds(setup: Setup, source: str) -> list[str]:
         f"between training and test lie {setup.gap} bars of each symbol",
     ]
     for number, plan in enumerate(setup.plans, start=1):
-        d = plan.dates
+        d, bars = plan.dates, int(plan.train_decisions.sum())
+        visits = setup.config.passes_over(bars, setup.config.budget.n_updates)
         lines.append(
-            f"fold {number}: train from {iso(d.train_begin)[:10]}, {int(plan.train_decisions.sum()):,} decisions of"
-            f" {int((plan.train_decisions > 0).sum())} symbols; test {iso(d.test_begin)[:10]} to"
-            f" {iso(d.test_end - 1)[:10]}, {int(plan.test_decisions.sum()):,} of {int((plan.test_decisions > 0).sum())}"
+            f"fold {number}: train from {iso(d.train_begin)[:10]}, {bars:,} decisions of"
+            f" {int((plan.train_decisions > 0).sum())} symbols, each bar {visits:.3g} times; test"
+            f" {iso(d.test_begin)[:10]} to {iso(d.test_end - 1)[:10]},"
+            f" {int(plan.test_decisions.sum()):,} of {int((plan.test_decisions > 0).sum())}"
         )
     return lines
 
