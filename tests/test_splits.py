@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxppo.agent.policy import distribution
 from jaxppo.config.checks import check_config
 from jaxppo.config.schema import Config, DataConfig, from_dict
 from jaxppo.env.trading import env_spec
@@ -372,6 +373,10 @@ class CalendarAgent(NamedTuple):
     def decide(self, params, market, account):
         signal = jnp.broadcast_to(market, account.shape[:-1])
         return jnp.stack([0 * signal, signal, -signal], axis=-1), 0 * signal
+
+    def act(self, params, market, account, mask):
+        logits, value = self.decide(params, market, account)
+        return distribution(logits, mask), value
 
 
 def test_padding_is_never_decided_on(market):
