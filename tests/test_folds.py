@@ -9,7 +9,15 @@ from helpers import random_tape
 from jaxppo.errors import ConfigError, DataError
 from jaxppo.market.dataset import Split
 from jaxppo.market.splits import SplitRange
-from jaxppo.walkforward.dates import FoldDates, fold_dates, fold_ranges, fold_split, pad_ranges, plan_folds
+from jaxppo.walkforward.dates import (
+    FoldDates,
+    fold_dates,
+    fold_ranges,
+    fold_split,
+    pad_ranges,
+    plan_folds,
+    stop_ranges,
+)
 
 
 def test_dates_of_ten_bars_in_two_folds():
@@ -51,6 +59,35 @@ def test_a_symbol_that_begins_or_ends_within_the_test_period():
     assert test.decisions == 0
     train, _ = fold_ranges(late, dates, receptive_field=2, gap=4)
     assert train.decisions == 0
+
+
+def test_the_newest_bars_are_kept_to_stop_by():
+    # Before the test at 26 and its gap of 4 lie bars 0..20. A fifth of them is 4: of 21 bars, 17 are older, so the cut
+    # is at 17. Like a test, the kept bars begin with the decision at 16, filled at 17; bars 12..15 are the gap.
+    dates, time = FoldDates(0, 26, 30), np.arange(30)
+    whole = fold_ranges(time, dates, 3, 4)[0]
+    assert whole == SplitRange(0, 21, 2)
+    [train], [stop] = stop_ranges([time], [whole], dates, 0.2, 3, 4)
+    assert train == SplitRange(0, 12, 2)
+    assert (stop.first, stop.end, stop.decisions) == (16, 21, 4)  # at 16..19; bar 20 only fills and marks
+    # One that begins at 15 trains on nothing and is judged from its first whole window on, at its bar 2.
+    late = np.arange(15, 30)
+    ranges = [whole, fold_ranges(late, dates, 3, 4)[0]]
+    trains, stops = stop_ranges([time, late], ranges, dates, 0.2, 3, 4)  # 27 bars; 22 are before the 3rd last of each
+    assert trains[1].decisions == 0
+    assert (stops[1].first, stops[1].end) == (2, 6)
+    # One that ends before the cut has nothing to be judged by.
+    early = np.arange(10)
+    _, stops = stop_ranges([time, early], [whole, fold_ranges(early, dates, 3, 4)[0]], dates, 0.1, 3, 4)
+    assert stops[1].decisions == 0
+
+
+def test_a_fold_that_cannot_be_stopped_early_is_named():
+    plan = plan_folds([np.arange(500)], 2, "expanding", 0.5, 3, 4, 5, early_stop=0.2)[0]
+    assert int(plan.stop_decisions[0]) == 49  # of 245 bars before the gap
+    assert int(plan.fit_length[0]) == int(plan.stop_length[0]) == 245
+    with pytest.raises(DataError, match=r"fold 1 of 2 cannot be stopped early: .* keeps no more than 5 bars"):
+        plan_folds([np.arange(500)], 2, "expanding", 0.5, 3, 4, 5, early_stop=0.02)
 
 
 @pytest.mark.parametrize("scheme", ["expanding", "rolling"])

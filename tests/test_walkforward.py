@@ -26,6 +26,7 @@ from jaxppo.play.metrics import METRICS, Metrics
 from jaxppo.play.passes import play
 from jaxppo.play.rules import RULES
 from jaxppo.play.score import score
+from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.state import hyper_from
 from jaxppo.store.checkpoint import restore_policy
 from jaxppo.walkforward import run as command
@@ -34,7 +35,7 @@ from jaxppo.walkforward.dates import fold_split
 from jaxppo.walkforward.figures import join_curves, joined_sums, metric_gaps
 from jaxppo.walkforward.files import collect
 from jaxppo.walkforward.portfolio import lanes_of, member_portfolios
-from jaxppo.walkforward.program import make_folds, side_by_side
+from jaxppo.walkforward.program import make_folds, nothing_kept, side_by_side
 from jaxppo.walkforward.rules import play_fold_rules
 from jaxppo.walkforward.run import WalkforwardOptions, chunks, compile_folds, prepare, run_folds
 
@@ -74,7 +75,8 @@ def done(bars_folder):
     facts = {"folds": FOLDS, "trials": 1}
     rules = play_fold_rules(bars, setup.history, setup.plans, setup.folds, setup.sizes, config.env)
     labels = program.spec.env.actions.labels
-    result = collect(setup.history, setup.plans, outputs, labels, facts, config, rules.yardsticks)
+    kept = command.kept_updates(states)
+    result = collect(setup.history, setup.plans, outputs, kept, labels, facts, config, rules.yardsticks)
     return SimpleNamespace(**locals())
 
 
@@ -124,6 +126,78 @@ def test_a_fold_alone_is_the_fold_among_others(done):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, atol=1e-6), done.states.params, params)
     np.testing.assert_array_equal(done.outputs.test.action[1], output.test.action)
     np.testing.assert_allclose(done.outputs.test.record.equity[1], output.test.record.equity, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def stopped(done):
+    """Two folds, looked at after updates 1, 2 and 3, with what each look saw."""
+    config = replace_fields(done.config, {"early_stop": 0.2, "n_updates": 3, "validate_every": 1})
+    setup = prepare(WalkforwardOptions(folds=2), config, done.bars)
+    hyper, tape, folds = hyper_from(config), setup.history.tape, setup.folds
+    compiled = compile_folds(make_folds(config, setup.sizes), folds, hyper, tape, None, limit=2.0**40)
+    states, outputs = walk(setup, compiled)
+    return SimpleNamespace(**locals())
+
+
+def test_without_early_stopping_nothing_is_kept_from_training(done):
+    assert done.setup.folds.stop is None
+    assert done.compiled.keep is None
+    assert done.kept == [6, 6, 6]
+    for plan in done.setup.plans:
+        np.testing.assert_array_equal(plan.train_first, plan.fit_first)
+        np.testing.assert_array_equal(plan.train_length, plan.fit_length)
+        assert not plan.stop_decisions.any()
+
+
+def test_early_stopping_keeps_the_best_by_hand(stopped):
+    setup, folds, tape = stopped.setup, stopped.folds, stopped.tape
+    state, seen, ratios = stopped.compiled.init(folds, stopped.hyper, tape), [], np.zeros((2, 3))
+    for _ in range(3):
+        state, _ = stopped.compiled.advance(state, folds, stopped.hyper, tape, jnp.int32(1))
+        seen.append(np.array(state.params))
+    program = make_train(stopped.config, TapeSpec(tape.n_features, setup.sizes.n_stop))
+    for k, plan in enumerate(setup.plans):
+        split, rows = fold_split(setup.history, plan.stop_first, plan.stop_length)
+        split = dataclasses.replace(split, tape=jax.tree.map(lambda x, r=rows: jnp.asarray(x), split.tape))
+        split = dataclasses.replace(split, tape=split.tape._replace(features=tape.features[rows]))
+        check = jax.jit(program.segment)
+        one = jax.tree.map(lambda x, k=k: x[k], state)
+        for i in range(3):
+            own = one._replace(params=jnp.asarray(seen[i][k]))
+            _, out = check(own, stopped.hyper, tape, evaluation_set(split), jnp.int32(0))
+            ratios[k, i] = out.score.figures.portfolio.sharpe
+    best = ratios.argmax(1)
+    assert command.kept_updates(stopped.states) == (best + 1).tolist()
+    for k in range(2):
+        np.testing.assert_array_equal(stopped.states.params[k], seen[best[k]][k])
+
+
+def test_bars_that_early_stopping_keeps_are_not_trained_on(stopped):
+    plan = stopped.setup.plans[0]
+    rows = np.flatnonzero(plan.train_decisions > 0)
+    after = max(int(stopped.setup.history.times[s][plan.train_length[s] - 1]) for s in rows) + 1
+    judged = np.flatnonzero(plan.stop_decisions > 0)
+    for s in judged:  # a gap of 9 bars, as before the test
+        assert plan.stop_first[s] - (plan.train_length[s] - 1) - 1 >= stopped.setup.gap == 9
+        assert plan.stop_length[s] == plan.fit_length[s]
+    other = prepare(WalkforwardOptions(folds=2), stopped.config, [changed_after(b, after) for b in stopped.done.bars])
+    trained = []
+    for setup in (stopped.setup, other):
+        state = stopped.compiled.init(setup.folds, stopped.hyper, setup.history.tape)
+        state, _ = stopped.compiled.advance(state, setup.folds, stopped.hyper, setup.history.tape, jnp.int32(1))
+        trained.append(np.array(state.params))
+    np.testing.assert_array_equal(trained[0][0], trained[1][0])
+    assert not np.array_equal(trained[0][1], trained[1][1])  # the last fold trains on some of these bars
+
+
+def test_of_equals_the_later_is_kept(stopped):
+    fold, params = jax.tree.map(lambda x: x[:1], stopped.folds), jnp.asarray(stopped.states.params[:1])
+    keep = jax.jit(side_by_side(make_folds(stopped.config, stopped.setup.sizes)).keep)
+    first = keep(nothing_kept(params, 1), params, jnp.int32(1), fold, stopped.tape)
+    assert (int(first.update[0]), bool(jnp.isnan(first.sharpe[0]))) == (1, False)
+    assert int(keep(first, params, jnp.int32(2), fold, stopped.tape).update[0]) == 2
+    better = first._replace(sharpe=first.sharpe + 1.0)
+    assert int(keep(better, params, jnp.int32(2), fold, stopped.tape).update[0]) == 1
 
 
 def test_fewer_folds_at_once_give_the_same(done):
@@ -380,6 +454,9 @@ def test_every_policy_is_kept(done, folder):
         (["--at-once", "0"], "at_once: must be at least 1"),
         (["--trials", "0"], "trials: must be at least 1"),
         (["--train-fraction", "0.5"], "train_fraction: has no effect"),
+        (["--n-validations", "2"], "n_validations: has no effect"),
+        (["--early-stop", "0.5"], "early_stop: must be from 0 to under 0.5, got 0.5"),
+        (["--early-stop", "0.02"], "early_stop 0.02 keeps no more than"),
         (["--data", "nowhere"], "no such file or folder"),
     ],
 )

@@ -81,6 +81,8 @@ def _require_ranges(config: Config) -> None:
     _require_in("borrow", env.borrow, 0.0, math.inf)
     for name in ("env_steps", "n_validations", "passes"):
         _require_in(name, getattr(config.budget, name), 0, math.inf)
+    if not 0 <= config.budget.early_stop < 0.5:
+        raise ConfigError(f"early_stop: must be from 0 to under 0.5, got {config.budget.early_stop:g}")
     _require_in("purge_bars", config.data.purge_bars, 0, math.inf)
     train, validation = config.data.train_fraction, config.data.validation_fraction
     if not (0 < train < 1 and 0 < validation < 1 and train + validation <= 1):

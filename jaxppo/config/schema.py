@@ -218,6 +218,10 @@ class BudgetConfig:
     choose_by: Literal["fitness", "portfolio_sharpe"] = "fitness"
     """What the best validation has the highest of: the pool's fitness, or the Sharpe ratio of the portfolio that is
     rebalanced daily."""
+    early_stop: float = 0.0
+    """Share of a walk-forward's training period, its newest bars, that is kept from training and played after every
+    validate_every updates: a fold hands over the policy with the highest Sharpe ratio there, of the portfolio that is
+    rebalanced daily. 0: the last policy. A training run has its validations for that."""
     seeds: int = 1
     """Policies trained in one program and averaged: an ensemble, which acts by the mean of its members'
     probabilities."""

@@ -25,13 +25,21 @@ class FoldDates(NamedTuple):
 
 
 class FoldPlan(NamedTuple):
-    """One fold: its dates, and where each of S symbols decides. Decisions go from `first` to `length` - 2."""
+    """One fold: its dates, and where each of S symbols decides. Decisions go from `first` to `length` - 2.
+
+    With early stopping what is before the gap is split once more: the policy trains on the older bars, and those from a
+    date on say which of its states is kept. Rules, which have no states, are fitted on both.
+    """
 
     dates: FoldDates
     train_first: np.ndarray  # (S,) int32
     train_length: np.ndarray  # (S,) int32; symbols that do not train have length - 1 == first
     test_first: np.ndarray  # (S,) int32
     test_length: np.ndarray  # (S,) int32
+    fit_first: np.ndarray  # (S,) int32; where rules are fitted: as the policy trains, but for what early stopping keeps
+    fit_length: np.ndarray  # (S,) int32
+    stop_first: np.ndarray | None = None  # (S,) int32; the newest training bars, where early stopping keeps them
+    stop_length: np.ndarray | None = None  # (S,) int32
 
     @property
     def train_decisions(self) -> np.ndarray:
@@ -42,6 +50,13 @@ class FoldPlan(NamedTuple):
     def test_decisions(self) -> np.ndarray:
         """(S,) decisions of the test part."""
         return self.test_length - 1 - self.test_first
+
+    @property
+    def stop_decisions(self) -> np.ndarray:
+        """(S,) decisions that early stopping judges by; 0 without."""
+        if self.stop_first is None or self.stop_length is None:
+            return np.zeros_like(self.train_first)
+        return self.stop_length - 1 - self.stop_first
 
 
 def check_folds(folds: int, first_train_fraction: float) -> None:
@@ -97,6 +112,38 @@ def fold_ranges(time: np.ndarray, dates: FoldDates, receptive_field: int, gap: i
     )
 
 
+def stop_ranges(
+    times: Sequence[np.ndarray],
+    ranges: Sequence[SplitRange],
+    dates: FoldDates,
+    share: float,
+    receptive_field: int,
+    gap: int,
+) -> tuple[list[SplitRange], list[SplitRange]]:
+    """The training part of a fold cut in two by date: what is still trained on, and the newest bars, kept from it.
+
+    The kept bars are to training what a test is: a gap lies before their first decision, which fills on the first of
+    them.
+
+    Args:
+      times: (T_s,) int64 bar starts of each of S symbols.
+      ranges: S training parts, as of `fold_ranges`.
+      dates: of the fold.
+      share: of the pooled bars of all training parts, the newest, to keep.
+      receptive_field, gap: as of `fold_ranges`.
+    """
+    pooled = np.sort(np.concatenate([t[r.begin : r.end] for t, r in zip(times, ranges, strict=True)]))
+    if not len(pooled):
+        return list(ranges), list(ranges)
+    cut = int(pooled[min(round((1 - share) * len(pooled)), len(pooled) - 1)])
+    trained, kept = [], []
+    for time, whole in zip(times, ranges, strict=True):
+        train, late = fold_ranges(time, FoldDates(dates.train_begin, cut, dates.test_begin), receptive_field, gap)
+        trained.append(train)
+        kept.append(SplitRange(min(late.begin, whole.end), whole.end, min(late.first, whole.end)))
+    return trained, kept
+
+
 def pad_ranges(ranges: Sequence[SplitRange], needed: int, receptive_field: int) -> tuple[np.ndarray, np.ndarray]:
     """`first` and `length` of a Tape for one fold; symbols with under `needed` decisions get none.
 
@@ -117,6 +164,7 @@ def plan_folds(
     receptive_field: int,
     gap: int,
     needed: int,
+    early_stop: float = 0.0,
 ) -> list[FoldPlan]:
     """Every fold of a walk-forward.
 
@@ -127,30 +175,50 @@ def plan_folds(
       receptive_field: bars that a decision sees.
       gap: bars between the last training bar and the first test decision.
       needed: fewest decisions of a symbol that trains.
+      early_stop: share of the training bars, the newest, that is kept from training to stop by; 0 for none.
 
     Raises:
       ConfigError: as of `fold_dates`, or a gap under 0.
-      DataError: a fold in which no symbol can be trained on, or none has MIN_DECISIONS to test.
+      DataError: a fold in which no symbol can be trained on, or none has MIN_DECISIONS to test or to stop by.
     """
     plans = []
     for number, dates in enumerate(fold_dates(times, folds, scheme, first_train_fraction), start=1):
-        train, test = zip(*(fold_ranges(t, dates, receptive_field, gap) for t in times), strict=True)
-        plan = FoldPlan(dates, *pad_ranges(train, needed, receptive_field), *pad_ranges(test, 1, receptive_field))
-        most_train, most_test = max(r.decisions for r in train), max(r.decisions for r in test)
-        if most_train < needed:
-            span = f"{format_time(dates.train_begin)} to {format_time(dates.test_begin)}"
+        whole, test = zip(*(fold_ranges(t, dates, receptive_field, gap) for t in times), strict=True)
+        train: Sequence[SplitRange] = whole
+        stop: Sequence[SplitRange] | None = None
+        if early_stop > 0:
+            train, stop = stop_ranges(times, whole, dates, early_stop, receptive_field, gap)
+        lost = f"a gap of {gap} bars" if stop is None else f"two gaps of {gap} bars, what early_stop keeps"
+        before = f"{format_time(dates.train_begin)} to {format_time(dates.test_begin)}"
+        within = f"{format_time(dates.test_begin)} to {format_time(dates.test_end - 1)}"
+        most = max(r.decisions for r in train)
+        if most < needed:
             raise DataError(
-                f"fold {number} of {folds} cannot be trained: from {span}, less a gap of {gap} bars and"
-                f" {receptive_field - 1} bars of history, no symbol has more than {most_train} bars to decide on and"
+                f"fold {number} of {folds} cannot be trained: from {before}, less {lost} and"
+                f" {receptive_field - 1} bars of history, no symbol has more than {most} bars to decide on and"
                 f" {needed} are needed; raise --first-train-fraction, or give more bars"
             )
-        if most_test < MIN_DECISIONS:
-            span = f"{format_time(dates.test_begin)} to {format_time(dates.test_end - 1)}"
+        most = max(r.decisions for r in test)
+        if most < MIN_DECISIONS:
             raise DataError(
-                f"fold {number} of {folds} cannot be tested: from {span} no symbol has more than {most_test} bars to"
+                f"fold {number} of {folds} cannot be tested: from {within} no symbol has more than {most} bars to"
                 f" decide on and {MIN_DECISIONS} are needed; use fewer folds, or give more bars"
             )
-        plans.append(plan)
+        most = max((r.decisions for r in stop), default=0) if stop is not None else MIN_DECISIONS
+        if most < MIN_DECISIONS:
+            raise DataError(
+                f"fold {number} of {folds} cannot be stopped early: of {before} early_stop {early_stop:g} keeps no more"
+                f" than {most} bars of a symbol to decide on, of {MIN_DECISIONS} needed; raise it, or give more bars"
+            )
+        plans.append(
+            FoldPlan(
+                dates,
+                *pad_ranges(train, needed, receptive_field),
+                *pad_ranges(test, 1, receptive_field),
+                *pad_ranges(whole, needed, receptive_field),
+                *(pad_ranges(stop, 1, receptive_field) if stop is not None else ()),
+            )
+        )
     return plans
 
 

@@ -110,7 +110,7 @@ def last_training_bar(history: Split, plan: FoldPlan) -> int:
     return max(int(history.times[s][plan.train_length[s] - 1]) for s in rows)
 
 
-def _fold_row(tested: _Tested, output: FoldOutput, history: Split, labels: Sequence[str]) -> dict[str, Any]:
+def _fold_row(tested: _Tested, output: FoldOutput, kept: int, history: Split, labels: Sequence[str]) -> dict[str, Any]:
     plan, score = tested.plan, tested.score
     before, after = figures(output.train), figures(output.test.figures.pooled)
     hold = float(score.curves.hold[-1]) - 1.0
@@ -126,6 +126,7 @@ def _fold_row(tested: _Tested, output: FoldOutput, history: Split, labels: Seque
         "test_symbols": len(tested.rows),
         "train_decisions": int(plan.train_decisions.sum()),
         "test_decisions": int(plan.test_decisions.sum()),
+        "kept_update": kept,
         "ruined": int(score.record.ruined.any(0).sum()),
         "out_buy_and_hold_return": hold,
         **{f"in_{k}": v for k, v in before.items()},
@@ -254,6 +255,7 @@ def collect(
     history: Split,
     plans: Sequence[FoldPlan],
     outputs: FoldOutput,
+    kept: Sequence[int],
     labels: Sequence[str],
     facts: Mapping[str, Any],
     config: Config,
@@ -265,13 +267,14 @@ def collect(
       history: the whole market.
       plans: K folds.
       outputs: host arrays (K, ...).
+      kept: after which update each fold's policy was taken.
       labels: of the actions.
       facts: settings; they open the summary. `trials` deflates the Sharpe ratio.
       config: its seed is that of the bootstrap, its thresholds are the gate's.
       yardsticks: buy-and-hold and the rules on the test part of each of the K folds.
     """
     tested = [_tested(history, k + 1, plan, at(outputs, k)) for k, plan in enumerate(plans)]
-    folds = pl.DataFrame([_fold_row(t, at(outputs, k), history, labels) for k, t in enumerate(tested)])
+    folds = pl.DataFrame([_fold_row(t, at(outputs, k), kept[k], history, labels) for k, t in enumerate(tested)])
     rows = [row for k, t in enumerate(tested) for row in _fold_symbol_rows(t, at(outputs, k), history)]
     equity, joined, per_year = _joined(history, tested, outputs)
     curve = jnp.asarray(equity["equity"].to_numpy(), jnp.float32)
@@ -292,6 +295,7 @@ def collect(
     gaps = metric_gaps(outputs.train, outputs.test.figures.pooled)
     summary = {
         **facts,
+        "kept_updates": list(kept),
         "first_test": iso(plans[0].dates.test_begin),
         "last_test": iso(int(tested[-1].time[-1])),
         "symbols": len({int(r) for t in tested for r in t.rows}),

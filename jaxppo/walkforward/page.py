@@ -130,7 +130,7 @@ def _folds(data: WalkforwardData, images: dict[str, bytes]) -> str:
     for row in data.folds.to_dicts():
         out = {k.removeprefix("out_"): v for k, v in row.items() if k.startswith("out_")}
         rows.append((f"{row['fold']}: {row['test_begin'][:10]} to {row['last_test'][:10]}", out))
-    head = ["Fold", "Trained from", "to", "Tested from", "to", "Symbols", "Decisions trained", "Tested"]
+    head = ["Fold", "Trained from", "to", "Tested from", "to", "Symbols", "Decisions trained", "Tested", "Update"]
     dates = [
         [
             str(r["fold"]),
@@ -138,11 +138,12 @@ def _folds(data: WalkforwardData, images: dict[str, bytes]) -> str:
             number(r["test_symbols"], 0),
             number(r["train_decisions"], 0),
             number(r["test_decisions"], 0),
+            f"{number(r['kept_update'], 0)} of {data.summary['updates']}",
         ]
         for r in data.folds.to_dicts()
     ]
     return (
-        document.figure(images, "folds", "Figures by fold", "Each fold's last policy, after costs.", "")
+        document.figure(images, "folds", "Figures by fold", "Each fold's policy, after costs.", "")
         + tables.metric_tables("Out of sample", rows)
         + document.figure(
             images,
@@ -173,7 +174,7 @@ def gap_table(data: WalkforwardData) -> str:
         return tables.table(["Figure", "In sample", "Out of sample", "Gap", "Folds"], rows)
 
     note = (
-        "The last policy of each fold on the bars that it was trained on and on its test period: means over the folds"
+        "The policy of each fold on the bars that it was trained on and on its test period: means over the folds"
         " in which both are finite. A drawdown grows with the length of a period; training parts are longer than tests."
     )
     folded = f"<details><summary>More metrics</summary>{part('more')}</details>"

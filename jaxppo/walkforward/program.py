@@ -38,6 +38,15 @@ class Fold(NamedTuple):
     key: jax.Array
     train: FoldRange
     test: FoldRange
+    stop: FoldRange | None = None  # the newest training bars, which early stopping judges by
+
+
+class Kept(NamedTuple):
+    """The best policy so far by the bars that early stopping keeps from training."""
+
+    params: Params  # (N,), or (M, N) of an ensemble
+    update: jax.Array  # () int32, after which it was played
+    sharpe: jax.Array  # () of the portfolio that is rebalanced daily; NaN before the first
 
 
 class FoldOutput(NamedTuple):
@@ -55,6 +64,7 @@ class FoldSizes(NamedTuple):
     n_features: int
     n_train: int  # decisions of any symbol in any training part, at most
     n_test: int  # the same of the test parts
+    n_stop: int = 0  # the same of what early stopping judges by
 
 
 class FoldProgram(NamedTuple):
@@ -63,6 +73,7 @@ class FoldProgram(NamedTuple):
     init(fold, hyper, tape) -> TrainState
     advance(state, fold, hyper, tape, n_updates) -> (TrainState, means of the updates' metrics)
     evaluate(params, fold, tape) -> FoldOutput
+    keep(kept, params, update, fold, tape) -> Kept, the better of two policies on `fold.stop`; of equals the later
 
     With seeds, a fold's state and parameters have an axis of members: member i of fold k draws from
     `fold_in(fold_in(key, k), i)`.
@@ -72,6 +83,7 @@ class FoldProgram(NamedTuple):
     init: Callable[[Fold, Hyper, Tape], TrainState]
     advance: Callable[[TrainState, Fold, Hyper, Tape, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
     evaluate: Callable[[Params, Fold, Tape], FoldOutput]
+    keep: Callable[[Kept, Params, jax.Array, Fold, Tape], Kept]
 
 
 def part(tape: Tape, of: FoldRange) -> Tape:
@@ -112,7 +124,22 @@ def make_folds(config: Config, sizes: FoldSizes) -> FoldProgram:
             members = jax.lax.map(alone, params)
         return FoldOutput(jax.tree.map(lambda x: x[0], train), test, portfolio_sums(after, test.sums), members)
 
-    return FoldProgram(spec, init, advance, evaluate)
+    def keep(kept: Kept, params: Params, update: jax.Array, fold: Fold, tape: Tape) -> Kept:
+        assert fold.stop is not None
+        data = EvaluationSet(part(tape, fold.stop), fold.stop.calendar)
+        sharpe = pool_lanes(played(params, data, sizes.n_stop, keep=False), data).portfolio.sharpe[0]
+        # As `jaxppo.play.best.best_update` has it: of equals the later; what is no number only if all are none.
+        better = jnp.isnan(kept.sharpe) | (sharpe >= kept.sharpe)
+        new = Kept(params, update, sharpe)
+        chosen: Kept = jax.tree.map(lambda one, other: jnp.where(better, one, other), new, kept)
+        return chosen
+
+    return FoldProgram(spec, init, advance, evaluate, keep)
+
+
+def nothing_kept(params: Params, folds: int) -> Kept:
+    """Before the first update of folds whose parameters are `params`, an axis of folds first."""
+    return Kept(jnp.zeros_like(params), jnp.zeros(folds, jnp.int32), jnp.full(folds, jnp.nan, jnp.float32))
 
 
 def side_by_side(program: FoldProgram) -> FoldProgram:
@@ -122,6 +149,7 @@ def side_by_side(program: FoldProgram) -> FoldProgram:
         jax.vmap(program.init, (0, None, None)),
         jax.vmap(program.advance, (0, 0, None, None, None)),
         jax.vmap(program.evaluate, (0, 0, None)),
+        jax.vmap(program.keep, (0, 0, None, 0, None)),
     )
 
 
@@ -132,12 +160,14 @@ def stack_folds(history: Split, plans: Sequence[FoldPlan], key: jax.Array) -> tu
     """
     train = _stack_ranges(history, [(p.train_first, p.train_length) for p in plans])
     test = _stack_ranges(history, [(p.test_first, p.test_length) for p in plans])
+    kept = [(p.stop_first, p.stop_length) for p in plans if p.stop_first is not None and p.stop_length is not None]
+    stop = _stack_ranges(history, kept) if kept else None
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(plans), dtype=jnp.uint32))
-    n_train, n_test = (
+    most = (
         max(int(d.max()) for d in ds)
-        for ds in zip(*((p.train_decisions, p.test_decisions) for p in plans), strict=True)
+        for ds in zip(*((p.train_decisions, p.test_decisions, p.stop_decisions) for p in plans), strict=True)
     )
-    return Fold(keys, train, test), FoldSizes(history.tape.n_features, n_train, n_test)
+    return Fold(keys, train, test, stop), FoldSizes(history.tape.n_features, *most)
 
 
 def _stack_ranges(history: Split, ranges: Sequence[tuple[np.ndarray, np.ndarray]]) -> FoldRange:

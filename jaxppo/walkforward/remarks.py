@@ -71,9 +71,15 @@ def verdict(data: WalkforwardData) -> Remark:
 
 def method(data: WalkforwardData) -> str:
     """How the figures came about, and what they count."""
-    trials = plural(data.summary["trials"], "trial")
+    trials, share = plural(data.summary["trials"], "trial"), data.summary["early_stop"]
+    which = "its last policy"
+    if share:
+        which = (
+            f"the policy of the highest Sharpe ratio, rebalanced daily, on the newest {percent(share, 0)}"
+            " of its training bars, which it was not trained on"
+        )
     return (
-        "Each fold is trained from scratch on bars before its test period and tested once, with its last policy:"
+        f"Each fold is trained from scratch on bars before its test period and tested once, with {which}:"
         " nothing was chosen on the tested bars. Positions are closed at cost at the end of a fold, and equal money"
         f" goes into every symbol at the start of the next. The deflated Sharpe ratio counts {trials} (--trials): count"
         " every configuration that you have tried on these bars. Rules that are fitted are fitted on what each fold"

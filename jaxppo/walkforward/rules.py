@@ -1,4 +1,4 @@
-"""The rules in every fold: fitted on what its policy trains on, played over what it is tested on."""
+"""The rules in every fold: fitted on what its policy learns from, played over what it is tested on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def play_fold_rules(
     Args:
       bars: of all symbols, whole.
       history: the whole market.
-      plans: K folds; a rule is fitted on the training range of each, which ends a purge gap before its test.
+      plans: K folds; a rule is fitted on all of each that ends a purge gap before its test, also on what early
+        stopping keeps from training.
       folds: the same (K,), with their calendars.
       sizes: of the folds.
       env: as of `jaxppo.play.sides.play_rules`.
@@ -38,7 +39,7 @@ def play_fold_rules(
     signals = rule_signals(bars, history)
     fitted, yardsticks = [], []
     for k, plan in enumerate(plans):
-        own = fit_rules(signals, history, plan.train_first, plan.train_length)
+        own = fit_rules(signals, history, plan.fit_first, plan.fit_length)
         test = jax.tree.map(lambda x, k=k: x[k], folds.test)
         data = EvaluationSet(part(history.tape, test), test.calendar)
         fitted.append(own)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,12 +37,22 @@ from jaxppo.store.checkpoint_info import CheckpointInfo
 from jaxppo.store.directory import RunInputs, iso, whole_folder, write_config, write_manifest
 from jaxppo.walkforward.dates import FoldPlan, Scheme, check_folds, plan_folds
 from jaxppo.walkforward.files import Result, collect, write_walkforward
-from jaxppo.walkforward.program import Fold, FoldOutput, FoldProgram, FoldSizes, make_folds, side_by_side, stack_folds
+from jaxppo.walkforward.program import (
+    Fold,
+    FoldOutput,
+    FoldProgram,
+    FoldSizes,
+    Kept,
+    make_folds,
+    nothing_kept,
+    side_by_side,
+    stack_folds,
+)
 from jaxppo.walkforward.rules import play_fold_rules
 from jaxppo.walkforward.show import show
 
-# Of what a walk-forward does not do: it has periods of its own, and validates and chooses nothing.
-_UNUSED = ("split_by", "train_fraction", "validation_fraction", "n_validations", "choose_by")
+# Of what a walk-forward does not do: it has periods of its own, and chooses nothing but by `early_stop`.
+_UNUSED = ("split_by", "train_fraction", "validation_fraction", "choose_by")
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class WalkforwardOptions:
     """Folder to write, which must not hold anything yet; by default runs/walkforward-DATE-TIME."""
 
 
-def check_options(options: WalkforwardOptions, given: Mapping[str, Any]) -> None:
+def check_options(options: WalkforwardOptions, given: Mapping[str, Any], early_stop: float) -> None:
     """`ConfigError` for the first option that does not fit, or that would change nothing."""
     check_folds(options.folds, options.first_train_fraction)
     if options.embargo_bars < 0:
@@ -73,11 +85,11 @@ def check_options(options: WalkforwardOptions, given: Mapping[str, Any]) -> None
         raise ConfigError(f"at_once: must be at least 1, got {options.at_once}")
     if options.trials < 1:
         raise ConfigError(f"trials: must be at least 1, got {options.trials}")
-    unused = [name for name in given if name in _UNUSED]
+    unused = [name for name in given if name in _UNUSED or (name == "n_validations" and early_stop == 0)]
     if unused:
         raise ConfigError(
             f"{unused[0]}: has no effect on a walk-forward, whose periods are set by folds, scheme and"
-            " first_train_fraction, and which validates and chooses nothing"
+            " first_train_fraction, and which validates and chooses nothing but by early_stop"
         )
 
 
@@ -100,7 +112,16 @@ def prepare(options: WalkforwardOptions, config: Config, bars: Sequence[Any]) ->
     market = build_evaluation(bars, config, field, "all", None)
     history, gap = market.splits["all"], market.purge_bars + options.embargo_bars
     needed = config.budget.n_steps + REWARD_HORIZON
-    plans = plan_folds(history.times, options.folds, options.scheme, options.first_train_fraction, field, gap, needed)
+    plans = plan_folds(
+        history.times,
+        options.folds,
+        options.scheme,
+        options.first_train_fraction,
+        field,
+        gap,
+        needed,
+        config.budget.early_stop,
+    )
     folds, sizes = stack_folds(history, plans, jax.random.key(config.seed))
     return Setup(updates_for_passes(config, most_trained(plans)), market, history, plans, gap, folds, sizes)
 
@@ -123,6 +144,7 @@ class CompiledFolds(NamedTuple):
     init: Callable[[Fold, Hyper, Tape], TrainState]
     advance: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
     evaluate: Callable[..., FoldOutput]
+    keep: Callable[..., Kept] | None  # with early stopping
     at_once: int
     memory_bytes: int
     compile_seconds: float
@@ -140,10 +162,15 @@ def compile_folds(
         state = jax.eval_shape(many.init, some, hyper, tape)
         advance = compile_program(many.advance, state, some, hyper, tape, jnp.int32(0), donate=(0,))
         evaluate = compile_program(many.evaluate, state.params, some, tape)
-        seconds += advance.seconds + evaluate.seconds
-        needed = max(advance.memory_bytes, evaluate.memory_bytes)
+        made, keep = [advance, evaluate], None
+        if folds.stop is not None:
+            kept = jax.eval_shape(partial(nothing_kept, folds=size), state.params)
+            found = compile_program(many.keep, kept, state.params, jnp.int32(0), some, tape, donate=(0,))
+            made, keep = [*made, found], found.run
+        seconds += sum(one.seconds for one in made)
+        needed = max(one.memory_bytes for one in made)
         if at_once is not None or size == 1 or needed <= limit:
-            return CompiledFolds(jax.jit(many.init), advance.run, evaluate.run, size, needed, seconds)
+            return CompiledFolds(jax.jit(many.init), advance.run, evaluate.run, keep, size, needed, seconds)
         size = max(1, min(size - 1, int(size * limit / needed)))
 
 
@@ -155,7 +182,10 @@ def chunks(folds: int, at_once: int) -> list[list[int]]:
 def run_folds(
     compiled: CompiledFolds, setup: Setup, hyper: Hyper, console: Console
 ) -> tuple[TrainState, FoldOutput, float]:
-    """Train and test every fold. Returns the last states and the outputs as host arrays (K, ...), and the seconds."""
+    """Train and test every fold. Returns the states and the outputs as host arrays (K, ...), and the seconds.
+
+    A state is the last; with early stopping its parameters and its update are those of the policy that is kept.
+    """
     config, tape, began = setup.config, setup.history.tape, time.perf_counter()
     passes = chunks(len(setup.plans), compiled.at_once)
     batch = config.batch_steps * config.budget.seeds
@@ -166,17 +196,28 @@ def run_folds(
             some = jax.tree.map(lambda x, i=jnp.asarray(chunk): x[i], setup.folds)
             own = len(set(chunk))
             state = compiled.init(some, hyper, tape)
-            for length in config.segments:
+            kept = nothing_kept(state.params, len(chunk)) if compiled.keep is not None else None
+            for update, length in zip(itertools.accumulate(config.segments), config.segments, strict=True):
                 start = time.perf_counter()
                 state, means = compiled.advance(state, some, hyper, tape, jnp.int32(length))
+                if compiled.keep is not None:
+                    kept = compiled.keep(kept, state.params, jnp.int32(update), some, tape)
                 row = {k: float(np.mean(v[:own])) for k, v in jax.device_get(means).items()}  # waits for the segment
                 done += length
                 speed = own * length * batch / (time.perf_counter() - start)
                 display.segment(done, speed, _line(chunk, row))
+            if kept is not None:
+                own_update = jnp.expand_dims(kept.update, tuple(range(1, state.update.ndim)))
+                state = state._replace(params=kept.params, update=jnp.broadcast_to(own_update, state.update.shape))
             output = compiled.evaluate(state.params, some, tape)
             parts.append(jax.tree.map(lambda x, n=own: x[:n], jax.device_get((state, output))))
     states, outputs = jax.tree.map(lambda *x: np.concatenate(x), *parts)
     return states, outputs, time.perf_counter() - began
+
+
+def kept_updates(states: TrainState) -> list[int]:
+    """After which update the policy of each fold is taken, of states as `run_folds` returns them."""
+    return [int(update.max()) for update in np.asarray(states.update)]
 
 
 def _line(chunk: Sequence[int], row: Mapping[str, float]) -> str:
@@ -192,10 +233,10 @@ def _line(chunk: Sequence[int], row: Mapping[str, float]) -> str:
 
 
 def save_policies(folder: Path, setup: Setup, states: TrainState, program: FoldProgram, result: Result) -> None:
-    """The last state of every fold as a checkpoint that `restore_policy` reads: folds/1, folds/2 and so on."""
-    market, updates = setup.market, setup.config.budget.n_updates
+    """The policy of every fold as a checkpoint that `restore_policy` reads: folds/1, folds/2 and so on."""
+    market = setup.market
     for i, row in enumerate(result.folds.to_dicts()):
-        # Nothing was chosen by it, and there is but one checkpoint.
+        # Nothing was chosen by the test, and there is but one checkpoint.
         fitness = row["out_fitness"] if math.isfinite(row["out_fitness"]) else 0.0
         info = CheckpointInfo(
             config=setup.config,
@@ -203,11 +244,11 @@ def save_policies(folder: Path, setup: Setup, states: TrainState, program: FoldP
             feature_hash=market.feature_hash,
             data_hash=market.data_hash,
             actions=program.spec.env.actions,
-            update=updates,
+            update=row["kept_update"],
             fitness=fitness,
             final=True,
             best_fitness=fitness,
-            best_update=updates,
+            best_update=row["kept_update"],
             elapsed_seconds=0.0,
         )
         writer = CheckpointWriter(folder / "folds" / str(i + 1), keep=1)
@@ -228,11 +269,12 @@ def describe_folds(setup: Setup, source: str) -> list[str]:
         f"between training and test lie {setup.gap} bars of each symbol",
     ]
     for number, plan in enumerate(setup.plans, start=1):
-        d, bars = plan.dates, int(plan.train_decisions.sum())
+        d, bars, judged = plan.dates, int(plan.train_decisions.sum()), int(plan.stop_decisions.sum())
         visits = setup.config.passes_over(bars, setup.config.budget.n_updates)
+        kept = f" the {judged:,} decisions after them choose its policy;" if judged else ""
         lines.append(
             f"fold {number}: train from {iso(d.train_begin)[:10]}, {bars:,} decisions of"
-            f" {int((plan.train_decisions > 0).sum())} symbols, each bar {visits:.3g} times; test"
+            f" {int((plan.train_decisions > 0).sum())} symbols, each bar {visits:.3g} times;{kept} test"
             f" {iso(d.test_begin)[:10]} to {iso(d.test_end - 1)[:10]},"
             f" {int(plan.test_decisions.sum()):,} of {int((plan.test_decisions > 0).sum())}"
         )
@@ -256,11 +298,11 @@ def fold_warnings(setup: Setup) -> list[str]:
 def walkforward_run(request: Request[WalkforwardOptions]) -> Path:
     """Walk forward from what is asked for to a finished folder; returns it."""
     options = request.options
-    check_options(options, request.given)
     enable_compilation_cache()
     device = detect_device()
     resolved = request.resolve(device)
     config = resolved.config
+    check_options(options, request.given, config.budget.early_stop)
     check_program(config)  # before anything is read
     bars, source = load_market_bars(config.data)
     setup = prepare(options, config, bars)
@@ -310,12 +352,15 @@ def _compute(
         "first_train_fraction": options.first_train_fraction,
         "purge_bars": setup.market.purge_bars,
         "embargo_bars": options.embargo_bars,
+        "early_stop": config.budget.early_stop,
+        "updates": config.budget.n_updates,
         "trials": options.trials,
         "at_once": compiled.at_once,
         "warnings": list(inputs.warnings),
     }
     labels = program.spec.env.actions.labels
-    result = collect(setup.history, setup.plans, outputs, labels, facts, config, rules.yardsticks)
+    kept = kept_updates(states)
+    result = collect(setup.history, setup.plans, outputs, kept, labels, facts, config, rules.yardsticks)
     write_config(folder, inputs.resolved)
     extra = {
         "walkforward": facts,

@@ -16,7 +16,7 @@ def show(console: Console, result: Result) -> None:
     s = result.summary
     console.print(
         plain_table(
-            "Folds: the last policy of each, in sample and out of sample",
+            f"Folds: the {'kept' if s['early_stop'] else 'last'} policy of each, in sample and out of sample",
             ("fold", "test from", "Sharpe in", "out", "return", "hold", "maxDD", "PF", "trades"),
             [
                 (
@@ -48,6 +48,12 @@ def show(console: Console, result: Result) -> None:
             ],
         )
     )
+    if s["early_stop"]:
+        kept = ", ".join(map(str, s["kept_updates"]))
+        console.print(
+            f"early stop on the newest {100 * s['early_stop']:g}% of each training part: kept update {kept} of"
+            f" {s['updates']}"
+        )
     low, high = s["intervals_90"]["sharpe"]
     trials = f"{s['trials']} trial{'' if s['trials'] == 1 else 's'}"
     made, beaten = (round(s[name] * s["folds"]) for name in ("positive_folds", "folds_above_buy_and_hold"))
