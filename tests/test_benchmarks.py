@@ -157,6 +157,7 @@ def test_kernels_of_an_update_are_timed_by_stage(tape, config):
     assert all(s > 0 for s in seconds.values())
 
 
+@pytest.mark.slow
 def test_scale_runs_the_programs_own_segment():
     config = tiny_config(n_envs=512)
     size = scale.build(config, tiny_market(config))

@@ -58,6 +58,7 @@ def programs():
     return built
 
 
+@pytest.mark.slow
 def test_a_member_learns_as_a_run_of_its_own_does(programs):
     (begin, learn), (begin_one, learn_one) = programs
     key = jax.random.key(5)

@@ -71,6 +71,7 @@ def study(tmp_path_factory):
     return markets.prepare_study("bars", folder, options, config, bars)
 
 
+@pytest.mark.slow
 def test_a_test_at_several_costs_is_each_alone(study):
     program = make_folds(study.config, study.setup.sizes)
     lanes = jax.tree.map(lambda *x: jnp.stack(x), *study.costs.values())

@@ -143,6 +143,7 @@ def test_noise_changes_training_and_no_validation():
     np.testing.assert_array_equal(*(r.figures.symbols.net_return for r in returns))
 
 
+@pytest.mark.slow
 def test_each_member_of_an_ensemble_learns_from_the_policy_that_acted():
     config = tiny_config(seeds=2, dropout=0.3, feature_noise=0.5, epochs=1, minibatches=1)
     program, tape, data = tiny_program(config)
