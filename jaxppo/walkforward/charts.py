@@ -43,19 +43,22 @@ def _fold_lines(ax: Axes, data: WalkforwardData, *, numbered: bool) -> None:
 def portfolio_curves(data: WalkforwardData) -> Figure:
     """Equity of the portfolio that is rebalanced daily among those of the rules, the best of which stands out.
 
-    On a logarithmic axis, on which equal growth is equally high however much there was before.
+    All have the volatility of the policy: unscaled, a rule that only takes larger positions would look better than a
+    policy of a higher Sharpe ratio. On a logarithmic axis, on which equal growth is equally high however much there was
+    before.
     """
     figure, (ax,) = canvas.grid(1, 1, 3.6)
-    canvas.title(ax, "Rebalanced daily, all folds joined, after costs")
+    canvas.title(ax, "Rebalanced daily, folds joined, after costs, at equal volatility")
     x, best = data.portfolio["date"].to_numpy(), data.summary["excess_over_best_rule"]["rule"]
     others = [name for name in data.summary["baselines"] if name != best]
+    own = values(data.portfolio, "return")
     for name, color, width, label in (
         *((name, GREY, 0.6, "the other rules" if i == 0 else None) for i, name in enumerate(others)),
         (best, ORANGE, 1.5, f"{title(best)}, the best rule"),
         ("return", POLICY, 2.0, "policy"),
     ):
         # Of what was lost whole nothing can be drawn.
-        y = np.maximum(np.cumprod(1.0 + values(data.portfolio, name)), 1e-3)
+        y = np.maximum(np.cumprod(1.0 + at_volatility(values(data.portfolio, name), own)), 1e-3)
         index = canvas.decimate(y)
         ax.plot(x[index], y[index], color=color, linewidth=width, alpha=0.7 if color == GREY else 1.0, label=label)
     ax.set_yscale("log")
@@ -69,6 +72,18 @@ def portfolio_curves(data: WalkforwardData) -> Figure:
     ax.margins(x=0.01)
     canvas.legend_above(ax)
     return figure
+
+
+def at_volatility(returns: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """Returns (D,) scaled to the deviation of others (D,); as they are where either does not move.
+
+    Example:
+      >>> at_volatility(np.array([0.04, 0.0]), np.array([0.01, 0.03]))
+      array([0.02, 0.  ])
+    """
+    one, other = float(returns.std()), float(of.std())
+    scaled: np.ndarray = returns * (other / one) if one > 0 and other > 0 else returns
+    return scaled
 
 
 def equity_curve(data: WalkforwardData) -> Figure:

@@ -78,9 +78,10 @@ def _portfolio(data: WalkforwardData, images: dict[str, bytes]) -> Section:
     chart = document.figure(
         images,
         "portfolio",
-        "Equity of the portfolio that is rebalanced daily, among the rules",
-        "Growth of 1.00, the plain mean of the symbols' returns each day, on a logarithmic axis. Rules that are fitted"
-        " are fitted anew in each fold, on what its policy trains on. The best rule is the best on these very days.",
+        "Equity of the portfolio that is rebalanced daily, among the rules at its volatility",
+        "Growth of 1.00 at the volatility of the policy, the plain mean of the symbols' returns each day, on a"
+        " logarithmic axis. Rules that are fitted are fitted anew in each fold, on what its policy trains on. The best"
+        " rule is the best on these very days.",
         "",
     )
     return Section(
