@@ -19,6 +19,7 @@ in the folder are not done again. It prints tables for RESULTS.md.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import sys
 import time
@@ -37,7 +38,6 @@ from jaxppo.device import compile_program, detect_device, enable_compilation_cac
 from jaxppo.errors import ConfigError
 from jaxppo.market.bars import Bars, data_hash
 from jaxppo.market.calendar import YEAR
-from jaxppo.market.costs import market_costs
 from jaxppo.market.dataset import EvaluationSet, Split, joint_calendar
 from jaxppo.market.source import load_market_bars
 from jaxppo.market.tape import Costs, Tape
@@ -46,6 +46,7 @@ from jaxppo.play.deciders import acting_policy
 from jaxppo.play.passes import play
 from jaxppo.play.score import Pooled, pool_lanes
 from jaxppo.ppo.state import hyper_from
+from jaxppo.store.files import write_atomic
 from jaxppo.store.json import write_json
 from jaxppo.walkforward.dates import fold_split
 from jaxppo.walkforward.judged import judge_portfolio
@@ -101,19 +102,12 @@ def shuffled(bars: Sequence[Bars], seed: int) -> list[Bars]:
     return found
 
 
-def level_costs(bars: Sequence[Bars], split: Split, config: Config) -> dict[str, Costs]:
-    """What the symbols of a split pay a side at each level, (S,); own costs only where a file is given."""
+def level_costs(split: Split, config: Config) -> dict[str, Costs]:
+    """What the symbols of a split pay a side at each level, (S,); own costs, the Tape's, where a file is given."""
     none = np.zeros(len(split.symbols), np.float32)
     found = {name: Costs(*(jnp.asarray(x) for x in (none + fee, none, none))) for name, fee in LEVELS.items()}
     if config.env.costs is not None:
-        own = market_costs(bars, config.env)
-        rows = [own.by_symbol[symbol] for symbol in split.symbols]
-        per_year = np.asarray(split.tape.bars_per_year)
-        found[OWN] = Costs(
-            jnp.asarray([c.fee for c in rows], jnp.float32),
-            jnp.asarray([c.half_spread + config.env.slippage for c in rows], jnp.float32),
-            jnp.asarray([c.borrow for c in rows] / per_year, jnp.float32),
-        )
+        found[OWN] = split.tape.costs
     return found
 
 
@@ -165,7 +159,7 @@ def prepare_study(name: str, out: Path, options: WalkforwardOptions, config: Con
     bars = shuffled(bars, config.seed) if name == "shuffled" else bars
     folds = options.folds or five_year_folds(prepare(dataclasses.replace(options, folds=1), config, bars))
     setup = prepare(dataclasses.replace(options, folds=folds), config, bars)
-    costs = level_costs(bars, setup.history, config)
+    costs = level_costs(setup.history, config)
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
     return Study(name, folder, dataclasses.replace(setup, history=at_costs(setup.history, costs[TRAINED_AT])), costs)
@@ -185,17 +179,17 @@ def train(study: Study, program: FoldProgram) -> list[np.ndarray]:
                 print(f"{study.name}: compiled in {compiled.compile_seconds:.0f} s", flush=True)
             fold = dataclasses.replace(setup, plans=setup.plans[k : k + 1], folds=one)
             states, _, seconds = run_folds(compiled, fold, hyper, console)
-            write_whole(path, np.asarray(states.params[0]))
+            write_atomic(path, array_bytes(np.asarray(states.params[0])))
             print(f"{study.name}: fold {k + 1} of {len(paths)} trained in {seconds:.0f} s", flush=True)
         found.append(np.load(path))
     return found
 
 
-def write_whole(path: Path, array: np.ndarray) -> None:
-    """An array that is there whole or not at all."""
-    partial = path.with_suffix(".part.npy")
-    np.save(partial, array)
-    partial.replace(path)
+def array_bytes(array: np.ndarray) -> bytes:
+    """An array as `np.load` reads it from a file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def measure(study: Study, program: FoldProgram, trials: int) -> dict[str, dict[str, Any]]:

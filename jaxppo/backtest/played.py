@@ -18,7 +18,7 @@ from jaxppo.market.dataset import EvaluationSet
 from jaxppo.play.baselines import hold_sums, shifts_between_trades
 from jaxppo.play.curve import TradeSums
 from jaxppo.play.deciders import acting_policy, wishing
-from jaxppo.play.members import Members, play_members
+from jaxppo.play.members import play_members
 from jaxppo.play.metrics import Metrics
 from jaxppo.play.passes import as_lanes, play
 from jaxppo.play.score import Pooled, Score, pool_lanes, pooled_metrics, score
@@ -54,7 +54,7 @@ class Backtest(NamedTuple):
     baselines: Baselines
     intervals: Intervals  # () pooled
     portfolio_intervals: Intervals  # () of the portfolio that is rebalanced daily
-    members: Members | None  # of an ensemble, each played alone
+    members: Pooled | None  # (M,) of an ensemble, each played alone
 
 
 def play_random(

@@ -130,6 +130,31 @@ def target_exposure(
     return jnp.where(jnp.abs(target) < DUST, 0.0, target), keep
 
 
+def asked_exposures(
+    table: ActionTable,
+    exposure: jax.Array,
+    allow_short: jax.Array,
+    max_exposure: float,
+    size: jax.Array | None = None,
+) -> jax.Array:
+    """The exposure after each of K actions, that of one that keeps the position being the current one.
+
+    Arguments as of `target_exposure`.
+
+    Returns:
+      (K,) + the shape of `exposure`.
+    """
+
+    def leading(x: jax.Array) -> jax.Array:
+        """With an axis of actions in front."""
+        return jnp.expand_dims(jnp.broadcast_to(x, exposure.shape), 0)
+
+    now, unit = leading(exposure), None if size is None else leading(size)
+    each = jnp.arange(table.n_actions, dtype=jnp.int32).reshape(-1, *(1 for _ in exposure.shape))
+    asked, keep = target_exposure(table, each, now, leading(allow_short), max_exposure, unit)
+    return jnp.where(keep, now, asked)
+
+
 def action_mask(table: ActionTable, exposure: jax.Array, allow_short: jax.Array) -> jax.Array:
     """Which actions mean something: one that asks for a short where none is allowed needs a long to sell.
 

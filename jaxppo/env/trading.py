@@ -24,7 +24,7 @@ from jaxppo.env.account import (
     settle,
     units_for_exposure,
 )
-from jaxppo.env.actions import ActionTable, action_mask, action_table, target_exposure
+from jaxppo.env.actions import ActionTable, action_mask, action_table, asked_exposures, target_exposure
 from jaxppo.env.protocol import StepResult, choose_lanes, finite_lanes
 from jaxppo.env.rewards import (
     REWARD_COMPONENTS,
@@ -207,6 +207,11 @@ def observe_account(account: AccountState, quote: Quote, config: EnvConfig) -> j
     )
 
 
+def rebalance_band(config: EnvConfig, size: jax.Array | None) -> jax.Array | float:
+    """How far the exposure may be from what is wanted before it is worth an order: of the equity, or of the size."""
+    return config.rebalance_band if size is None else config.rebalance_band * size
+
+
 def order_units(
     account: AccountState,
     action: jax.Array,
@@ -223,8 +228,7 @@ def order_units(
     exposure = exposure_at(account, price)
     target, keep = target_exposure(spec.actions, action, exposure, allow_short, config.max_exposure, size)
     # Same-side orders within the band are not worth their fee; exits and flips always go out.
-    band = config.rebalance_band if size is None else config.rebalance_band * size
-    within = (target * exposure > 0) & (jnp.abs(target - exposure) < band)
+    within = (target * exposure > 0) & (jnp.abs(target - exposure) < rebalance_band(config, size))
     return jnp.where(keep | within, account.units, units_for_exposure(account, target, price, costs))
 
 
@@ -243,19 +247,12 @@ def mean_order_units(
       chances: shape of the account + (K,), the probability of each action.
       market, costs, allow_short, spec: as of `trade_bar`.
     """
-    config, size = spec.config, market.size
-    exposure = exposure_at(account, market.open)
-
-    def leading(x: jax.Array) -> jax.Array:
-        """With an axis of actions in front."""
-        return jnp.expand_dims(jnp.broadcast_to(x, exposure.shape), 0)
-
-    now, unit = leading(exposure), None if size is None else leading(size)
-    each = jnp.arange(spec.actions.n_actions, dtype=jnp.int32).reshape(-1, *(1 for _ in exposure.shape))
-    asked, keep = target_exposure(spec.actions, each, now, leading(allow_short), config.max_exposure, unit)
-    wanted = (jnp.where(keep, now, asked) * jnp.moveaxis(chances, -1, 0)).sum(0)
-    within = jnp.abs(wanted - exposure) < (config.rebalance_band if size is None else config.rebalance_band * size)
-    return jnp.where(within, account.units, units_for_exposure(account, wanted, market.open, costs))
+    config, price, size = spec.config, market.open, market.size
+    exposure = exposure_at(account, price)
+    asked = asked_exposures(spec.actions, exposure, allow_short, config.max_exposure, size)
+    wanted = (asked * jnp.moveaxis(chances, -1, 0)).sum(0)
+    within = jnp.abs(wanted - exposure) < rebalance_band(config, size)
+    return jnp.where(within, account.units, units_for_exposure(account, wanted, price, costs))
 
 
 @jax.named_scope("account")

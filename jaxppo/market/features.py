@@ -20,14 +20,13 @@ from jaxppo.config.schema import FeatureConfig
 from jaxppo.errors import ConfigError, DataError
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import DAY, local_fields
-from jaxppo.market.inputs import FeatureGroup, Inputs, bar_inputs, change, rolling_mean_std
+from jaxppo.market.inputs import CLIP, FeatureGroup, Inputs, bar_inputs, change, rolling_mean_std
 from jaxppo.market.trend import trend_group
 from jaxppo.registry import Registry
 
 FEATURE_VERSION = 1
 """Raised whenever a feature is computed differently under the same name; it is part of `feature_hash`."""
 
-CLIP = 5.0
 SETTLE_BARS = 100  # Recursive averages forget their first value: (13 / 14)^100 = 6e-4 of it is left.
 RETURN_FLOOR = 1e-6  # Least deviation of a return-like series; a hundredth of a pip in EURUSD.
 LOG_FLOOR = 1e-3  # Least deviation of the logarithm of a volatility or a range.

@@ -9,6 +9,9 @@ import numpy as np
 
 from jaxppo.market.bars import Bars
 
+CLIP = 5.0
+"""Deviations beyond which a feature says no more."""
+
 
 @dataclass(frozen=True)
 class Inputs:

@@ -11,15 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from jaxppo.config.schema import FeatureConfig
 from jaxppo.errors import ConfigError
-from jaxppo.market.inputs import FeatureGroup, Inputs, rolling_mean_std
+from jaxppo.market.inputs import CLIP, FeatureGroup, Inputs, rolling_mean_std
 from jaxppo.market.volatility import forecast_deviation
 
-CLIP = 5.0
 FORECAST_SPAN = 60
-RETURN_BARS = (1, 5, 21, 63, 126, 252)
-"""Of daily bars: a day, a week, one, three and six months, a year."""
-MACD_BARS = (8, 16, 32)
+RETURN_BARS, MACD_BARS = FeatureConfig().trend_returns, FeatureConfig().trend_macd
+"""Of daily bars the returns are those of a day, a week, one, three and six months, and a year."""
 SLOW = 3
 """A slow average is this many times as long as its fast one: 24, 48 and 96 (Baz et al. 2015)."""
 PRICE_BARS, SIGNAL_BARS = 63, 252

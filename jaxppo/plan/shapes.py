@@ -12,11 +12,10 @@ import numpy as np
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.schema import Config
 from jaxppo.errors import ConfigError
-from jaxppo.market.dataset import MIN_DECISIONS, Calendar, Days, EvaluationSet, Market, purge_gap
+from jaxppo.market.dataset import MIN_DECISIONS, Calendar, Days, EvaluationSet, Market, purge_gap, warm_up_bars
 from jaxppo.market.features import feature_groups, feature_names, min_bars
 from jaxppo.market.splits import SPLITS, SplitRange, cutoff_times, split_ranges
 from jaxppo.market.tape import REWARD_HORIZON, Tape, zero_tape
-from jaxppo.market.volatility import sizing_warm_up
 from jaxppo.play.passes import n_decisions
 
 
@@ -64,7 +63,7 @@ def shapes_of_sizes(config: Config, n_symbols: int, n_bars: int) -> MarketShapes
     features = config.features
     groups = feature_groups(features)
     width = len(feature_names(groups))
-    warm_up = max(min_bars(groups, features.scale_window), sizing_warm_up(config.env)) - 1
+    warm_up = warm_up_bars(min_bars(groups, features.scale_window), config.env) - 1
     longest = -(-n_bars // n_symbols)
     ranges = _ranges(config, longest - warm_up)
     needed = {"train": config.budget.n_steps + REWARD_HORIZON, "validation": MIN_DECISIONS}

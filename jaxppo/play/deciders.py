@@ -43,13 +43,19 @@ def choosing(choose: Choose, inputs: Any, spec: EnvSpec, tape: Tape, *, observed
     allow_short = jnp.expand_dims(tape.allow_short, 0)
 
     def decide(m: Moment) -> Order:
-        vector = observe_account(m.account, m.quote, spec.config)
-        mask = action_mask(spec.actions, vector[..., EXPOSURE], allow_short)
-        action = choose(m.row, jnp.swapaxes(vector, 0, 1), jnp.swapaxes(mask, 0, 1)).T
+        vector, by_symbol, mask = _look(m, spec, allow_short)
+        action = choose(m.row, by_symbol, mask).T
         units = order_units(m.account, action, m.market, m.costs, allow_short, spec)
         return Order(units, note=Choice(action, vector if observed else None))
 
     return Decider(inputs, decide, spec.config)
+
+
+def _look(m: Moment, spec: EnvSpec, allow_short: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Account vectors (L, S, A), the same (S, L, A), and action masks (S, L, K); `allow_short` is (1, S)."""
+    vector = observe_account(m.account, m.quote, spec.config)
+    mask = action_mask(spec.actions, vector[..., EXPOSURE], allow_short)
+    return vector, jnp.swapaxes(vector, 0, 1), jnp.swapaxes(mask, 0, 1)
 
 
 def policy_units(
@@ -92,9 +98,8 @@ def acting_policy(
     allow_short = jnp.expand_dims(tape.allow_short, 0)
 
     def decide(m: Moment) -> Order:
-        vector = observe_account(m.account, m.quote, spec.config)
-        mask = action_mask(spec.actions, vector[..., EXPOSURE], allow_short)
-        found, _ = agent.act(params, m.row, jnp.swapaxes(vector, 0, 1), jnp.swapaxes(mask, 0, 1))
+        vector, by_symbol, mask = _look(m, spec, allow_short)
+        found, _ = agent.act(params, m.row, by_symbol, mask)
         policy = Distribution(jnp.swapaxes(found.log_probs, 0, 1))  # (L, S, K)
         units = policy_units(m.account, policy, m.market, m.costs, allow_short, spec)
         return Order(units, note=Choice(policy.mode(), vector if observed else None))

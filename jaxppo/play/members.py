@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax
 
 from jaxppo.agent.policy import Agent, Params
 from jaxppo.env.trading import EnvSpec
 from jaxppo.market.dataset import EvaluationSet
 from jaxppo.play.deciders import play_policy
-from jaxppo.play.metrics import Metrics
-from jaxppo.play.score import pool_lanes
-
-
-class Members(NamedTuple):
-    """Figures of each of M members."""
-
-    pooled: Metrics  # (M,)
-    portfolio: Metrics  # (M,) of the symbols in equal shares, rebalanced daily
+from jaxppo.play.score import Pooled, pool_lanes
 
 
 def play_members(
     agent: Agent, spec: EnvSpec, params: Params, data: EvaluationSet, n_bars: int, receptive_field: int
-) -> Members:
-    """Play the argmax of each member over an evaluation set, one account a symbol; `params` is (M, N).
+) -> Pooled:
+    """Play each member as a policy of its own over an evaluation set, one account a symbol; `params` is (M, N).
 
     One after another, so that it needs the memory of one policy.
+
+    Returns:
+      The pools (M,) of the members.
     """
 
-    def one(member: Params) -> Members:
+    def one(member: Params) -> Pooled:
         played = play_policy(agent, spec, member, data.tape, n_bars, receptive_field, keep=False)
-        done = pool_lanes(played, data)
-        alone: Members = jax.tree.map(lambda x: x[0], Members(done.metrics, done.portfolio))
+        alone: Pooled = jax.tree.map(lambda x: x[0], pool_lanes(played, data))
         return alone
 
-    members: Members = jax.lax.map(one, params)
+    members: Pooled = jax.lax.map(one, params)
     return members

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxppo.env.actions import ActionTable, target_exposure
+from jaxppo.env.actions import ActionTable, asked_exposures
 
 
 def toward_exposure(
@@ -24,11 +24,9 @@ def toward_exposure(
     Returns:
       int32 actions, shape of `exposure`.
     """
-    held, short = jnp.expand_dims(exposure, -1), jnp.expand_dims(allow_short, -1)
-    actions = jnp.arange(table.n_actions, dtype=jnp.int32).reshape((1,) * exposure.ndim + (-1,))
-    target, keep = target_exposure(table, actions, held, short, max_exposure)
-    wanted = jnp.expand_dims(jnp.where(allow_short, wanted, jnp.maximum(wanted, 0.0)), -1)
-    return jnp.argmin(jnp.abs(jnp.where(keep, held, target) - wanted), axis=-1).astype(jnp.int32)
+    asked = asked_exposures(table, exposure, allow_short, max_exposure)
+    wanted = jnp.expand_dims(jnp.where(allow_short, wanted, jnp.maximum(wanted, 0.0)), 0)
+    return jnp.argmin(jnp.abs(asked - wanted), axis=0).astype(jnp.int32)
 
 
 def table_positions(table: ActionTable, max_exposure: float, allow_short: bool) -> tuple[float, ...]:
@@ -36,8 +34,8 @@ def table_positions(table: ActionTable, max_exposure: float, allow_short: bool) 
     found, new = {0.0}, {0.0}
     while new:
         held = jnp.asarray(sorted(new), jnp.float32)
-        target, keep = _targets(table, held, allow_short, max_exposure)
-        reached = {float(round(x, 6)) for x in np.where(keep, np.asarray(held)[:, None], target).ravel().tolist()}
+        asked = asked_exposures(table, held, jnp.asarray(allow_short), max_exposure)
+        reached = {float(round(x, 6)) for x in np.asarray(asked).ravel().tolist()}
         new = reached - found
         found |= reached
     return tuple(sorted(found))
@@ -46,21 +44,9 @@ def table_positions(table: ActionTable, max_exposure: float, allow_short: bool) 
 def reachable(table: ActionTable, positions: tuple[float, ...], max_exposure: float, allow_short: bool) -> np.ndarray:
     """Which of J positions an action leads to from each: (J held, J chosen) bool."""
     held = jnp.asarray(positions, jnp.float32)
-    target, keep = _targets(table, held, allow_short, max_exposure)
-    reached = np.where(keep, np.asarray(held)[:, None], target)  # (J, K)
+    reached = np.asarray(asked_exposures(table, held, jnp.asarray(allow_short), max_exposure)).T  # (J, K)
     hit: np.ndarray = (np.abs(reached[:, :, None] - np.asarray(positions)) < 1e-5).any(axis=1)
     return hit
-
-
-def _targets(
-    table: ActionTable, held: jax.Array, allow_short: bool, max_exposure: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Target and keep of every action from exposures (J,): (J, K) each."""
-    actions = jnp.arange(table.n_actions, dtype=jnp.int32).reshape(1, -1)
-    allowed = jnp.full((1, 1), allow_short)
-    target, keep = target_exposure(table, actions, held.reshape(-1, 1), allowed, max_exposure)
-    shape = (held.shape[0], table.n_actions)
-    return np.broadcast_to(np.asarray(target), shape), np.broadcast_to(np.asarray(keep), shape)
 
 
 def hindsight_positions(

@@ -8,9 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxppo.play.members import Members
 from jaxppo.play.metrics import BUY_AND_HOLD, Metrics, figures, validation_metrics
-from jaxppo.play.score import Figures
+from jaxppo.play.score import Figures, Pooled
 from jaxppo.play.sides import Yardsticks
 from jaxppo.store.columns import (
     ACTION,
@@ -62,10 +61,10 @@ def pool_and_portfolio(pooled: Metrics, portfolio: Metrics) -> dict[str, float]:
     return figures(pooled) | {f"{PORTFOLIO_PREFIX}{name}": x for name, x in figures(portfolio).items()}
 
 
-def member_rows(members: Members) -> list[dict[str, Any]]:
-    """One row a member of an ensemble, from 0: what `pool_and_portfolio` has of it. `members` are host arrays."""
-    each = [jax.tree.map(lambda x, i=i: x[i], members) for i in range(len(members.pooled.net_return))]
-    return [{"member": i, **pool_and_portfolio(*one)} for i, one in enumerate(each)]
+def member_rows(members: Pooled) -> list[dict[str, Any]]:
+    """One row a member of an ensemble, from 0: what `pool_and_portfolio` has of it. `members` (M,) are host arrays."""
+    each = [jax.tree.map(lambda x, i=i: x[i], members) for i in range(len(members.metrics.net_return))]
+    return [{"member": i, **pool_and_portfolio(one.metrics, one.portfolio)} for i, one in enumerate(each)]
 
 
 def member_spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

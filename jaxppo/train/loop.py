@@ -28,9 +28,9 @@ from jaxppo.page.terminal import figure_table, gate_line, rules_line, validation
 from jaxppo.play.best import best_update, ranked_score
 from jaxppo.play.edge import Edge, policy_edge
 from jaxppo.play.gate import Record, judge_policy
-from jaxppo.play.members import Members, play_members
+from jaxppo.play.members import play_members
 from jaxppo.play.passes import n_decisions
-from jaxppo.play.score import Figures, Score
+from jaxppo.play.score import Figures, Pooled, Score
 from jaxppo.play.sides import Sides, Yardsticks, score_yardsticks
 from jaxppo.ppo.program import Program, SegmentOutput, TapeSpec, make_train
 from jaxppo.ppo.state import Hyper, TrainState, hyper_from
@@ -367,7 +367,7 @@ class Trainer:
         n_bars, rows = n_decisions(data.tape), {}
 
         @partial(jax.jit, compiler_options=dict(self._compiled.options))
-        def alone(params: Params, data: EvaluationSet) -> Members:
+        def alone(params: Params, data: EvaluationSet) -> Pooled:
             return play_members(spec.agent, spec.env, params, data, n_bars, spec.receptive_field)
 
         for name, (params, _) in policies.items():

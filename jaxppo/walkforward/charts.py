@@ -14,6 +14,7 @@ from jaxppo.page.style import BENCHMARK, BLACK, GREY, ORANGE, POLICY, SKY
 from jaxppo.page.text import percent
 from jaxppo.page.yardsticks import title
 from jaxppo.store.read import WalkforwardData, times, values
+from jaxppo.walkforward.portfolio import at_volatility
 
 
 def make_figures(data: WalkforwardData) -> dict[str, Figure]:
@@ -57,8 +58,10 @@ def portfolio_curves(data: WalkforwardData) -> Figure:
         (best, ORANGE, 1.5, f"{title(best)}, the best rule"),
         ("return", POLICY, 2.0, "policy"),
     ):
+        returns = values(data.portfolio, name)
+        drawn = at_volatility(returns, own) if own.std() > 0 else returns
         # Of what was lost whole nothing can be drawn.
-        y = np.maximum(np.cumprod(1.0 + at_volatility(values(data.portfolio, name), own)), 1e-3)
+        y = np.maximum(np.cumprod(1.0 + drawn), 1e-3)
         index = canvas.decimate(y)
         ax.plot(x[index], y[index], color=color, linewidth=width, alpha=0.7 if color == GREY else 1.0, label=label)
     ax.set_yscale("log")
@@ -72,18 +75,6 @@ def portfolio_curves(data: WalkforwardData) -> Figure:
     ax.margins(x=0.01)
     canvas.legend_above(ax)
     return figure
-
-
-def at_volatility(returns: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """Returns (D,) scaled to the deviation of others (D,); as they are where either does not move.
-
-    Example:
-      >>> at_volatility(np.array([0.04, 0.0]), np.array([0.01, 0.03]))
-      array([0.02, 0.  ])
-    """
-    one, other = float(returns.std()), float(of.std())
-    scaled: np.ndarray = returns * (other / one) if one > 0 and other > 0 else returns
-    return scaled
 
 
 def equity_curve(data: WalkforwardData) -> Figure:

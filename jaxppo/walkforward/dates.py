@@ -156,6 +156,41 @@ def pad_ranges(ranges: Sequence[SplitRange], needed: int, receptive_field: int) 
     return first, length
 
 
+class _Parts(NamedTuple):
+    """Where each symbol decides in one fold."""
+
+    train: Sequence[SplitRange]
+    test: Sequence[SplitRange]
+    stop: Sequence[SplitRange] | None  # with early stopping
+
+
+def _check_parts(
+    fold: str, dates: FoldDates, parts: _Parts, receptive_field: int, gap: int, needed: int, early_stop: float
+) -> None:
+    """`DataError` for the first part of `fold` in which no symbol has enough to decide on."""
+    before = f"{format_time(dates.train_begin)} to {format_time(dates.test_begin)}"
+    most = max(r.decisions for r in parts.train)
+    if most < needed:
+        lost = f"a gap of {gap} bars" if parts.stop is None else f"two gaps of {gap} bars, what early_stop keeps"
+        raise DataError(
+            f"{fold} cannot be trained: from {before}, less {lost} and"
+            f" {receptive_field - 1} bars of history, no symbol has more than {most} bars to decide on and"
+            f" {needed} are needed; raise --first-train-fraction, or give more bars"
+        )
+    most = max(r.decisions for r in parts.test)
+    if most < MIN_DECISIONS:
+        within = f"{format_time(dates.test_begin)} to {format_time(dates.test_end - 1)}"
+        raise DataError(
+            f"{fold} cannot be tested: from {within} no symbol has more than {most} bars to"
+            f" decide on and {MIN_DECISIONS} are needed; use fewer folds, or give more bars"
+        )
+    if parts.stop is not None and (most := max((r.decisions for r in parts.stop), default=0)) < MIN_DECISIONS:
+        raise DataError(
+            f"{fold} cannot be stopped early: of {before} early_stop {early_stop:g} keeps no more"
+            f" than {most} bars of a symbol to decide on, of {MIN_DECISIONS} needed; raise it, or give more bars"
+        )
+
+
 def plan_folds(
     times: Sequence[np.ndarray],
     folds: int,
@@ -188,28 +223,8 @@ def plan_folds(
         stop: Sequence[SplitRange] | None = None
         if early_stop > 0:
             train, stop = stop_ranges(times, whole, dates, early_stop, receptive_field, gap)
-        lost = f"a gap of {gap} bars" if stop is None else f"two gaps of {gap} bars, what early_stop keeps"
-        before = f"{format_time(dates.train_begin)} to {format_time(dates.test_begin)}"
-        within = f"{format_time(dates.test_begin)} to {format_time(dates.test_end - 1)}"
-        most = max(r.decisions for r in train)
-        if most < needed:
-            raise DataError(
-                f"fold {number} of {folds} cannot be trained: from {before}, less {lost} and"
-                f" {receptive_field - 1} bars of history, no symbol has more than {most} bars to decide on and"
-                f" {needed} are needed; raise --first-train-fraction, or give more bars"
-            )
-        most = max(r.decisions for r in test)
-        if most < MIN_DECISIONS:
-            raise DataError(
-                f"fold {number} of {folds} cannot be tested: from {within} no symbol has more than {most} bars to"
-                f" decide on and {MIN_DECISIONS} are needed; use fewer folds, or give more bars"
-            )
-        most = max((r.decisions for r in stop), default=0) if stop is not None else MIN_DECISIONS
-        if most < MIN_DECISIONS:
-            raise DataError(
-                f"fold {number} of {folds} cannot be stopped early: of {before} early_stop {early_stop:g} keeps no more"
-                f" than {most} bars of a symbol to decide on, of {MIN_DECISIONS} needed; raise it, or give more bars"
-            )
+        parts = _Parts(train, test, stop)
+        _check_parts(f"fold {number} of {folds}", dates, parts, receptive_field, gap, needed, early_stop)
         plans.append(
             FoldPlan(
                 dates,

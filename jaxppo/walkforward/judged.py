@@ -13,7 +13,7 @@ from jaxppo.config.schema import GateConfig
 from jaxppo.play.gate import Evidence, Gate, judge
 from jaxppo.play.sides import HOLD
 from jaxppo.play.significance import curve_moments, deflated_sharpe, excess_probability
-from jaxppo.walkforward.portfolio import POLICY, Joined
+from jaxppo.walkforward.portfolio import POLICY, Joined, at_volatility
 
 
 def judge_portfolio(joined: Joined, excess: Mapping[str, Any], config: GateConfig, trials: int) -> Gate:
@@ -31,8 +31,7 @@ def judge_portfolio(joined: Joined, excess: Mapping[str, Any], config: GateConfi
       trials: configurations tried on these bars, by which the Sharpe ratio is deflated.
     """
     returns, held = (joined.returns[joined.names.index(name)] for name in (POLICY, HOLD))
-    scale = returns.std() / held.std() if held.std() > 0 else 1.0
-    own, hold = np.cumprod(1.0 + returns), np.cumprod(np.maximum(1.0 + scale * held, 0.0))
+    own, hold = np.cumprod(1.0 + returns), np.cumprod(np.maximum(1.0 + at_volatility(held, returns), 0.0))
     m = jax.tree.map(lambda x: float(x[joined.names.index(POLICY)]), joined.metrics)
     found = Evidence(
         fitness=m.fitness,

@@ -99,6 +99,18 @@ def daily_returns(equity: np.ndarray) -> np.ndarray:
     return change
 
 
+def at_volatility(returns: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """Returns (D,) scaled to the deviation of others (D,); as they are where they do not move.
+
+    Example:
+      >>> at_volatility(np.array([0.04, 0.0]), np.array([0.01, 0.03]))
+      array([0.02, 0.  ])
+    """
+    deviation = returns.std()
+    scaled: np.ndarray = returns * (of.std() / deviation if deviation > 0 else 1.0)
+    return scaled
+
+
 def join_portfolios(folds: Sequence[FoldPortfolios]) -> Joined:
     """One portfolio after another, in time; of a date on which one test ends and the next begins the returns compound.
 

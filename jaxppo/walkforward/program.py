@@ -16,6 +16,7 @@ from jaxppo.market.dataset import Calendar, Days, EvaluationSet, JointCalendar, 
 from jaxppo.market.tape import Tape
 from jaxppo.play.curve import TradeSums
 from jaxppo.play.deciders import play_policy
+from jaxppo.play.members import play_members
 from jaxppo.play.metrics import Metrics
 from jaxppo.play.passes import Pass
 from jaxppo.play.score import Pooled, Score, pool_lanes, portfolio_sums, score
@@ -115,13 +116,7 @@ def make_folds(config: Config, sizes: FoldSizes) -> FoldProgram:
         test = score(played(params, after, sizes.n_test, keep=True), after, spec.env.actions.n_actions)
         members = None
         if params.ndim == 2:
-
-            def alone(member: Params) -> Pooled:
-                pooled = pool_lanes(played(member, after, sizes.n_test, keep=False), after)
-                one: Pooled = jax.tree.map(lambda x: x[0], pooled)
-                return one
-
-            members = jax.lax.map(alone, params)
+            members = play_members(spec.agent, spec.env, params, after, sizes.n_test, spec.receptive_field)
         return FoldOutput(jax.tree.map(lambda x: x[0], train), test, portfolio_sums(after, test.sums), members)
 
     def keep(kept: Kept, params: Params, update: jax.Array, fold: Fold, tape: Tape) -> Kept:
