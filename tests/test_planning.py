@@ -15,11 +15,12 @@ from jaxppo.cli import Request
 from jaxppo.errors import ConfigError
 from jaxppo.market.dataset import build_market, evaluation_set
 from jaxppo.market.synthetic import synthetic_market
+from jaxppo.memory import Line, line_through
 from jaxppo.plan.counts import count_module, host_transfers, unknown_loops
 from jaxppo.plan.gpus import GPUS, find_gpu
 from jaxppo.plan.hlo import Array, parse_arrays, parse_module
 from jaxppo.plan.hotspots import find_hotspots
-from jaxppo.plan.memory import Line, Memory, line_through
+from jaxppo.plan.memory import Memory
 from jaxppo.plan.options import PlanOptions
 from jaxppo.plan.packages import is_noise, is_ready, prepared
 from jaxppo.plan.result import Point, count_work, gpu_plan, plain_work

@@ -8,10 +8,11 @@ from typing import Any
 
 from jaxppo.config.layers import DeviceInfo
 from jaxppo.config.schema import Config
+from jaxppo.memory import Line
 from jaxppo.plan.counts import Kernel, Region, host_transfers, unknown_loops
 from jaxppo.plan.gpus import Gpu
 from jaxppo.plan.hotspots import find_hotspots
-from jaxppo.plan.memory import Line, Memory
+from jaxppo.plan.memory import Memory
 from jaxppo.plan.roofline import Row, Work, kernel_seconds, kernel_work, run_rows, sum_work
 
 # Kernels to name, by their share of the roofline.

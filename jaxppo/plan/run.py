@@ -25,10 +25,11 @@ from jaxppo.errors import ConfigError
 from jaxppo.market.dataset import Market, build_market, evaluation_set
 from jaxppo.market.source import load_market_bars
 from jaxppo.market.synthetic import synthetic_market
+from jaxppo.memory import Line, line_through
 from jaxppo.plan.counts import Region, count_module
 from jaxppo.plan.gpus import Gpu, find_gpu
 from jaxppo.plan.hlo import parse_module
-from jaxppo.plan.memory import Line, Memory, line_through
+from jaxppo.plan.memory import Memory
 from jaxppo.plan.options import LOCAL, PlanOptions
 from jaxppo.plan.result import Fit, GpuPlan, LocalPlan, Point, Timing, gpu_plan, local_plan
 from jaxppo.plan.shapes import MarketShapes, abstract, shapes_of_market, shapes_of_sizes, tree_bytes
