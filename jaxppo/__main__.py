@@ -15,6 +15,7 @@ COMMANDS = {
     "replay": "given decisions through the account of the environment",
     "check": "do data, features, reward or live use deceive themselves?",
     "data": "data check PATH: can these bars be trusted?",
+    "runs": "runs list|compare|prune: what is there, how do runs differ, what may go?",
     "plan": "does a run fit a GPU, and what bounds it?",
 }
 

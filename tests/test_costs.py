@@ -28,7 +28,7 @@ from jaxppo.market.dataset import Market, build_market
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.replay.__main__ import main as replay
 from jaxppo.store.directory import _data_facts, costs_hash
-from jaxppo.train.run import _require_same_costs
+from jaxppo.train.resume import require_same_costs
 
 DEFAULTS = {s: SymbolCosts(0.001, 0.0005, 0.03) for s in ("AAA", "BBB", "CCC")}
 
@@ -213,14 +213,14 @@ def test_a_resumed_run_and_a_backtest_say_that_the_costs_changed(
 ) -> None:
     market = priced[2]
     manifest = {"data": _data_facts(market, "bars", ())}
-    _require_same_costs(tmp_path, manifest, market)
+    require_same_costs(tmp_path, manifest, market)
     now = SimpleNamespace(costs=dataclasses.replace(market.costs, hash="f" * 64))
     with pytest.raises(
         CheckpointError, match=r"the costs by symbol changed since the run began \(hash .*, now hash fff"
     ):
-        _require_same_costs(tmp_path, manifest, now)  # type: ignore[arg-type]
+        require_same_costs(tmp_path, manifest, now)  # type: ignore[arg-type]
     with pytest.raises(CheckpointError, match="now no file"):
-        _require_same_costs(tmp_path, manifest, SimpleNamespace(costs=SimpleNamespace(hash=None)))  # type: ignore[arg-type]
+        require_same_costs(tmp_path, manifest, SimpleNamespace(costs=SimpleNamespace(hash=None)))  # type: ignore[arg-type]
     assert costs_warnings(market, manifest, own=True) == []
     assert "changed since it was trained" in costs_warnings(now, manifest, own=True)[0]  # type: ignore[arg-type]
     assert costs_warnings(now, manifest, own=False) == []  # type: ignore[arg-type]

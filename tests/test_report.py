@@ -23,8 +23,8 @@ from jaxppo.page.plots import PLOTS
 from jaxppo.page.text import number, percent
 from jaxppo.store.read import best_row, load_run
 from jaxppo.store.tables import drawdown
-from jaxppo.train.loop import Progress, Trainer
 from jaxppo.train.page import write_report
+from jaxppo.train.record import Progress
 from jaxppo.train.remarks import caveat, expected_best_sharpe, verdict, warnings
 from tests.reference.run_directory import LABELS, Fake, write_run
 
@@ -325,7 +325,7 @@ def test_of_equal_validations_the_later_is_the_best(tmp_path: Path) -> None:
         # The trainer picks the same one, a validation at a time.
         at = Progress()
         for update, value in zip(rows["update"], fitness, strict=True):
-            at = Trainer._progress(None, at, update - at.update, 1.0, value)  # type: ignore[arg-type]
+            at = at.after(update - at.update, 1.0, value)
         assert at.best_update == rows["update"][best]
     assert best_row(pl.DataFrame({"val_fitness": [None, None]})) is None
 

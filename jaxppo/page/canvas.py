@@ -92,11 +92,16 @@ def legend_above(ax: Axes) -> None:
     ax.legend(handles, labels, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=max(len(labels), 1), **_LEGEND)
 
 
-def legend_below(figure: Figure, ax: Axes) -> None:
-    """Legend of the panel in one line under all panels; the figure needs room `below`."""
+def legend_below(figure: Figure, ax: Axes, columns: int = 0) -> None:
+    """Legend of the panel under all panels, in one line unless `columns` says how many names a line has.
+
+    The figure needs room `below`.
+    """
     handles, labels = ax.get_legend_handles_labels()
     corner = (_LEFT / WIDTH, 0.0)
-    figure.legend(handles, labels, loc="lower left", bbox_to_anchor=corner, ncols=max(len(labels), 1), **_LEGEND)
+    figure.legend(
+        handles, labels, loc="lower left", bbox_to_anchor=corner, ncols=columns or max(len(labels), 1), **_LEGEND
+    )
 
 
 def plain(text: str) -> str:

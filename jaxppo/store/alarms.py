@@ -26,7 +26,7 @@ class AlarmLog:
 
     def follow(self, update: int) -> None:
         """Begin with the rows of metrics.csv up to `update`."""
-        self._alarms = Alarms(self._labels, _rows(self._run_dir / METRICS_CSV, update))
+        self._alarms = Alarms(self._labels, metrics_rows(self._run_dir / METRICS_CSV, update))
 
     def add(self, row: Mapping[str, Any]) -> list[str]:
         """Look at one more row; returns the lines that the log should show."""
@@ -41,7 +41,8 @@ class AlarmLog:
         return lines
 
 
-def _rows(path: Path, update: int) -> Iterator[dict[str, float]]:
+def metrics_rows(path: Path, update: int) -> Iterator[dict[str, float]]:
+    """The rows of a metrics.csv up to `update`; an empty cell is NaN."""
     if not path.exists():
         return
     with path.open(newline="", encoding="utf-8") as file:

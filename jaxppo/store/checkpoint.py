@@ -43,7 +43,7 @@ from jaxppo.store.tensorstore_leaks import without_leaks
 ocp = orbax.v1
 FOLDER = "checkpoints"
 _DESCRIPTIONS = 2**17  # bytes; measured are some 50,000, most of them Orbax's
-_LEFT_BEHIND = re.compile(r"\d+(\.saving|\.removing|\.orbax-checkpoint-tmp)+")  # by a process that was killed
+LEFT_BEHIND = re.compile(r"\d+(\.saving|\.removing|\.orbax-checkpoint-tmp)+")  # by a process that was killed
 Which = Literal["latest", "best", "final"] | int
 
 
@@ -71,7 +71,7 @@ class CheckpointWriter:
     def __init__(self, run_dir: Path, keep: int):
         self._folder = (run_dir / FOLDER).resolve()
         self._folder.mkdir(parents=True, exist_ok=True)
-        for left in (p for p in self._folder.iterdir() if _LEFT_BEHIND.fullmatch(p.name)):
+        for left in (p for p in self._folder.iterdir() if LEFT_BEHIND.fullmatch(p.name)):
             shutil.rmtree(left)
         self._keep = keep
         self._fitness = {step: info.fitness for step, info in survey(self._folder).sound.items()}
@@ -285,11 +285,16 @@ def _agent_spec(info: CheckpointInfo) -> AgentSpec:
     return AgentSpec(info.config.agent, len(info.feature_names), len(ACCOUNT_FEATURES), info.actions.n_actions)
 
 
-def _load_policy(checkpoint: Path, part: str, info: CheckpointInfo) -> Params:
+def _load_policy(checkpoint: Path, part: str, info: CheckpointInfo, members: tuple[int, ...] = ()) -> Params:
     shapes = jax.eval_shape(lambda: init_params(_agent_spec(info), jax.random.key(0)))
     if (seeds := info.config.budget.seeds) > 1:
         shapes = jax.ShapeDtypeStruct((seeds, *shapes.shape), shapes.dtype)
-    return load_arrays(checkpoint, part, {"params": shapes}, finite=("params",))["params"]
+    return load_arrays(checkpoint, part, _many({"params": shapes}, members), finite=("params",))["params"]
+
+
+def _many(shapes: Any, members: tuple[int, ...]) -> Any:
+    """Shapes of a population of (M,) members, or as they are for ()."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*members, *x.shape), x.dtype), shapes)
 
 
 def restore_train_state(path: str | Path, which: Which = "latest") -> tuple[TrainState, CheckpointInfo]:
@@ -304,12 +309,21 @@ def restore_run(run_dir: Path) -> tuple[TrainState, Params, CheckpointInfo]:
     return _load_state(chosen), _load_policy(chosen.path, "best", chosen.info), chosen.info
 
 
-def _load_state(chosen: _Chosen) -> TrainState:
+def restore_members(folder: Path, n_members: int) -> tuple[TrainState, Params, CheckpointInfo]:
+    """What a population goes on from, of its newest sound checkpoint: host arrays with an axis of members first."""
+    chosen, members = _open(folder, "latest"), (n_members,)
+    best = _load_policy(chosen.path, "best", chosen.info, members)
+    state, best = jax.device_get((_load_state(chosen, members), best))
+    return state, best, chosen.info
+
+
+def _load_state(chosen: _Chosen, members: tuple[int, ...] = ()) -> TrainState:
     info = chosen.info
     program = make_train(info.config, TapeSpec(len(info.feature_names), 1))
     # A train state's shapes depend on the number of features alone, so the smallest Tape will do.
     tape = jax.eval_shape(lambda: zero_tape(1, 1, len(info.feature_names)))
     shapes = jax.eval_shape(program.init, jax.random.key(0), hyper_from(info.config), tape)
+    shapes = _many(shapes, members)
     return TrainState(**load_arrays(chosen.path, "train", shapes._asdict(), finite=("params", "moments", "guard")))
 
 

@@ -157,9 +157,9 @@ def load_run(run_dir: Path) -> RunData:
     metrics, folder = run_dir / METRICS_CSV, run_dir / "validation"
     return RunData(
         name=run_dir.resolve().name,
-        config=_load_config(run_dir),
-        manifest=_mapping(run_dir / MANIFEST, read_json),
-        metrics=_numbers(metrics, ("update", "env_steps")) if metrics.is_file() else pl.DataFrame(),
+        config=load_fields(run_dir),
+        manifest=load_mapping(run_dir / MANIFEST, read_json),
+        metrics=load_numbers(metrics, ("update", "env_steps")) if metrics.is_file() else pl.DataFrame(),
         best=_load_validation(folder, "best"),
         final=_load_validation(folder, "final"),
         gate=load_gate(run_dir / GATE) if (run_dir / GATE).is_file() else None,
@@ -171,12 +171,12 @@ def load_run(run_dir: Path) -> RunData:
 def load_backtest(folder: Path) -> BacktestData:
     """Read a backtest's folder; `RunDirectoryError` where a file of it cannot be read."""
     return BacktestData(
-        facts=_mapping(folder / "metrics.json", read_figures),
+        facts=load_mapping(folder / "metrics.json", read_figures),
         gate=load_gate(folder / GATE),
         played=_load_evaluation(folder / "equity.parquet", folder / "trades.parquet", folder / "symbols.csv"),
-        curves=_numbers(folder / "baselines_equity.csv", text=("time",)),
-        draws=_numbers(folder / "random_draws.csv"),
-        costs=_numbers(folder / "costs.csv"),
+        curves=load_numbers(folder / "baselines_equity.csv", text=("time",)),
+        draws=load_numbers(folder / "random_draws.csv"),
+        costs=load_numbers(folder / "costs.csv"),
     )
 
 
@@ -184,14 +184,14 @@ def load_walkforward(folder: Path, name: str) -> WalkforwardData:
     """Read a walk-forward's folder, which will be called `name`; `RunDirectoryError` where a file cannot be read."""
     return WalkforwardData(
         name=name,
-        config=_load_config(folder),
-        manifest=_mapping(folder / MANIFEST, read_json),
-        summary=_mapping(folder / "summary.json", read_figures),
-        folds=_numbers(folder / "folds.csv", text=("fold", *FOLD_DATES)),
+        config=load_fields(folder),
+        manifest=load_mapping(folder / MANIFEST, read_json),
+        summary=load_mapping(folder / "summary.json", read_figures),
+        folds=load_numbers(folder / "folds.csv", text=("fold", *FOLD_DATES)),
         played=Evaluation(
             equity=_frame(folder / "equity.parquet", pl.read_parquet, ("time", "equity")),
             trades=_frame(folder / "trades.parquet", pl.read_parquet, TRADE_COLUMNS),
-            symbols=_numbers(folder / "symbols.csv", text=("fold", "symbol"))
+            symbols=load_numbers(folder / "symbols.csv", text=("fold", "symbol"))
             .filter(pl.col("fold") == JOINED)
             .drop("fold", "trained", strict=False),
         ),
@@ -256,7 +256,7 @@ def lookup(mapping: dict[str, Any], *keys: str, default: Any = None) -> Any:
 
 def load_gate(path: Path) -> Gate:
     """A gate.json; `RunDirectoryError` where it cannot be read."""
-    raw = _mapping(path, read_figures)
+    raw = load_mapping(path, read_figures)
     missing = [name for name in ("verdict", "reasons", "flags") if name not in raw]
     if missing:
         raise RunDirectoryError(f"{path} has no {missing[0]!r}")
@@ -271,7 +271,7 @@ def _load_evaluation(equity: Path, trades: Path, symbols: Path) -> Evaluation:
     return Evaluation(
         equity=_frame(equity, pl.read_parquet, EQUITY_COLUMNS),
         trades=_frame(trades, pl.read_parquet, TRADE_COLUMNS),
-        symbols=_numbers(symbols, text=("symbol",)),
+        symbols=load_numbers(symbols, text=("symbol",)),
     )
 
 
@@ -282,21 +282,21 @@ def _load_validation(folder: Path, which: str) -> Evaluation | None:
 
 def _by_name(path: Path) -> dict[str, dict[str, float]]:
     """Rows of numbers by their `name`; none where there is no such file."""
-    rows = _numbers(path, text=("name",)).to_dicts() if path.is_file() else []
+    rows = load_numbers(path, text=("name",)).to_dicts() if path.is_file() else []
     return {row.pop("name"): row for row in rows}
 
 
 def _load_members(path: Path) -> list[dict[str, float]]:
     """The rows of the best policy's members; none where there is no such file."""
-    rows = _numbers(path, ("member",), text=("policy",)).to_dicts() if path.is_file() else []
+    rows = load_numbers(path, ("member",), text=("policy",)).to_dicts() if path.is_file() else []
     return [{k: v for k, v in row.items() if k != "policy"} for row in rows if row["policy"] == "best"]
 
 
-def _load_config(folder: Path) -> dict[str, Any]:
-    return _mapping(folder / CONFIG, lambda path: parse_yaml(read_plain_text(path)))
+def load_fields(folder: Path) -> dict[str, Any]:
+    return load_mapping(folder / CONFIG, lambda path: parse_yaml(read_plain_text(path)))
 
 
-def _numbers(path: Path, columns: tuple[str, ...] = (), text: tuple[str, ...] = ()) -> pl.DataFrame:
+def load_numbers(path: Path, columns: tuple[str, ...] = (), text: tuple[str, ...] = ()) -> pl.DataFrame:
     """CSV with `columns` and `text`, all but the latter as float64, so that a symbol named 007 or NaN stays text."""
     read = _frame(path, lambda p: pl.read_csv(p, infer_schema=False, truncate_ragged_lines=True), (*text, *columns))
     return read.with_columns(pl.exclude(text).cast(pl.Float64, strict=False).fill_null(float("nan")))
@@ -310,7 +310,7 @@ def _frame(path: Path, read: Callable[[Path], pl.DataFrame], columns: tuple[str,
     return frame
 
 
-def _mapping(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
+def load_mapping(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
     loaded = _read(path, read)
     if not isinstance(loaded, dict):
         raise RunDirectoryError(f"{path} must hold a mapping, but holds a {type(loaded).__name__}")

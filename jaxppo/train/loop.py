@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,25 +24,16 @@ from jaxppo.market.tape import Tape
 from jaxppo.page.members import members_line, members_table
 from jaxppo.page.progress import Display
 from jaxppo.page.terminal import figure_table, gate_line, rules_line, validation_line
-from jaxppo.play.best import best_update, ranked_score
+from jaxppo.play.best import ranked_score
 from jaxppo.play.edge import Edge, policy_edge
-from jaxppo.play.gate import Record, judge_policy
-from jaxppo.play.members import play_members
 from jaxppo.play.passes import n_decisions
-from jaxppo.play.score import Figures, Pooled, Score
-from jaxppo.play.sides import Sides, Yardsticks, score_yardsticks
+from jaxppo.play.score import Score
+from jaxppo.play.sides import Sides, score_yardsticks
 from jaxppo.ppo.program import Program, SegmentOutput, TapeSpec, make_train
 from jaxppo.ppo.state import Hyper, TrainState, hyper_from
-from jaxppo.store.alarms import AlarmLog
 from jaxppo.store.checkpoint import CheckpointWriter
-from jaxppo.store.checkpoint_info import CheckpointInfo
-from jaxppo.store.columns import metrics_columns, train_columns
-from jaxppo.store.directory import METRICS_CSV, MetricsCsv
-from jaxppo.store.gate import write_gate
-from jaxppo.store.rows import member_rows, pool_and_portfolio, portfolio_rows, train_means, validation_row
-from jaxppo.store.tables import write_members, write_portfolios, write_validation
-from jaxppo.store.tensorboard import FOLDER as EVENTS
-from jaxppo.store.tensorboard import EventWriter
+from jaxppo.store.rows import pool_and_portfolio
+from jaxppo.train.record import Ending, Played, Progress, RunLog, Setting, write_ending
 from jaxppo.train.stop import OUT_OF_TIME, Pace, Stop, StopReason
 
 Segment = Callable[..., tuple[TrainState, SegmentOutput]]
@@ -78,17 +68,6 @@ def first_state(compiled: Compiled, seed: int) -> TrainState:
     """The state before the first update."""
     init = jax.jit(compiled.program.init, compiler_options=dict(compiled.options))
     return init(jax.random.key(seed), compiled.hyper, compiled.tape)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is, on the host."""
-
-    update: int = 0
-    fitness: float = -np.inf  # what validations are ranked by: see `ranked_score`
-    best_fitness: float = -np.inf
-    best_update: int = 0
-    elapsed_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -129,9 +108,7 @@ class Trainer:
         self._compiled = compiled
         self._actions = compiled.program.spec.env.actions
         self._checkpoints = CheckpointWriter(run_dir, keep)
-        self._metrics = MetricsCsv(run_dir, metrics_columns(self._config, self._actions.labels))
-        self._events = EventWriter(run_dir)
-        self._alarms = AlarmLog(run_dir, self._actions.labels)
+        self._log = RunLog(run_dir, resolved.config, market, self._actions)
         self._best: Params | None = None  # on the host
 
     def kept(self, state: TrainState) -> dict[str, Any]:
@@ -163,8 +140,8 @@ class Trainer:
         """
         stop, began, self._best = stop or Stop(), at.update, best
         done = at.update if self._checkpoints.updates else None  # a run without a checkpoint begins again
-        self._trim(done, display)
-        self._alarms.follow(at.update)
+        for line in self._log.trim(done):
+            display.say(line)
         display.say(self._checkpoints.bound(state))
         pace = Pace(at.elapsed_seconds / at.update if at.update else 0.0)
         out: SegmentOutput | None = None
@@ -188,20 +165,6 @@ class Trainer:
         self._checkpoints.wait()
         self._checkpoints.close()
 
-    def _trim(self, done: int | None, display: Display) -> None:
-        """Take from metrics.csv and the events what the resumed run writes again."""
-        if done is None:
-            self._metrics.keep_until(-1)
-            self._events.keep_until(-1)
-            return
-        step = done * self._config.batch_steps
-        for name, last, wanted in (
-            (METRICS_CSV, self._metrics.keep_until(done), done),
-            (EVENTS, self._events.keep_until(step), step),
-        ):
-            if last != wanted:
-                display.say(f"warning: {name} is not whole: what it had of earlier updates up to {done} is lost")
-
     def _segment(
         self, state: TrainState, at: Progress, length: int, display: Display
     ) -> tuple[TrainState, SegmentOutput, Progress]:
@@ -211,21 +174,17 @@ class Trainer:
         rows, figures = jax.device_get((out.updates, out.score.figures))  # waits for the segment
         seconds = time.perf_counter() - began
         speed = self._config.budget.seeds * length * self._config.batch_steps / seconds if length else 0.0
-        after = self._progress(at, length, seconds, ranked_score(figures, self._config.budget.choose_by))
+        after = at.after(length, seconds, ranked_score(figures, self._config.budget.choose_by))
         if after.best_update == after.update:
             self._best = jax.tree.map(np.array, jax.device_get(state.params))  # a copy: the state will be donated
-        row = self._row(after, rows, length, speed, figures)
+        row = self._log.row(after, rows, length, speed, figures)
         display.segment(after.update, speed, validation_line(row))
-        for line in self._alarms.add(row):
+        for line in self._log.alarms(row):
             display.say(line)
-        recorded = self._record(
-            display,
-            lambda: self._metrics.append(row),
-            lambda: self._events.segment(after.update, length, rows, row, self._config.batch_steps),
-        )
+        recorded = self._record(display, *self._log.writes(after, rows, length, row))
         self._waited(display)
         if recorded:
-            self._checkpoints.save(state, self._info(after), self._best)
+            self._checkpoints.save(state, self._log.info(after), self._best)
         return state, out, after
 
     def _record(self, display: Display, *writes: Callable[[], None]) -> bool:
@@ -248,10 +207,8 @@ class Trainer:
     def _secure(self, state: TrainState, at: Progress, display: Display) -> bool:
         """Wait until `state` is saved; where it could not be, try once more."""
         self._waited(display)
-        if at.update not in self._checkpoints.updates and self._record(
-            display, self._metrics.retry, self._events.retry
-        ):
-            self._checkpoints.save(state, self._info(at), self._best)
+        if at.update not in self._checkpoints.updates and self._record(display, *self._log.retries):
+            self._checkpoints.save(state, self._log.info(at), self._best)
             self._waited(display)
         return at.update in self._checkpoints.updates
 
@@ -274,109 +231,30 @@ class Trainer:
             )
         return Interrupted(f"{reason.text}; {where}; go on with --run-dir {self._run_dir} --resume", reason.status)
 
-    def _progress(self, at: Progress, length: int, seconds: float, fitness: float) -> Progress:
-        update = at.update + length
-        better = best_update({at.best_update: at.best_fitness, update: fitness}) == update
-        return replace(
-            at,
-            update=update,
-            fitness=fitness,
-            best_fitness=fitness if better else at.best_fitness,
-            best_update=update if better else at.best_update,
-            elapsed_seconds=at.elapsed_seconds + (seconds if length else 0.0),
-        )
-
-    def _row(
-        self, at: Progress, rows: Mapping[str, np.ndarray], length: int, speed: float, figures: Figures
-    ) -> dict[str, Any]:
-        means = train_means(rows, length)
-        return {
-            "update": at.update,
-            "env_steps": at.update * self._config.batch_steps,
-            **{k: means[k] for k in train_columns(self._config, self._actions.labels) if k in means},
-            **({"steps_per_second": speed} if length else {}),
-            "elapsed_seconds": at.elapsed_seconds,
-            **validation_row(figures, self._actions.labels),
-        }
-
-    def _info(self, at: Progress) -> CheckpointInfo:
-        return CheckpointInfo(
-            config=self._config,
-            feature_names=self._market.feature_names,
-            feature_hash=self._market.feature_hash,
-            data_hash=self._market.data_hash,
-            actions=self._actions,
-            update=at.update,
-            fitness=at.fitness,
-            final=at.update == self._config.budget.n_updates,
-            best_fitness=at.best_fitness,
-            best_update=at.best_update,
-            elapsed_seconds=at.elapsed_seconds,
-        )
-
     def _finish(
         self, state: TrainState, out: SegmentOutput | None, at: Progress, sides: Sides, display: Display
     ) -> Edge:
         """Write and say what the final and the best policy and the rules did on the validation split; judge."""
-        split, labels = self._market.splits["validation"], self._actions.labels
-        final = self._play(state, state.params) if out is None else jax.device_get(out.score)
-        write_validation(self._run_dir, "final", final, split, labels)
-        best, params, final_params = final, jnp.copy(state.params), jnp.copy(state.params)
+        compiled, config = self._compiled, self._config
+        final = Played(jnp.copy(state.params), self._play(state, state.params) if out is None else _host(out.score))
+        best = final
         if at.best_update != at.update:
             assert self._best is not None
-            best, params = self._play(state, self._best), jnp.asarray(self._best)
-        write_validation(self._run_dir, "best", best, split, labels)
-        looks = 1 + len(self._config.segments)  # the untrained policy is looked at too
-        by = self._config.budget.choose_by
-        record = Record(looks, ranked_score(best.figures, by), ranked_score(final.figures, by))
-        yardsticks = self._measure(best, final, sides, display)
-        if params.ndim == 2:
-            self._show_members({"best": (params, best), "final": (final_params, final)}, display)
-        gate = judge_policy(best, split, self._actions, self._config.gate, record, yardsticks.best[1])
-        write_gate(self._run_dir, gate)
-        display.say(gate_line(gate))
-        spec, config = self._compiled.program.spec, self._config
+            best = Played(jnp.asarray(self._best), self._play(state, self._best))
+        yardsticks = score_yardsticks(sides, config.env, compiled.data, n_decisions(compiled.data.tape))
+        setting = Setting(config, self._market, compiled.program, compiled.data, yardsticks, compiled.options)
+        _show_ending(write_ending(self._run_dir, setting, best, final), setting, best.score, display)
+        spec = compiled.program.spec
         return policy_edge(
-            best,
+            best.score,
             spec.env,
             spec.agent,
-            params,
-            self._compiled.data.tape,
+            best.params,
+            compiled.data.tape,
             receptive_field(config.agent),
             passes=config.passes_over(self._market.n_decided("train"), at.update),
             cost_anneal=config.ppo.cost_anneal,
         )
-
-    def _measure(self, best: Score, final: Score, sides: Sides, display: Display) -> Yardsticks:
-        """Play the rules on the validation split, and say and write how policies and rules compare."""
-        data = self._compiled.data
-        yardsticks = score_yardsticks(sides, self._config.env, data, n_decisions(data.tape))
-        policies = [("best", best.figures.portfolio), ("final", final.figures.portfolio)]
-        rows = portfolio_rows(policies, yardsticks)
-        write_portfolios(self._run_dir, rows)
-        title = "Rebalanced daily: policies and rules on the validation bars at the same costs"
-        display.table(figure_table(title, "", [(row["name"], row) for row in rows]))
-        if sides.missing:
-            display.say(f"rules left out, as the training bars are too few to fit them: {', '.join(sides.missing)}")
-        display.say(rules_line(float(best.figures.portfolio.sharpe), *yardsticks.best))
-        return yardsticks
-
-    def _show_members(self, policies: Mapping[str, tuple[Params, Score]], display: Display) -> None:
-        """Play each member of the best and the final ensemble alone; say how far the best's differ, and write all."""
-        data, spec = self._compiled.data, self._compiled.program.spec
-        n_bars, rows = n_decisions(data.tape), {}
-
-        @partial(jax.jit, compiler_options=dict(self._compiled.options))
-        def alone(params: Params, data: EvaluationSet) -> Pooled:
-            return play_members(spec.agent, spec.env, params, data, n_bars, spec.receptive_field)
-
-        for name, (params, _) in policies.items():
-            rows[name] = member_rows(jax.device_get(alone(params, data)))
-        write_members(self._run_dir, [{"policy": name, **row} for name, each in rows.items() for row in each])
-        of = policies["best"][1].figures
-        ensemble = pool_and_portfolio(of.pooled, of.portfolio)
-        display.table(members_table(ensemble, rows["best"]))
-        display.say(members_line(ensemble, rows["best"]))
 
     def _play(self, state: TrainState, params: Any) -> Score:
         """Validate other parameters with the same executable: a segment of no updates. Uses `state` up."""
@@ -384,3 +262,23 @@ class Trainer:
         state = jax.tree.map(jnp.copy, state._replace(params=params))
         _, out = compiled.segment(state, compiled.hyper, compiled.tape, compiled.data, jnp.int32(0))
         return jax.device_get(out.score)
+
+
+def _host(score: Score) -> Score:
+    host: Score = jax.device_get(score)
+    return host
+
+
+def _show_ending(ending: Ending, setting: Setting, best: Score, display: Display) -> None:
+    """Say how policies, rules and members compare, and what the gate says."""
+    yardsticks, figures = setting.yardsticks, best.figures
+    title = "Rebalanced daily: policies and rules on the validation bars at the same costs"
+    display.table(figure_table(title, "", [(row["name"], row) for row in ending.portfolios]))
+    if yardsticks.missing:
+        display.say(f"rules left out, as the training bars are too few to fit them: {', '.join(yardsticks.missing)}")
+    display.say(rules_line(float(figures.portfolio.sharpe), *yardsticks.best))
+    if ending.members:
+        ensemble = pool_and_portfolio(figures.pooled, figures.portfolio)
+        display.table(members_table(ensemble, ending.members["best"]))
+        display.say(members_line(ensemble, ending.members["best"]))
+    display.say(gate_line(ending.gate))

@@ -11,10 +11,14 @@ import jax.numpy as jnp
 from jaxppo.config.checks import check_config
 from jaxppo.config.layers import flat_fields, replace_fields
 from jaxppo.config.schema import FIELD_GROUP, Config
+from jaxppo.env.trading import env_spec
 from jaxppo.errors import CheckpointError, ConfigError
+from jaxppo.market.dataset import Market
 from jaxppo.ppo.schedule import cost_share, entropy_coefficient, warmup_cosine
 from jaxppo.ppo.state import hyper_from
-from jaxppo.store.directory import CONFIG
+from jaxppo.store.checkpoint import require_match
+from jaxppo.store.checkpoint_info import CheckpointInfo
+from jaxppo.store.directory import CONFIG, costs_hash
 
 # The gate judges what was computed, and bars and costs by symbol are compared by their hash, wherever they lie.
 HARMLESS = frozenset({"data", "costs", *(name for name, group in FIELD_GROUP.items() if group == "gate")})
@@ -69,6 +73,41 @@ def require_same_program(trained: Config, config: Config, update: int, run_dir: 
         raise CheckpointError(
             f"{run_dir / CONFIG}: was changed since the checkpoint of update {update}, in"
             f" {', '.join(changed.values()).replace(', given ', ', now ')}; put the saved values back"
+        )
+
+
+def require_same_inputs(
+    run_dir: Path, info: CheckpointInfo, manifest: Mapping[str, Any], config: Config, market: Market
+) -> None:
+    """Refuse to go on from a checkpoint with another program, other features, bars or costs.
+
+    Raises:
+      CheckpointError: it names what differs.
+    """
+    require_same_program(info.config, config, info.update, run_dir)
+    actions = env_spec(config.env, config.reward).actions
+    require_match(info, market.feature_names, actions, market.feature_hash)
+    require_same_data(run_dir, info.data_hash, market)
+    require_same_costs(run_dir, manifest, market)
+
+
+def require_same_data(run_dir: Path, data_hash: str | None, market: Market) -> None:
+    """Refuse other bars than a run was trained on; without a hash nothing is known of them."""
+    if data_hash is not None and data_hash != market.data_hash:
+        raise CheckpointError(
+            f"{run_dir}: the data changed since the run began (hash {data_hash[:12]}, now"
+            f" {market.data_hash[:12]}); resume with the same bars, or start a new run"
+        )
+
+
+def require_same_costs(run_dir: Path, manifest: Mapping[str, Any], market: Market) -> None:
+    """Refuse other costs by symbol than the run's manifest tells of; one that is damaged tells nothing."""
+    before, now = costs_hash(manifest), market.costs.hash
+    if "data" in manifest and before != now:
+        was, is_ = (f"hash {x[:12]}" if x else "no file" for x in (before, now))
+        raise CheckpointError(
+            f"{run_dir}: the costs by symbol changed since the run began ({was}, now {is_}); resume with the same file"
+            " (--costs says where it lies), or start a new run"
         )
 
 

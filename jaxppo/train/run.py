@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import tyro
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import Params
@@ -16,24 +18,21 @@ from jaxppo.cli import Request
 from jaxppo.config.layers import DeviceInfo, Resolved, describe, flat_fields, load_config, with_updates
 from jaxppo.config.schema import Config
 from jaxppo.device import detect_device, enable_compilation_cache, xla_options
-from jaxppo.env.trading import env_spec
 from jaxppo.errors import CheckpointError, ConfigError, Interrupted, RunDirectoryError
 from jaxppo.market.bars import describe_symbols
 from jaxppo.market.dataset import Market, build_market, market_warnings
 from jaxppo.market.source import SYNTHETIC, load_market_bars
 from jaxppo.page.progress import Display
 from jaxppo.play.edge import edge_text
-from jaxppo.play.sides import fit_rules, fitted_rules, rule_sides, rule_signals
 from jaxppo.plugins import require_plugins
 from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.state import TrainState
-from jaxppo.store.checkpoint import has_checkpoints, require_match, restore_run
+from jaxppo.store.checkpoint import has_checkpoints, restore_run
 from jaxppo.store.directory import (
     CONFIG,
     RunInputs,
     changed_environment,
     claim,
-    costs_hash,
     default_run_dir,
     earlier_manifest,
     environment_facts,
@@ -43,8 +42,18 @@ from jaxppo.store.directory import (
     write_config,
     write_manifest,
 )
-from jaxppo.train.loop import Finished, Progress, Trainer, compile_run, first_state
-from jaxppo.train.resume import describe_change, describe_resume, require_same_program, resumed_config
+from jaxppo.train.grid import grid_values, member_configs, parse_grid
+from jaxppo.train.loop import Finished, Trainer, compile_run, first_state
+from jaxppo.train.population import is_population, train_population
+from jaxppo.train.record import Progress, rules_of
+from jaxppo.train.resume import (
+    describe_change,
+    describe_resume,
+    require_same_costs,
+    require_same_data,
+    require_same_inputs,
+    resumed_config,
+)
 from jaxppo.train.stop import Stop
 
 
@@ -58,6 +67,11 @@ class RunOptions:
     """Go on with the run in --run-dir from its newest sound checkpoint."""
     extend_to: int = 0
     """With --resume: updates to train to, more than the run was given; the schedules are stretched to them."""
+    grid: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
+    """Field and values, such as learning_rate 1e-4 3e-4: trains every combination of the grids given, each a run of its
+    own beneath --run-dir, all in one program. May be given again."""
+    members_at_once: int = 0
+    """Runs of a grid that share the device at a time; the others take turns. 0: as many as fit."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep, besides the best."""
     deterministic: bool = False
@@ -142,36 +156,13 @@ def _resumed(run_dir: Path, market: Market, config: Config) -> Start | None:
     if not has_checkpoints(run_dir):
         if "finished" in manifest:
             raise CheckpointError(f"{run_dir}: the run is finished and its checkpoints are gone; start a new run")
-        _require_same_data(run_dir, manifest.get("data", {}).get("hash"), market)
-        _require_same_costs(run_dir, manifest, market)
+        require_same_data(run_dir, manifest.get("data", {}).get("hash"), market)
+        require_same_costs(run_dir, manifest, market)
         return None
     state, best, info = restore_run(run_dir)
-    require_same_program(info.config, config, info.update, run_dir)
-    actions = env_spec(config.env, config.reward).actions
-    require_match(info, market.feature_names, actions, market.feature_hash)
-    _require_same_data(run_dir, info.data_hash, market)
-    _require_same_costs(run_dir, manifest, market)
+    require_same_inputs(run_dir, info, manifest, config, market)
     names = [f.name for f in dataclasses.fields(Progress)]
     return Start(state, Progress(**{name: getattr(info, name) for name in names}), best, info.config)
-
-
-def _require_same_data(run_dir: Path, data_hash: str | None, market: Market) -> None:
-    if data_hash is not None and data_hash != market.data_hash:
-        raise CheckpointError(
-            f"{run_dir}: the data changed since the run began (hash {data_hash[:12]}, now"
-            f" {market.data_hash[:12]}); resume with the same bars, or start a new run"
-        )
-
-
-def _require_same_costs(run_dir: Path, manifest: Mapping[str, Any], market: Market) -> None:
-    """Refuse other costs by symbol than the run's manifest tells of; one that is damaged tells nothing."""
-    before, now = costs_hash(manifest), market.costs.hash
-    if "data" in manifest and before != now:
-        was, is_ = (f"hash {x[:12]}" if x else "no file" for x in (before, now))
-        raise CheckpointError(
-            f"{run_dir}: the costs by symbol changed since the run began ({was}, now {is_}); resume with the same file"
-            " (--costs says where it lies), or start a new run"
-        )
 
 
 def train_run(request: Request[RunOptions], began: float | None = None) -> Path:
@@ -194,6 +185,7 @@ def train_run(request: Request[RunOptions], began: float | None = None) -> Path:
     for line in describe(resolved):
         display.say(line)
     check_program(config)  # before anything is read
+    member_configs(config, grid_values(parse_grid(options.grid)))
     bars, source = load_market_bars(config.data)
     if source == SYNTHETIC:
         display.say("no --data given: training on the embedded synthetic market, which is made up")
@@ -211,6 +203,8 @@ def train_run(request: Request[RunOptions], began: float | None = None) -> Path:
     try:
         with held(run_dir):
             inputs = RunInputs(resolved, market, source, warnings, device)
+            if options.grid or is_population(run_dir):
+                return train_population(run_dir, options, inputs, display, began)
             return _train(run_dir, options, inputs, display, began)
     except OSError as error:  # the loop goes on without what it cannot write; before and after it nothing does
         raise RunDirectoryError(
@@ -239,12 +233,8 @@ def _train(run_dir: Path, options: RunOptions, inputs: RunInputs, display: Displ
         extension = {"at": start.at.update, "from": start.config.budget.n_updates, "to": config.budget.n_updates}
         earlier = earlier_manifest(run_dir).get("extended", [])
         facts["extended"] = [*(e for e in earlier if e != extension), extension]
-    # Before anything is compiled, so that a rule of a plugin that fails does so now and not at the end of a long run.
-    train = market.splits["train"]
-    fitted = fit_rules(rule_signals(market.bars, train, fitted_rules()), train)
-    sides = rule_sides(rule_signals(market.bars, market.splits["validation"]), fitted)
+    sides, facts["rules"] = rules_of(market)
     facts["passes"] = config.passes_over(market.n_decided("train"), config.budget.n_updates)
-    facts["rules"] = {name: of._asdict() for name, of in fitted.items()}
     write_config(run_dir, resolved)  # before the compilation: what is killed during it can be resumed
     try:
         compiled = compile_run(config, market, xla_options(options.deterministic))
