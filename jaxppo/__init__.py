@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaxppo.api import make_env as make_env
     from jaxppo.api import make_train as make_train
     from jaxppo.api import replay as replay
+    from jaxppo.api import sweep as sweep
     from jaxppo.api import train as train
     from jaxppo.api import walkforward as walkforward
     from jaxppo.check.lookahead import check_lookahead as check_lookahead
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "backtest": "backtest",
     "replay": "replay",
+    "sweep": "sweep",
     "train": "train",
     "walkforward": "walkforward",
     "build_market": "api",

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train, validate, checkpoint and report a policy",
     "backtest": "play a run's policy over bars, next to what it must beat",
     "walkforward": "train and test on one period after another",
+    "sweep": "search the configuration, and say how much of the winner is luck",
     "replay": "given decisions through the account of the environment",
     "check": "do data, features, reward or live use deceive themselves?",
     "data": "data check PATH: can these bars be trusted?",

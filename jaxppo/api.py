@@ -219,6 +219,30 @@ def walkforward(preset: str | None = None, **values: Any) -> Path:
     return walkforward_run(_request(WalkforwardOptions, preset, values, "walkforward"))
 
 
+def sweep(preset: str | None = None, **values: Any) -> Path:
+    """`python -m jaxppo.sweep`: search fields of the configuration, judge the winner; returns the folder.
+
+    Args:
+      preset: budgets of each trial, by default quick_test.
+      values: fields of the configuration and of `jaxppo.sweep.options.SweepOptions`; `search` is a mapping here, of
+        fields to what a file of a space has: `{"log": [1e-4, 3e-3]}`, or a list of categories.
+
+    Raises:
+      JaxppoError: what the command line would print as one sentence.
+
+    Example (of a few seconds: without the sizes it is a real one):
+      >>> import jaxppo
+      >>> sizes = dict(n_envs=16, lanes=4, n_steps=4, episode_steps=16, minibatches=2)  # doctest: +SKIP
+      >>> space = {"learning_rate": {"log": [1e-4, 3e-3]}}  # doctest: +SKIP
+      >>> folder = jaxppo.sweep(search=space, trials=2, out="runs/sweep", n_updates=2, **sizes)  # doctest: +SKIP
+      >>> policy = jaxppo.restore_policy(folder / "policy")  # doctest: +SKIP
+    """
+    from jaxppo.sweep.options import SweepOptions
+    from jaxppo.sweep.run import sweep_run
+
+    return sweep_run(_request(SweepOptions, preset, values, "sweep"))
+
+
 def backtest(run_dir: str | Path, **values: Any) -> Path:
     """`python -m jaxppo.backtest`: a run's policy next to what it must beat; returns the folder.
 

@@ -75,11 +75,12 @@ def test_mistakes_from_python_are_errors_with_the_nearest_names(tmp_path):
 def test_examples_of_the_commands(tmp_path, monkeypatch):
     """They print what a run prints, so they are run here and not as doctests."""
     monkeypatch.chdir(tmp_path)
-    for function in (jaxppo.api.train, jaxppo.api.backtest, jaxppo.api.replay, jaxppo.api.walkforward):
+    api = jaxppo.api
+    for function in (api.train, api.backtest, api.replay, api.walkforward, api.sweep):
         steps = [e.source for e in doctest.DocTestParser().get_examples(inspect.getdoc(function) or "")]
         assert len(steps) > 2
         exec("".join(steps), {})
-    assert {p.name for p in (tmp_path / "runs").iterdir()} == {"my-run", "tested", "replay", "folds"}
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {"my-run", "tested", "replay", "folds", "sweep"}
 
 
 @pytest.mark.parametrize("module", [jaxppo.api, jaxppo.registry])

@@ -58,7 +58,7 @@ from jaxppo.play.gate import Record, judge_policy
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.sides import Sides, Yardsticks, rule_sides, rule_signals, score_yardsticks
 from jaxppo.store.checkpoint import RestoredPolicy, Which, require_match, restore_policy
-from jaxppo.store.directory import iso, whole_folder
+from jaxppo.store.directory import iso, sweep_tried, whole_folder
 from jaxppo.store.gate import write_gate
 from jaxppo.store.rows import member_rows, pool_and_portfolio, portfolio_rows, symbol_rows
 
@@ -80,6 +80,9 @@ class BacktestOptions(BarsFilter):
     default the run's own."""
     out: Path | None = None
     """Folder to write, which must not hold anything yet; by default RUN_DIR/backtest/SPLIT-DATE-TIME."""
+    trials: int | None = None
+    """Policies tried to find this one, by which the Sharpe ratio is deflated; by default the validations that it
+    was chosen from, of a sweep's policy those of all its trials."""
     random_draws: int = 20
     """Draws of the policy's own decisions shifted to other times."""
     seed: int = 0
@@ -153,6 +156,8 @@ def prepare(options: BacktestOptions) -> Setup:
     which = parse_which(options.which)
     if options.random_draws < 1:
         raise ConfigError(f"random_draws: must be at least 1, got {options.random_draws}")
+    if options.trials is not None and options.trials < 1:
+        raise ConfigError(f"trials: must be at least 1, got {options.trials}")
     run_dir = options.run_dir
     manifest = read_manifest(run_dir)
     cutoffs = read_cutoffs(manifest, run_dir)
@@ -168,6 +173,7 @@ def prepare(options: BacktestOptions) -> Setup:
     require_match(info, market.feature_names, info.actions, market.feature_hash)
     split = market.splits[options.split]
     record = validation_record(run_dir, which, info)
+    record = dataclasses.replace(record, looks=options.trials or sweep_tried(run_dir).looks or record.looks)
     sides = rule_sides(rule_signals(market.bars, split), manifest["rules"])
     shares = seen_shares(split, cutoffs, manifest["periods"])
     at = decision_times(split)

@@ -84,7 +84,11 @@ class _Symbol:
 
 
 def build_market(
-    bars: Sequence[Bars], config: Config, receptive_field: int, tables: Sequence[FeatureTable] | None = None
+    bars: Sequence[Bars],
+    config: Config,
+    receptive_field: int,
+    tables: Sequence[FeatureTable] | None = None,
+    cutoffs: tuple[int, int] | None = None,
 ) -> Market:
     """Compute features, split by time and lay everything out as one Tape a split.
 
@@ -93,6 +97,7 @@ def build_market(
       config: data, feature, env and budget settings.
       receptive_field: bars that a decision sees.
       tables: features of one's own, one table a symbol, in place of the configured groups.
+      cutoffs: UTC seconds at which validation and test begin, in place of those that the configured fractions give.
 
     Raises:
       DataError: a symbol too short for the features, a feature that is not finite, no symbol long enough for the
@@ -103,7 +108,7 @@ def build_market(
     min_bars = warm_up_bars(tables[0].min_bars, config.env)
     cut = [_trim(b, t, min_bars, config.env) for b, t in zip(bars, tables, strict=True)]
     purge = purge_gap(config, receptive_field)
-    ranges, cutoffs, warnings = _ranges(cut, config, receptive_field, purge)
+    ranges, cutoffs, warnings = _ranges(cut, config, receptive_field, purge, cutoffs)
     needed = {
         "train": config.budget.n_steps + REWARD_HORIZON,
         "validation": MIN_DECISIONS,
@@ -266,17 +271,17 @@ def _trim(bars: Bars, table: FeatureTable, min_bars: int, env: EnvConfig) -> _Sy
 
 
 def _ranges(
-    cut: Sequence[_Symbol], config: Config, receptive_field: int, purge: int
+    cut: Sequence[_Symbol], config: Config, receptive_field: int, purge: int, cutoffs: tuple[int, int] | None
 ) -> tuple[list[dict[str, SplitRange]], tuple[int, int] | None, list[str]]:
     times = [s.time for s in cut]
-    if config.data.split_by == "symbol":
+    if config.data.split_by == "symbol" and cutoffs is None:
         ranges = [split_ranges(t, cutoff_times([t], config.data), receptive_field, purge) for t in times]
         warning = (
             "split_by symbol: every symbol has cut-off dates of its own, so the policy trains on times that other"
             " symbols are validated on; its validation figures may flatter it"
         )
         return ranges, None, [warning]
-    cutoffs = cutoff_times(times, config.data)
+    cutoffs = cutoffs or cutoff_times(times, config.data)
     return [split_ranges(t, cutoffs, receptive_field, purge) for t in times], cutoffs, []
 
 

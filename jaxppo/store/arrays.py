@@ -34,12 +34,12 @@ def load_arrays(checkpoint: Path, part: str, shapes: Any, finite: Sequence[str] 
     wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
     with _quiet():
         try:
-            compare_arrays(checkpoint, part, _names(_described(checkpoint, part)), _names(wanted))
+            compare_arrays(checkpoint, part, leaves_by_name(_described(checkpoint, part)), leaves_by_name(wanted))
             loaded = ocp.load_checkpointables(checkpoint, {part: wanted})[part]
         except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise CheckpointError(f"{checkpoint}: {part} cannot be restored ({reason})") from error
-    for name, array in _names({k: loaded[k] for k in finite}).items():
+    for name, array in leaves_by_name({k: loaded[k] for k in finite}).items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             raise CheckpointError(f"{checkpoint}: array {part}/{name} holds NaN or infinity, which no run saves")
     return loaded
@@ -53,7 +53,7 @@ def _described(checkpoint: Path, part: str) -> Any:
     return parts[part]
 
 
-def _names(tree: Any) -> dict[str, Any]:
+def leaves_by_name(tree: Any) -> dict[str, Any]:
     """Leaves of a pytree by their names, such as moments/mean."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {"/".join(str(getattr(k, "name", getattr(k, "key", k))) for k in path): leaf for path, leaf in leaves}

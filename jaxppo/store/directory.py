@@ -244,6 +244,22 @@ def earlier_manifest(run_dir: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+class Tried(NamedTuple):
+    """What a sweep tried until it had the policy of a folder; 0 for one of no sweep."""
+
+    trials: int  # configurations
+    looks: int  # policies that were validated, of all of them
+
+
+def sweep_tried(folder: Path) -> Tried:
+    """What the manifest in `folder` says of the sweep that it comes from."""
+    found = earlier_manifest(folder).get("sweep")
+    try:
+        return Tried(int(found["trials"]), int(found["looks"])) if isinstance(found, dict) else Tried(0, 0)
+    except (KeyError, TypeError, ValueError):
+        return Tried(0, 0)
+
+
 def _cell(value: Any) -> Any:
     if isinstance(value, float):
         if math.isnan(value):

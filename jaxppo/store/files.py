@@ -80,12 +80,12 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     write_atomic(path, text.getvalue())
 
 
-def write_page(folder: Path, images: Mapping[str, bytes], html: str) -> Path:
-    """Write `folder`/plots/NAME.png of every image and `folder`/report.html, each whole; returns the page's path."""
+def write_page(folder: Path, images: Mapping[str, bytes], html: str, page: str = "report.html") -> Path:
+    """Write `folder`/plots/NAME.png of every image and `folder`/`page`, each whole; returns the path of the page."""
     (folder / "plots").mkdir(exist_ok=True)
     for name, image in images.items():
         write_atomic(folder / "plots" / f"{name}.png", image)
-    target = folder / "report.html"
+    target = folder / page
     write_atomic(target, html)
     return target
 

@@ -1,4 +1,4 @@
-"""One reader of the folders that runs, backtests and walk-forwards leave behind: what their pages are made of."""
+"""One reader of the folders that runs, backtests, walk-forwards and sweeps leave: what their pages are made of."""
 
 from __future__ import annotations
 
@@ -146,6 +146,20 @@ class WalkforwardData(Provenance):
         return float(self.summary["joined"][name][figure])
 
 
+@dataclass(frozen=True)
+class SweepData(Provenance):
+    """The folder of a sweep."""
+
+    summary: dict[str, Any]
+    """summary.json."""
+    trials: pl.DataFrame
+    """One row a trial: its parameters as they are, and figures."""
+    validations: pl.DataFrame
+    """One row a validation of any trial."""
+    splits: pl.DataFrame
+    """One row a split of the days in halves; none where there were too few trials or days."""
+
+
 def load_run(run_dir: Path) -> RunData:
     """Read `run_dir`; raises `RunDirectoryError` where it is not a run directory or a file in it cannot be read.
 
@@ -197,6 +211,19 @@ def load_walkforward(folder: Path, name: str) -> WalkforwardData:
         ),
         portfolio=_frame(folder / "portfolio.parquet", pl.read_parquet, ("date", "fold", "return", "equity")),
         gate=load_gate(folder / GATE),
+    )
+
+
+def load_sweep(folder: Path) -> SweepData:
+    """Read the folder of a sweep that has ended; `RunDirectoryError` where a file of it cannot be read."""
+    return SweepData(
+        name=folder.resolve().name,
+        config=load_fields(folder),
+        manifest=load_mapping(folder / MANIFEST, read_json),
+        summary=load_mapping(folder / "summary.json", read_figures),
+        trials=_frame(folder / "trials.parquet", pl.read_parquet, ("trial", "state", "value")),
+        validations=load_numbers(folder / "validations.csv", ("trial", "update", "value"), text=("state",)),
+        splits=_frame(folder / "overfitting.parquet", pl.read_parquet, ()),
     )
 
 

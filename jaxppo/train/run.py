@@ -39,6 +39,7 @@ from jaxppo.store.directory import (
     held,
     iso,
     manifest_plugins,
+    sweep_tried,
     write_config,
     write_manifest,
 )
@@ -159,6 +160,11 @@ def _resumed(run_dir: Path, market: Market, config: Config) -> Start | None:
         require_same_data(run_dir, manifest.get("data", {}).get("hash"), market)
         require_same_costs(run_dir, manifest, market)
         return None
+    if sweep_tried(run_dir).trials:
+        raise CheckpointError(
+            f"{run_dir}: holds the policy of a sweep, averaged from trials with other hyperparameters, which cannot be"
+            " trained on; train a new run with --config and its config.yaml"
+        )
     state, best, info = restore_run(run_dir)
     require_same_inputs(run_dir, info, manifest, config, market)
     names = [f.name for f in dataclasses.fields(Progress)]

@@ -34,7 +34,7 @@ from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.state import Hyper, TrainState, hyper_from
 from jaxppo.store.checkpoint import CheckpointWriter
 from jaxppo.store.checkpoint_info import CheckpointInfo
-from jaxppo.store.directory import RunInputs, iso, whole_folder, write_config, write_manifest
+from jaxppo.store.directory import RunInputs, iso, sweep_tried, whole_folder, write_config, write_manifest
 from jaxppo.walkforward.dates import FoldPlan, Scheme, check_folds, plan_folds
 from jaxppo.walkforward.files import Result, collect, write_walkforward
 from jaxppo.walkforward.program import (
@@ -70,8 +70,9 @@ class WalkforwardOptions:
     at_once: int | None = None
     """Folds computed side by side; by default all, or as many as fit 80 % of the accelerator's memory (50 % of the
     machine's on a CPU) by the memory that the compiled program says it needs."""
-    trials: int = 1
-    """Configurations that you have tried on these bars, this one included; it deflates the Sharpe ratio."""
+    trials: int | None = None
+    """Configurations tried on these bars, this one included; it deflates the Sharpe ratio. By default 1, and
+    with the --config of a sweep's policy all that the sweep tried."""
     out: Path | None = None
     """Folder to write, which must not hold anything yet; by default runs/walkforward-DATE-TIME."""
 
@@ -83,7 +84,7 @@ def check_options(options: WalkforwardOptions, given: Mapping[str, Any], early_s
         raise ConfigError(f"embargo_bars: must be at least 0, got {options.embargo_bars}")
     if options.at_once is not None and options.at_once < 1:
         raise ConfigError(f"at_once: must be at least 1, got {options.at_once}")
-    if options.trials < 1:
+    if options.trials is not None and options.trials < 1:
         raise ConfigError(f"trials: must be at least 1, got {options.trials}")
     unused = [name for name in given if name in _UNUSED or (name == "n_validations" and early_stop == 0)]
     if unused:
@@ -318,7 +319,8 @@ def walkforward_run(request: Request[WalkforwardOptions]) -> Path:
     out = options.out or Path("runs") / f"walkforward-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     with whole_folder(out) as folder:
         inputs = RunInputs(resolved, setup.market, source, warnings, device)
-        result = _compute(folder, options, setup, inputs, console, out.name)
+        trials = options.trials or (sweep_tried(request.file.parent).trials if request.file else 0) or 1
+        result = _compute(folder, options, trials, setup, inputs, console, out.name)
     show(console, result)
     console.print(f"files: {out}; report: {out / 'report.html'}")
     return out
@@ -327,6 +329,7 @@ def walkforward_run(request: Request[WalkforwardOptions]) -> Path:
 def _compute(
     folder: Path,
     options: WalkforwardOptions,
+    trials: int,
     setup: Setup,
     inputs: RunInputs,
     console: Console,
@@ -354,7 +357,7 @@ def _compute(
         "embargo_bars": options.embargo_bars,
         "early_stop": config.budget.early_stop,
         "updates": config.budget.n_updates,
-        "trials": options.trials,
+        "trials": trials,
         "at_once": compiled.at_once,
         "warnings": list(inputs.warnings),
     }

@@ -1,0 +1,125 @@
+"""What the page of a sweep says in words: key figures, the verdict, and what to know before believing it."""
+
+from __future__ import annotations
+
+import math
+
+from jaxppo.page.document import Card, Remark
+from jaxppo.page.sections import tone
+from jaxppo.page.text import number, percent, plural
+from jaxppo.store.read import SweepData, lookup
+from jaxppo.sweep.charts import TEST
+from jaxppo.sweep.judge import ensemble_sentences
+
+SURE, OVERFIT = 0.95, 0.5
+"""Deflated Sharpe ratio that is more than luck; probability of overfitting from which choosing is worth nothing."""
+_EDGE = 0.05  # of a range: a winner so near to its end may want more of it
+
+
+def cards(data: SweepData) -> list[Card]:
+    s, truth = data.summary, data.summary["truth"]
+    count, winner, of = s["trials"], s["winner"], s["ensemble"]
+    column = "fitness" if s["choose_by"] == "fitness" else "portfolio_sharpe"
+    tested = winner["test"].get(TEST[s["choose_by"]], math.nan)
+    own = of["test"].get(column, math.nan)
+    worst = overfitting(data)
+    name = "Fitness" if s["choose_by"] == "fitness" else "Sharpe"
+    deflated, rank = truth["deflated_sharpe"], truth["rank_correlation"]
+    pbo, complete = truth["overfitting_probability"], truth["overfitting_probability_complete"]
+    among = "" if math.isnan(complete) or complete == pbo else f"; of those not halted {percent(complete, 0)}"
+    halted = f"{count['complete']} complete, {count['halted']} halted"
+    return [
+        Card("Trials", number(count["asked"], 0), f"{halted}; {number(s['looks'], 0)} looks at validation"),
+        Card(f"{name} of the winner", number(winner["value"]), f"on test {number(tested)}"),
+        Card(
+            f"{name} handed over",
+            number(own),
+            f"on test, {plural(len(of['members']), 'trial')} averaged; validation {number(of['validation'][column])}",
+            tone(own > 0, own),
+        ),
+        Card("Deflated Sharpe", percent(deflated, 0), "P(winner is above luck)", tone(deflated >= SURE, deflated)),
+        Card(
+            "P(overfitting)",
+            percent(pbo, 0),
+            f"best of one half, worse half of the other{among}",
+            tone(worst < OVERFIT, worst),
+        ),
+        Card("Rank correlation", number(rank), "of validation and test", tone(rank > 0, rank)),
+    ]
+
+
+def overfitting(data: SweepData) -> float:
+    """The probability of backtest overfitting, of all trials or of those that were not halted, whichever is higher."""
+    truth = data.summary["truth"]
+    known = [
+        x for x in (truth["overfitting_probability"], truth["overfitting_probability_complete"]) if not math.isnan(x)
+    ]
+    return max(known, default=math.nan)
+
+
+def verdict(data: SweepData) -> Remark:
+    """What the figures add up to."""
+    truth = data.summary["truth"]
+    deflated, pbo, rank = truth["deflated_sharpe"], overfitting(data), truth["rank_correlation"]
+    text = " ".join([*data.summary["sentences"][:2], *handed_over(data)])
+    if math.isnan(deflated):
+        return Remark("bad", "The winner never traded", text)
+    if deflated >= SURE and not pbo >= OVERFIT and not rank <= 0:
+        return Remark("good", "The winner is more than luck, by the validation bars", text)
+    if deflated < 0.5 or pbo >= OVERFIT:
+        return Remark("bad", "The winner may well be luck", text)
+    return Remark("caution", "Not to be told from luck", text)
+
+
+def doubt(data: SweepData) -> str:
+    return (
+        f"The validation bars chose among {data.summary['looks']:,.0f} policies, so the best figure there flatters."
+        " The test bars chose nothing, once: who goes back and chooses by them has used them up."
+    )
+
+
+def handed_over(data: SweepData) -> list[str]:
+    return ensemble_sentences(data.summary)
+
+
+def warnings(data: SweepData) -> list[Remark]:
+    s, found = data.summary, []
+    count, truth = s["trials"], s["truth"]
+    if lookup(data.config, "data", "data") is None:
+        found.append(Remark("caution", "Made up", "The embedded market is made up, with an edge that no real one has."))
+    if not s["ensemble"]["test"]:
+        found.append(Remark("caution", "No test", "The bars leave no test split, so nothing speaks of bars to come."))
+    if overfitting(data) >= OVERFIT:
+        text = "Choosing the best trial was no better than drawing one. What is averaged is no better for being chosen."
+        found.append(Remark("bad", "The choice is worth nothing", text))
+    elif math.isnan(overfitting(data)):
+        text = "Too few trials or validation days to say how far to trust the choice; fewer --blocks need fewer days."
+        found.append(Remark("caution", "Overfitting unknown", text))
+    if truth["rank_correlation"] <= 0:
+        text = "What was good on the validation bars was not on the test bars."
+        found.append(Remark("bad", "Ranks do not hold", text))
+    edges = _at_an_edge(data)
+    if edges:
+        text = f"The winner lies near an end of its range in {', '.join(edges)}; better values may lie beyond."
+        found.append(Remark("caution", "At the edge", text))
+    if count["failed"]:
+        text = f"{plural(int(count['failed']), 'trial')} could not be run; the table of trials has the reasons."
+        found.append(Remark("caution", "Not all were run", text))
+    if s["seeds"] == 1:
+        text = "Each trial is one seed, so a good trial may be a lucky seed: --seeds 5 averages five in each."
+        found.append(Remark("caution", "One seed each", text))
+    alone = "The test figures of all trials are told to show how ranks hold. To choose by them is to overfit to them."
+    return [*found, Remark("caution", "Do not choose by test", alone)]
+
+
+def _at_an_edge(data: SweepData) -> list[str]:
+    """Fields of which the winner lies in the outer part of its range."""
+    found = []
+    for name, dimension in data.summary["space"].items():
+        if not isinstance(dimension, dict):
+            continue
+        (kind, ends), value = next(iter(dimension.items())), data.summary["winner"]["params"][name]
+        low, high, at = (math.log(x) if kind == "log" else float(x) for x in (*ends[:2], value))
+        if not low + _EDGE * (high - low) <= at <= high - _EDGE * (high - low):
+            found.append(f"{name} ({value:.4g} of {ends[0]:g} to {ends[1]:g})")
+    return found
