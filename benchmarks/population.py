@@ -16,7 +16,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -40,11 +40,18 @@ def configs_of(config: Config, n: int) -> list[Config]:
     return [member_config(config, {"seed": i, "learning_rate": 1e-4 * (1 + i % 10)}) for i in range(n)]
 
 
-def seconds_of(run: Callable[[int], Any], n_updates: int) -> float:
+class Seconds(NamedTuple):
+    """What something took."""
+
+    clock: float
+    cpu: float  # of all threads of this process, which other work on the machine hardly changes
+
+
+def seconds_of(run: Callable[[int], Any], n_updates: int) -> Seconds:
     """Of one segment."""
-    began = time.perf_counter()
+    clock, cpu = time.perf_counter(), time.process_time()
     run(n_updates)
-    return time.perf_counter() - began
+    return Seconds(time.perf_counter() - clock, time.process_time() - cpu)
 
 
 def measure_speed(args: argparse.Namespace, market: Market, many: CompiledMembers) -> None:
@@ -53,24 +60,26 @@ def measure_speed(args: argparse.Namespace, market: Market, many: CompiledMember
     alone = Population(compile_members(big, market, 1), [big])
     population = Population(many, configs_of(many.config, args.members))
     runs = {f"{args.members} members x {args.envs} envs": population, f"1 run x {big.budget.n_envs:,} envs": alone}
-    updates: dict[str, list[float]] = {name: [] for name in runs}
+    updates: dict[str, list[Seconds]] = {name: [] for name in runs}
     validations: dict[str, list[float]] = {name: [] for name in runs}
     for round_ in range(args.rounds + 1):
         for name, run in runs.items():
             validation, both = seconds_of(run.segment, 0), seconds_of(run.segment, 1)
             if round_:  # the first warms up
-                validations[name].append(validation)
-                updates[name].append(max(both - validation, 1e-9))
-    print("\n| what | steps/s of updates | s an update of all | s a validation of all |\n|---|---|---|---|")
-    for name in runs:
-        seconds, validation = statistics.median(updates[name]), statistics.median(validations[name])
-        print(f"| {name} | {big.batch_steps / seconds:,.0f} | {seconds:.2f} | {validation:.2f} |")
-    one, other = (updates[name] for name in runs)
-    ratios = sorted(b / a for a, b in zip(one, other, strict=True))
-    print(
-        f"\nthe population runs at {statistics.median(ratios):.2f} times the steps/s of the one run"
-        f" (median of {args.rounds} interleaved rounds, {ratios[0]:.2f} to {ratios[-1]:.2f})"
-    )
+                validations[name].append(validation.cpu)
+                updates[name].append(Seconds(*(max(b - v, 1e-9) for b, v in zip(both, validation, strict=True))))
+    print("\n| what | steps/s of updates | steps a CPU second | CPU s a validation of all |\n|---|---|---|---|")
+    for name, found in updates.items():
+        clock, cpu = (big.batch_steps / statistics.median(x) for x in zip(*found, strict=True))
+        print(f"| {name} | {clock:,.0f} | {cpu:,.0f} | {statistics.median(validations[name]):.2f} |")
+    many_, one = updates.values()
+    print()
+    for i, what in enumerate(("steps/s", "steps a CPU second")):
+        ratios = sorted(b[i] / a[i] for a, b in zip(many_, one, strict=True))
+        print(
+            f"the population makes {statistics.median(ratios):.2f} times the {what} of the one run (median of"
+            f" {args.rounds} interleaved rounds, {ratios[0]:.2f} to {ratios[-1]:.2f})"
+        )
 
 
 def measure_programs(args: argparse.Namespace, market: Market) -> CompiledMembers:
@@ -78,11 +87,15 @@ def measure_programs(args: argparse.Namespace, market: Market) -> CompiledMember
     config = sized(args, args.envs)
     compile_members(config, market, 2)  # what only the first compilation of a process pays
     counts = sorted({1, min(16, args.members), args.members})
-    compiled = {n: compile_members(config, market, n, at_once=n) for n in counts}
+    compiled, cpu = {}, {}
+    for n in counts:
+        began = time.process_time()
+        compiled[n] = compile_members(config, market, n, at_once=n)
+        cpu[n] = time.process_time() - began
     sizes = {n: c.passes.executable.memory_bytes for n, c in compiled.items()}
-    print("\n| members | compile s | program MiB |\n|---|---|---|")
+    print("\n| members | compile s | CPU s | program MiB |\n|---|---|---|---|")
     for n, c in compiled.items():
-        print(f"| {n} | {c.passes.executable.seconds:.1f} | {sizes[n] / 2**20:.1f} |")
+        print(f"| {n} | {c.passes.executable.seconds:.1f} | {cpu[n]:.1f} | {sizes[n] / 2**20:.1f} |")
     if len(counts) > 1:
         line = line_through((counts[0], sizes[counts[0]]), (counts[-1], sizes[counts[-1]]))
         worst = max(abs(line.at(n) / sizes[n] - 1.0) for n in counts)
@@ -100,7 +113,7 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=16)
     parser.add_argument("--minibatches", type=int, default=4)
     parser.add_argument("--bars", type=int, default=3_000, help="bars of each of 8 symbols")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)
     device = jax.devices()[0]

@@ -143,13 +143,25 @@ def test_populations_and_sweeps_are_read_by_their_tables(tmp_path):
     assert (entry.kind, entry.updates, entry.gate, entry.validation.sharpe) == ("population", "6/6", "REVIEW", 0.9)
     sweep = tmp_path / "sweep"
     sweep.mkdir()
-    winner = {"update": 20, "validation": {"val_portfolio_sharpe": 1.5}, "test": {"test_portfolio_sharpe": -0.25}}
+    winner = {
+        "trial": 3,
+        "update": 20,
+        "validation": {"val_portfolio_sharpe": 1.5},
+        "test": {"test_portfolio_sharpe": -0.25},
+    }
     (sweep / "summary.json").write_text(json.dumps({"winner": winner, "ensemble": {"gate": "DROP"}}))
     (sweep / "trials.csv").write_text("trial\n0\n")
     (sweep / "config.yaml").write_text("preset: quick_test\n")
     entry = require_entry(sweep)
     assert (entry.kind, entry.gate) == ("sweep", "DROP")
     assert (entry.validation.sharpe, entry.test.sharpe) == (1.5, -0.25)
+    (sweep / "validations.csv").write_text("trial,state,update\n2,complete,5\n3,complete,10\n")
+    days = {"date": [date(2024, 1, 2), date(2024, 1, 1)], "trial_3": [0.5, 0.1], "trial_2": [0.0, 0.0]}
+    pl.DataFrame(days).write_parquet(sweep / "validation_returns.parquet")
+    entry = require_entry(sweep)
+    assert entry.metrics["env_steps"].to_list() == [10.0 * 2048 * 32]
+    assert entry.metrics["update"].to_list() == [10.0]  # of the winner, whose returns these are: 1.1 and 1.1 x 1.5
+    np.testing.assert_allclose(daily_curve(entry.validation)["equity"], [1.1, 1.65])
 
 
 def test_short_names_tell_folders_apart():

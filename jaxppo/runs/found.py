@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from jaxppo.config.schema import Config, to_dict
 from jaxppo.errors import JaxppoError, RunDirectoryError
 from jaxppo.store.columns import PORTFOLIO_PREFIX
 from jaxppo.store.directory import CONFIG, MANIFEST, METRICS_CSV
 from jaxppo.store.gate import GATE
 from jaxppo.store.json import read_figures, read_json
-from jaxppo.store.read import best_row, load_fields, load_mapping, load_numbers, lookup, values
+from jaxppo.store.read import best_row, load_fields, load_frame, load_mapping, load_numbers, lookup, values
 from jaxppo.store.tables import FOLDER as VALIDATION
 from jaxppo.store.tables import PORTFOLIOS
 
@@ -41,7 +42,8 @@ class Judged:
     interval: tuple[float, float] | None = None
     """90 % interval of the Sharpe ratio, where it is stored."""
     curve: Path | None = None
-    """Table with `date` and `equity`."""
+    """Table with `date` and `equity`, or with daily returns in `column`."""
+    column: str = ""
 
     @property
     def sharpe(self) -> float:
@@ -117,14 +119,15 @@ def _read_run(folder: Path) -> Entry:
     config, manifest = load_fields(folder), _manifest(folder)
     path = folder / METRICS_CSV
     metrics = load_numbers(path, ("update", "env_steps")) if path.is_file() else pl.DataFrame()
-    done = int(values(metrics, "update")[-1]) if metrics.height else 0
+    # What a sweep hands over has no rows of its own.
+    done = values(metrics, "update")[-1] if metrics.height else lookup(manifest, "finished", "updates", default=0)
     gate = folder / GATE
     return Entry(
         folder,
         "run",
         config,
         str(lookup(manifest, "created", default="")),
-        f"{done}/{lookup(config, 'budget', 'n_updates', default='?')}",
+        f"{done:.0f}/{lookup(config, 'budget', 'n_updates', default='?')}",
         _validated(folder, config, metrics),
         _tested(folder),
         str(lookup(load_mapping(gate, read_figures), "verdict", default="?")) if gate.is_file() else "",
@@ -217,11 +220,19 @@ def _read_sweep(folder: Path) -> Entry:
     config, summary = load_fields(folder), load_mapping(folder / SUMMARY, read_figures)
     parts = {"validation": "val_", "test": "test_"}
     found: dict[str, Judged | None] = {}
+    trial = lookup(summary, "winner", "trial", default="?")
+    returns, rows = folder / "validation_returns.parquet", folder / "validations.csv"
     for part, prefix in parts.items():
         row = lookup(summary, "winner", part, default={})
         own = prefix + PORTFOLIO_PREFIX
         figures = {k.removeprefix(own): v for k, v in row.items() if k.startswith(own) and isinstance(v, float)}
-        found[part] = Judged(figures) if figures else None
+        stored = (returns, f"trial_{trial}") if part == "validation" and returns.is_file() else (None, "")
+        found[part] = Judged(figures, None, *stored) if figures else None
+    metrics = pl.DataFrame(schema={"trial": pl.Float64, "update": pl.Float64})
+    if rows.is_file():
+        metrics = load_numbers(rows, ("trial", "update"), text=("state",))
+    budget = {**to_dict(Config())["budget"], **lookup(config, "budget", default={})}
+    steps = float(budget["n_envs"] * budget["n_steps"])  # an update; a sweep's rows are by updates
     return Entry(
         folder,
         "sweep",
@@ -231,6 +242,7 @@ def _read_sweep(folder: Path) -> Entry:
         found["validation"],
         found["test"],
         str(lookup(summary, "ensemble", "gate", default="")),
+        metrics.filter(pl.col("trial") == trial).with_columns(env_steps=pl.col("update") * steps),
     )
 
 
@@ -257,9 +269,13 @@ def daily_curve(judged: Judged | None) -> pl.DataFrame:
     """
     if judged is None or judged.curve is None:
         return pl.DataFrame({"date": [], "equity": []}, schema={"date": pl.Date, "equity": pl.Float64})
-    frame = load_numbers(judged.curve, ("equity",), text=("date",))
     try:
-        found = frame.select(pl.col("date").str.to_date(), "equity")
+        if judged.column:
+            frame = load_frame(judged.curve, pl.read_parquet, ("date", judged.column)).sort("date")
+            found = frame.select("date", equity=(1.0 + pl.col(judged.column)).cum_prod())
+        else:
+            frame = load_numbers(judged.curve, ("equity",), text=("date",))
+            found = frame.select(pl.col("date").str.to_date(), "equity")
     except pl.exceptions.PolarsError as error:
         raise RunDirectoryError(f"{judged.curve} cannot be read: {str(error).splitlines()[0]}") from error
     return found.filter(pl.col("equity").is_finite()).unique("date", keep="last").sort("date")

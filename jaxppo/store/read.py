@@ -203,13 +203,13 @@ def load_walkforward(folder: Path, name: str) -> WalkforwardData:
         summary=load_mapping(folder / "summary.json", read_figures),
         folds=load_numbers(folder / "folds.csv", text=("fold", *FOLD_DATES)),
         played=Evaluation(
-            equity=_frame(folder / "equity.parquet", pl.read_parquet, ("time", "equity")),
-            trades=_frame(folder / "trades.parquet", pl.read_parquet, TRADE_COLUMNS),
+            equity=load_frame(folder / "equity.parquet", pl.read_parquet, ("time", "equity")),
+            trades=load_frame(folder / "trades.parquet", pl.read_parquet, TRADE_COLUMNS),
             symbols=load_numbers(folder / "symbols.csv", text=("fold", "symbol"))
             .filter(pl.col("fold") == JOINED)
             .drop("fold", "trained", strict=False),
         ),
-        portfolio=_frame(folder / "portfolio.parquet", pl.read_parquet, ("date", "fold", "return", "equity")),
+        portfolio=load_frame(folder / "portfolio.parquet", pl.read_parquet, ("date", "fold", "return", "equity")),
         gate=load_gate(folder / GATE),
     )
 
@@ -296,8 +296,8 @@ def load_gate(path: Path) -> Gate:
 
 def _load_evaluation(equity: Path, trades: Path, symbols: Path) -> Evaluation:
     return Evaluation(
-        equity=_frame(equity, pl.read_parquet, EQUITY_COLUMNS),
-        trades=_frame(trades, pl.read_parquet, TRADE_COLUMNS),
+        equity=load_frame(equity, pl.read_parquet, EQUITY_COLUMNS),
+        trades=load_frame(trades, pl.read_parquet, TRADE_COLUMNS),
         symbols=load_numbers(symbols, text=("symbol",)),
     )
 
@@ -320,16 +320,18 @@ def _load_members(path: Path) -> list[dict[str, float]]:
 
 
 def load_fields(folder: Path) -> dict[str, Any]:
+    """The config.yaml of a folder, nested; `RunDirectoryError` where it cannot be read."""
     return load_mapping(folder / CONFIG, lambda path: parse_yaml(read_plain_text(path)))
 
 
 def load_numbers(path: Path, columns: tuple[str, ...] = (), text: tuple[str, ...] = ()) -> pl.DataFrame:
     """CSV with `columns` and `text`, all but the latter as float64, so that a symbol named 007 or NaN stays text."""
-    read = _frame(path, lambda p: pl.read_csv(p, infer_schema=False, truncate_ragged_lines=True), (*text, *columns))
+    read = load_frame(path, lambda p: pl.read_csv(p, infer_schema=False, truncate_ragged_lines=True), (*text, *columns))
     return read.with_columns(pl.exclude(text).cast(pl.Float64, strict=False).fill_null(float("nan")))
 
 
-def _frame(path: Path, read: Callable[[Path], pl.DataFrame], columns: tuple[str, ...]) -> pl.DataFrame:
+def load_frame(path: Path, read: Callable[[Path], pl.DataFrame], columns: tuple[str, ...]) -> pl.DataFrame:
+    """A table that has `columns`; `RunDirectoryError` where it has not, or cannot be read."""
     frame = _read(path, read)
     missing = [name for name in columns if name not in frame.columns]
     if missing:
@@ -338,6 +340,7 @@ def _frame(path: Path, read: Callable[[Path], pl.DataFrame], columns: tuple[str,
 
 
 def load_mapping(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
+    """A file of a mapping; `RunDirectoryError` where it is none, or cannot be read."""
     loaded = _read(path, read)
     if not isinstance(loaded, dict):
         raise RunDirectoryError(f"{path} must hold a mapping, but holds a {type(loaded).__name__}")

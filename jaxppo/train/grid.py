@@ -18,8 +18,8 @@ Grid = Mapping[str, tuple[Any, ...]]
 """Values of each field, in the order in which they were given."""
 
 
-def parse_grid(given: Sequence[Sequence[str]]) -> dict[str, tuple[Any, ...]]:
-    """What `--grid FIELD VALUE VALUE ...` say, each as its words.
+def parse_grid(given: Sequence[Sequence[Any]]) -> dict[str, tuple[Any, ...]]:
+    """What `--grid FIELD VALUE VALUE ...` say, each as its words; from Python values may be numbers.
 
     Raises:
       ConfigError: no value, a value given twice, a field given twice, unknown, or not one of a population.
@@ -30,13 +30,13 @@ def parse_grid(given: Sequence[Sequence[str]]) -> dict[str, tuple[Any, ...]]:
     """
     grid: dict[str, tuple[Any, ...]] = {}
     for words in given:
-        name = words[0].replace("-", "_") if words else ""
+        name = str(words[0]).replace("-", "_") if words else ""
         if len(words) < 2:
             raise ConfigError(f"--grid {name}: needs a field and its values, such as --grid learning_rate 1e-4 3e-4")
         if name in grid:
             raise ConfigError(f"--grid {name}: is given twice; give all of its values after one --grid")
         member_config(Config(), {name: None})  # refuses what is no field of a population
-        values = tuple(coerce_fields({name: _plain(word)}, "--grid")[name] for word in words[1:])
+        values = tuple(coerce_fields({name: _plain(str(word))}, "--grid")[name] for word in words[1:])
         twice = [v for i, v in enumerate(values) if v in values[:i]]
         if twice:
             raise ConfigError(f"--grid {name}: has {twice[0]} twice, which would be the same run twice")
