@@ -348,7 +348,12 @@ def test_another_configuration_is_refused_with_one_sentence(whole, args, tmp_pat
     assert "holds something that is no sweep" in told.splitlines()[-1]
 
 
-def test_a_field_that_is_given_and_searched_is_refused(args, tmp_path):
+def test_what_does_not_fit_together_is_refused_before_anything_is_written(args, tmp_path):
+    status, told = sweep(tmp_path / "out", [*args, "--halve-at", "2"])
+    assert (status, told.splitlines()[-1]) == (
+        2,
+        "error: halve_at: 2 is not before the end: a trial has 2 validations that follow updates",
+    )
     status, told = sweep(tmp_path / "out", [*args, "--gamma", "0.9"])
     assert (status, told) == (2, "error: gamma: is given and searched; leave one out\n")
     assert not (tmp_path / "out").exists()
@@ -479,7 +484,7 @@ def test_named_arrays_are_whole_or_refused(tmp_path):
 
 
 def test_a_lock_is_held_once_and_let_go_of(tmp_path):
-    one, other = Lock(tmp_path), Lock(tmp_path)
+    one, other = Lock(tmp_path / "lock"), Lock(tmp_path / "lock")
     assert one.take()
     assert not other.take(wait=False)
     one.release()

@@ -1,4 +1,4 @@
-"""A lock that processes and hosts hold on a file or folder, and that the system lets go of however they end."""
+"""A lock that processes and hosts hold on a file, and that the system lets go of however they end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Lock:
     """One holder at a time, over all processes that see the file system; a second `Lock` in a process waits too."""
 
     def __init__(self, path: Path):
-        """`path`: a folder that is there, or a file, which is made where it is not."""
+        """`path`: a file, which is made where it is not. No folder: NFS locks only what can be written to."""
         self._path = path
         self._held: int | None = None
 
@@ -29,8 +29,7 @@ class Lock:
         """
         if fcntl is None:
             return True
-        flags = os.O_RDONLY if self._path.is_dir() else os.O_RDWR | os.O_CREAT
-        opened = os.open(self._path, flags, 0o644)
+        opened = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

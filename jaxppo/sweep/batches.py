@@ -23,7 +23,7 @@ from jaxppo.store.locks import Lock
 from jaxppo.store.npz import read_npz, write_npz
 from jaxppo.sweep.study import Asked, State
 
-FOLDER, _RECORD = "batches", "batch.json"
+FOLDER, _RECORD, _LOCK = "batches", "batch.json", ".lock"
 
 
 @dataclass
@@ -94,7 +94,7 @@ class BatchFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self._lock = Lock(path)
+        self._lock = Lock(path / _LOCK)
 
     @property
     def name(self) -> str:

@@ -16,6 +16,7 @@ from jaxppo.device import detect_device
 from jaxppo.errors import ConfigError
 from jaxppo.market.dataset import Market, build_market, market_warnings
 from jaxppo.market.source import load_market_bars
+from jaxppo.plugins import loaded_plugins
 from jaxppo.ppo.checks import check_program
 from jaxppo.store.directory import RunInputs
 from jaxppo.sweep.batches import Trial
@@ -82,6 +83,12 @@ def prepare(request: Request[SweepOptions]) -> Setup:
     bars, source = load_market_bars(resolved.config.data)
     market = build_market(bars, resolve(overrides), receptive_field(resolved.config.agent))
     inputs = RunInputs(_with(resolved, resolve(overrides), market), market, source, market_warnings(market), device)
+    segments = len(inputs.resolved.config.segments)
+    if options.halve_at and options.halve_at[-1] >= segments:
+        raise ConfigError(
+            f"halve_at: {options.halve_at[-1]} is not before the end: a trial has {segments} validations that follow"
+            " updates"
+        )
     programs = Programs(bars, market.cutoffs, options.batch)
     out = options.out or Path("runs") / f"sweep-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     facts = sweep_facts(inputs.resolved.config, market, space, options)
@@ -106,4 +113,5 @@ def sweep_facts(config: Config, market: Market, space: Space, options: SweepOpti
         **{f"search {name}": dimension.to_json() for name, dimension in space.items()},
         "halve_at": list(options.halve_at),
         "eta": options.eta if options.halve_at else None,
+        "plugins": [plugin.sha256 for plugin in loaded_plugins()],
     }

@@ -76,11 +76,12 @@ class Worker:
             from_the_start(batch)
             folder.save(batch)
             self._train(folder, batch)
-        batch.finished = True
         for trial in batch.trials:
             trial.state = "complete" if trial.state == "running" else trial.state
         folder.save(batch)
-        self._tell(batch)
+        self._tell(batch)  # before it is finished: of a batch that is, nobody looks whether the study was told
+        batch.finished = True
+        folder.save(batch)
         for i in range(len(batch.shapes)):
             folder.keep_state(i, -1)
 
