@@ -32,7 +32,7 @@ from jaxppo.market.planted import ar1_market, dp_oracle, driftless_market, filte
 from jaxppo.market.tape import Tape
 from jaxppo.play.deciders import play_policy
 from jaxppo.play.passes import lane, n_decisions
-from jaxppo.train.loop import compile_run, first_state
+from jaxppo.train.compiled import compile_run, first_state
 
 PHI, EDGE, NOISE, COST = 0.95, 0.002, 0.005, 0.001
 TARGETS = (-1.0, 0.0, 1.0)

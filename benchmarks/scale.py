@@ -23,7 +23,7 @@ from jaxppo.config.layers import resolve
 from jaxppo.config.schema import Config
 from jaxppo.market.dataset import Market, build_market
 from jaxppo.market.synthetic import synthetic_market
-from jaxppo.train.loop import compile_run, first_state
+from jaxppo.train.compiled import compile_run, first_state
 
 ENVS = (2_048, 16_384, 131_072, 1_048_576)
 # Minibatches of at least 4,096 samples: fewer would measure the dispatch of kernels.

@@ -17,10 +17,10 @@ from jaxppo.config.layers import DeviceInfo
 
 
 def detect_device() -> DeviceInfo:
-    """Kind, number and memory of the default devices."""
-    devices = jax.devices()
-    stats = devices[0].memory_stats() or {}
-    return DeviceInfo(devices[0].platform, devices[0].device_kind, len(devices), stats.get("bytes_limit"))
+    """Kind and memory of the default device, and how many there are on all hosts."""
+    here = jax.local_devices()[0]
+    stats = here.memory_stats() or {}
+    return DeviceInfo(here.platform, here.device_kind, jax.device_count(), stats.get("bytes_limit"))
 
 
 class Executable(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from jaxppo.agent.policy import Params
 from jaxppo.config.layers import DeviceInfo, flat_fields, replace_fields
@@ -21,7 +22,8 @@ from jaxppo.market.dataset import EvaluationSet, Market, evaluation_set
 from jaxppo.market.tape import Tape
 from jaxppo.memory import Line, line_through
 from jaxppo.play.passes import n_decisions
-from jaxppo.ppo.population import MemberOutput, members_segment
+from jaxppo.ppo.layout import make_mesh, place, shardings
+from jaxppo.ppo.population import MemberOutput, divide_members, members_segment
 from jaxppo.ppo.program import Program, TapeSpec, make_train
 from jaxppo.ppo.state import Hyper, TrainState, hyper_from
 
@@ -77,6 +79,7 @@ class CompiledMembers:
     begin: Callable[[jax.Array, Hyper, Tape], TrainState]  # the state of one member before its first update
     tape: Tape
     data: EvaluationSet
+    placed: tuple[Tape, EvaluationSet]  # the same on all devices
 
 
 def memory_limit(device: DeviceInfo) -> float:
@@ -132,6 +135,7 @@ def compile_members(
     n_members: int,
     at_once: int = 0,
     options: Mapping[str, Any] = MappingProxyType({}),
+    devices: int = 1,
 ) -> CompiledMembers:
     """Trace and compile the program of a population.
 
@@ -141,6 +145,7 @@ def compile_members(
       n_members: M, of all; later ones may be fewer (`Population.keep`) without another compilation.
       at_once: members of one pass; 0 for as many as fit the device.
       options: of XLA.
+      devices: that divide the members of a pass.
     """
     if at_once < 0:
         raise ConfigError(f"members_at_once: must be 0 (as many as fit) or above, got {at_once}")
@@ -149,19 +154,29 @@ def compile_members(
     program = make_train(config, TapeSpec(tape.n_features, n_decisions(data.tape)))
     segment, hyper = members_segment(program), hyper_from(config)
     state = jax.eval_shape(program.init, jax.random.key(0), hyper, tape)
+    begin = jax.jit(program.init, compiler_options=dict(options))
+    mesh = make_mesh(jax.devices()[:devices], devices)
+    lies = None
+    if mesh is not None:
+        segment, lies = divide_members(segment, mesh), shardings(mesh, PartitionSpec(mesh.axis_names))
+    there = place(mesh, (tape, data))
 
     def compile_at(n: int) -> Executable:
-        many = jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), (state, hyper))
+        """For n members a device."""
+        many = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((n * devices, *x.shape), x.dtype, sharding=lies), (state, hyper)
+        )
         count = jax.ShapeDtypeStruct((), jnp.dtype("int32"))
-        return compile_program(segment, *many, tape, data, count, count, donate=(0,), options=options)
+        return compile_program(segment, *many, *there, count, count, donate=(0,), options=options)
 
+    a_device = -(-n_members // devices)
     if at_once:
-        n = min(at_once, n_members)
+        n = min(-(-at_once // devices), a_device)
         passes = Passes(n, compile_at(n), None)
     else:
-        passes = choose_passes(n_members, memory_limit(detect_device()), compile_at)
-    begin = jax.jit(program.init, compiler_options=dict(options))
-    return CompiledMembers(config, program, passes, begin, tape, data)
+        passes = choose_passes(a_device, memory_limit(detect_device()), compile_at)
+    passes = passes._replace(at_once=passes.at_once * devices)
+    return CompiledMembers(config, program, passes, begin, tape, data, there)
 
 
 class Population:
@@ -221,7 +236,7 @@ class Population:
         filled = np.pad(members, (0, compiled.passes.at_once - n), mode="edge")  # the program's shape is fixed
         state, hyper = _rows((self.state, self._hyper), filled)  # a copy, so that what is donated is nobody else's
         counts = jnp.int32(n_updates), jnp.int32(n)
-        done = jax.device_get(compiled.passes.executable.run(state, hyper, compiled.tape, compiled.data, *counts))
+        done = jax.device_get(compiled.passes.executable.run(state, hyper, *compiled.placed, *counts))
         kept: tuple[TrainState, MemberOutput] = jax.tree.map(lambda x: x[:n], done)
         return kept
 

@@ -38,7 +38,7 @@ from jaxppo.store.checkpoint_info import CheckpointInfo
 from jaxppo.store.checksums import damage, seal
 from jaxppo.store.json import read_json, write_json
 from jaxppo.store.rows import validation_row
-from jaxppo.train.loop import Compiled, compile_run, first_state
+from jaxppo.train.compiled import Compiled, compile_run, first_state
 
 # Saved update: its fitness. With two newest kept, 1 stays as the best, 2 goes.
 FITNESS = {1: 0.75, 2: -1.5, 3: 0.25, 4: 0.5}

@@ -26,7 +26,7 @@ from jaxppo.market.synthetic import synthetic_market
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.state import hyper_from
 from jaxppo.store.checkpoint import restore_train_state
-from jaxppo.train.loop import compile_run
+from jaxppo.train.compiled import compile_run
 
 SYMBOLS = ("ALFA", "BRAVO")
 TIMES = ("steps_per_second", "elapsed_seconds")

@@ -18,7 +18,8 @@ from jaxppo.config.layers import Resolved
 from jaxppo.page.progress import Display
 from jaxppo.ppo.update import update
 from jaxppo.store.checkpoint import restore_train_state
-from jaxppo.train.loop import Progress, Trainer, compile_run, first_state
+from jaxppo.train.compiled import compile_run, first_state
+from jaxppo.train.loop import Progress, Trainer
 
 # 40 million updates of 64 env steps: 2.56e9, beyond int32 (2.147e9) and beyond what float32 tells apart (1.7e7).
 DONE = 40_000_000

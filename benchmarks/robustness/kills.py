@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from benchmarks.robustness.row import Row
 from benchmarks.robustness.runs import LineTrap, PowerCut, differences, flags, start, write_bars
 from jaxppo.config.schema import Config
@@ -22,7 +24,7 @@ from jaxppo.market.dataset import Market
 from jaxppo.store.checkpoint import CheckpointWriter
 from jaxppo.train import run as session
 from jaxppo.train.__main__ import main
-from jaxppo.train.loop import Compiled, compile_run
+from jaxppo.train.compiled import Compiled, compile_run
 
 IDENTICAL = "state, optimizer, best policy, metrics.csv, events and files bit-identical, clocks apart"
 KINDS = {
@@ -40,10 +42,10 @@ def compiled_once() -> Iterator[None]:
     """The same configuration is compiled once, however often it is run."""
     known: dict[str, Compiled] = {}
 
-    def compile_once(config: Config, market: Market, options: Mapping[str, Any]) -> Compiled:
-        key = repr((config, market.data_hash, options))
+    def compile_once(config: Config, market: Market, options: Mapping[str, Any], mesh: Mesh | None) -> Compiled:
+        key = repr((config, market.data_hash, options, mesh))
         if key not in known:
-            known[key] = compile_run(config, market, options)
+            known[key] = compile_run(config, market, options, mesh)
         return known[key]
 
     session.compile_run = compile_once

@@ -37,7 +37,7 @@ def refuse_url(path: str, field: str) -> None:
 def _require_positive(config: Config) -> None:
     groups = {
         "budget": ("n_envs", "lanes", "n_steps", "n_updates", "validate_every", "seeds"),
-        "ppo": ("epochs", "minibatches", "learning_rate", "clip", "max_grad_norm"),
+        "ppo": ("epochs", "minibatches", "blocks", "learning_rate", "clip", "max_grad_norm"),
         "env": ("episode_steps", "max_exposure", "target_volatility"),
         "agent": ("channels", "trunk_width", "trunk_layers"),
         "features": ("scale_window",),
@@ -138,6 +138,12 @@ def check_config(config: Config) -> Config:
         raise ConfigError(
             f"minibatches {ppo.minibatches} does not divide the {config.n_paths:,} paths (n_envs {budget.n_envs:,} /"
             f" lanes {budget.lanes}), and a minibatch holds whole paths: try minibatches {_either(near)}"
+        )
+    if config.n_paths % (ppo.blocks * ppo.minibatches):
+        near = _divisors_near(config.n_paths // ppo.minibatches, ppo.blocks)
+        raise ConfigError(
+            f"blocks {ppo.blocks} do not divide the {config.n_paths:,} paths into {ppo.minibatches} minibatches each,"
+            f" and a minibatch holds as many whole paths of every block: try blocks {_either(near)}"
         )
     if env.episode_steps % budget.n_steps:
         near = _multiples_near(budget.n_steps, env.episode_steps)

@@ -287,6 +287,13 @@ def with_updates(resolved: Resolved, decisions: int) -> Resolved:
     return Resolved(config, {**resolved.sources, **derived})
 
 
+def with_default(resolved: Resolved, name: str, value: Any, source: str) -> Resolved:
+    """A configuration with another default of one field, where nothing has set it."""
+    if name in resolved.sources or flat_fields(resolved.config)[name] == value:
+        return resolved
+    return Resolved(replace_fields(resolved.config, {name: value}), {**resolved.sources, name: source})
+
+
 def _why(name: str, config: Config) -> str:
     if name == "n_updates":
         return "env_steps"

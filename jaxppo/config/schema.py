@@ -184,6 +184,9 @@ class PPOConfig:
     """Passes over a rollout."""
     minibatches: int = 4
     """Minibatches an epoch; each holds whole paths."""
+    blocks: int = 1
+    """Blocks of paths, of each of which a minibatch holds as many: devices divide blocks, and which paths share a
+    minibatch does not depend on how many devices there are. With several devices by default 8."""
     normalize_advantages: bool = True
     """Scale advantages to zero mean and unit deviation in each minibatch."""
     target_kl: float = 0.0

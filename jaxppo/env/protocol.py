@@ -31,6 +31,13 @@ class StepResult(NamedTuple):
     record: Any  # what else the environment wants to say; `metrics` may look at it
 
 
+class Ratio(NamedTuple):
+    """A figure of one step that is the ratio of two means over all lanes."""
+
+    top: jax.Array
+    bottom: jax.Array  # above 0
+
+
 class Env(Protocol):
     """An environment as the trainer sees it. Shapes are those of the trainer, P paths of L lanes.
 
@@ -100,8 +107,11 @@ class Env(Protocol):
     def sound(self, state: State) -> jax.Array:
         """(P, L) bool: every number of the lane is finite. A lane with one that is not is restarted."""
 
-    def metrics(self, result: StepResult) -> dict[str, jax.Array]:
-        """Scalars of one step over all lanes, to be averaged over steps and logged."""
+    def metrics(self, result: StepResult) -> dict[str, jax.Array | Ratio]:
+        """Means of one step over all lanes, () each, to be averaged over devices and steps and logged.
+
+        What is no mean over lanes is a `Ratio` of two: it is taken once the lanes of all devices are in them.
+        """
 
 
 def choose_lanes(where: jax.Array, new: OneState, old: OneState) -> OneState:

@@ -25,7 +25,7 @@ from jaxppo.env.account import (
     units_for_exposure,
 )
 from jaxppo.env.actions import ActionTable, action_mask, action_table, asked_exposures, target_exposure
-from jaxppo.env.protocol import StepResult, choose_lanes, finite_lanes
+from jaxppo.env.protocol import Ratio, StepResult, choose_lanes, finite_lanes
 from jaxppo.env.rewards import (
     REWARD_COMPONENTS,
     Outcome,
@@ -118,9 +118,9 @@ class EnvSpec:
         """Every number of the account and of its rewards' memory is finite."""
         return ~broken_accounts(state.account) & finite_lanes(state.memory, state.account.equity)
 
-    def metrics(self, result: StepResult) -> dict[str, jax.Array]:
+    def metrics(self, result: StepResult) -> dict[str, jax.Array | Ratio]:
         """Rates of orders and ruins; mean, share and saturation of every reward component."""
-        rates = {
+        rates: dict[str, jax.Array | Ratio] = {
             "train_trade_rate": (result.record.order_units != 0).astype(jnp.float32).mean(),
             "train_ruin_rate": result.record.ruined.astype(jnp.float32).mean(),
         }
@@ -130,7 +130,7 @@ class EnvSpec:
             bound = REWARD_COMPONENTS[name].bound(self.reward)
             full = jnp.abs(component) >= 0.99 * bound
             rates[f"reward_{name}_mean"] = component.mean()
-            rates[f"reward_{name}_share"] = jnp.abs(weighted[name]) / jnp.maximum(total, 1e-12)
+            rates[f"reward_{name}_share"] = Ratio(jnp.abs(weighted[name]), jnp.maximum(total, 1e-12))
             rates[f"reward_{name}_saturation"] = (
                 full.astype(jnp.float32).mean() if math.isfinite(bound) else jnp.zeros(())
             )

@@ -18,6 +18,10 @@ class PlanOptions:
     """Symbols of the market to plan for where no --data is given."""
     n_bars: int = 670_417
     """Bars of all its symbols together; they are split among them evenly."""
+    devices: int = 1
+    """Devices to plan for, each with the work of the run that is described: what they lose to telling each other."""
+    hosts: int = 1
+    """Hosts that have these devices, as many each."""
     largest: bool = True
     """Look for the largest env count that fits: two more compilations."""
     deterministic: bool = False

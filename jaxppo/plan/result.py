@@ -14,6 +14,7 @@ from jaxppo.plan.gpus import Gpu
 from jaxppo.plan.hotspots import find_hotspots
 from jaxppo.plan.memory import Memory
 from jaxppo.plan.roofline import Row, Work, kernel_seconds, kernel_work, run_rows, sum_work
+from jaxppo.plan.scale import Scale
 
 # Kernels to name, by their share of the roofline.
 HEAVIEST = 8
@@ -102,6 +103,7 @@ class GpuPlan:
     heaviest: tuple[Heavy, ...]
     findings: tuple[str, ...]
     fit: Fit | None
+    scale: Scale | None  # where there are several devices; all else is of one of them
 
     @property
     def fits(self) -> bool:
@@ -139,7 +141,14 @@ def planned_run(config: Config, market: str) -> Run:
 
 
 def gpu_plan(
-    config: Config, gpu: Gpu, market: str, limit: int, point: Point, program: Region, fit: Fit | None
+    config: Config,
+    gpu: Gpu,
+    market: str,
+    limit: int,
+    point: Point,
+    program: Region,
+    fit: Fit | None,
+    scale: Scale | None = None,
 ) -> GpuPlan:
     """Everything that follows from a counted program and its memory."""
     run = planned_run(config, market)
@@ -155,6 +164,7 @@ def gpu_plan(
         tuple(heaviest(program, rows, gpu)),
         tuple(find_hotspots(program, rows)),
         fit,
+        scale,
     )
 
 

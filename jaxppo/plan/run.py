@@ -32,9 +32,11 @@ from jaxppo.plan.hlo import parse_module
 from jaxppo.plan.memory import Memory
 from jaxppo.plan.options import LOCAL, PlanOptions
 from jaxppo.plan.result import Fit, GpuPlan, LocalPlan, Point, Timing, gpu_plan, local_plan
+from jaxppo.plan.scale import predict, scaled_config
 from jaxppo.plan.shapes import MarketShapes, abstract, shapes_of_market, shapes_of_sizes, tree_bytes
 from jaxppo.plan.text import gpu_lines, local_lines
 from jaxppo.ppo.checks import check_program
+from jaxppo.ppo.layout import make_mesh, shapes_at, shardings, state_specs
 from jaxppo.ppo.program import Program, TapeSpec, make_train
 from jaxppo.ppo.state import hyper_from
 from jaxppo.store.directory import require_new_file
@@ -61,6 +63,8 @@ class CompiledSegment:
 def plan_run(request: Request[PlanOptions]) -> int:
     """Plan from the command line's values and print it; 0 when the run fits, 1 when it does not."""
     options = request.options
+    if options.gpu == LOCAL and (options.devices, options.hosts) != (1, 1):
+        raise ConfigError("devices: are planned for by the name of a GPU; --gpu local measures one")
     if options.measure_updates < 1:
         raise ConfigError(f"measure_updates: must be at least 1, got {options.measure_updates}")
     if options.out is not None:
@@ -94,16 +98,25 @@ def plan_absent(request: Request[PlanOptions], say: Say) -> GpuPlan:
     config = updates_for_passes(config, shapes.n_trained)
     say(f"market: {shapes.words[0]}")
     say(f"on the device: {shapes.words[1]}")
-    sharding, xla = gpu_sharding(gpu), xla_options(options.deterministic)
+    devices, hosts, xla = options.devices, options.hosts, xla_options(options.deterministic)
+    there = gpu_devices(gpu, devices, hosts)
+
+    def run_at(n_envs: int) -> Config:
+        """The run of all devices, of n_envs each."""
+        alone = replace_fields(config, {"n_envs": n_envs})
+        return alone if devices == 1 else scaled_config(alone, devices, hosts)
 
     def compile_at(n_envs: int) -> tuple[Point, CompiledSegment]:
         say(f"compiling for {n_envs:,} envs on {gpu.title}")
-        compiled = compile_segment(replace_fields(config, {"n_envs": n_envs}), shapes, xla, sharding)
+        compiled = compile_segment(run_at(n_envs), shapes, xla, there)
         return _point(n_envs, compiled, shapes), compiled
 
     point, compiled = compile_at(config.budget.n_envs)
     fit = find_largest(config, point, limit, lambda n: compile_at(n)[0]) if options.largest else None
-    return gpu_plan(config, gpu, "; ".join(shapes.words), limit, point, compiled.region, fit)
+    scale = None
+    if devices > 1:
+        scale = predict(run_at(config.budget.n_envs), gpu, hosts, devices, compiled.region)
+    return gpu_plan(config, gpu, "; ".join(shapes.words), limit, point, compiled.region, fit, scale)
 
 
 def find_largest(config: Config, point: Point, limit: int, compile_at: Callable[[int], Point]) -> Fit:
@@ -149,29 +162,39 @@ def _valid_below(config: Config, n_envs: int, step: int) -> int:
     return counts[n - 1] if (n := bisect_left(counts, True, key=lambda c: not _valid(config, c))) else 0
 
 
-def gpu_sharding(gpu: Gpu) -> NamedSharding:
-    """Everything on the one GPU of a topology that only its description makes."""
+def gpu_devices(gpu: Gpu, devices: int, hosts: int) -> list[jax.Device]:
+    """GPUs of a topology that only its description makes."""
+    if devices < 1 or hosts < 1 or devices % hosts:
+        raise ConfigError(f"hosts: {devices} devices are not so many on each of {hosts} hosts; give a divisor")
     topology = topologies.get_topology_desc(
-        platform="cuda", topology_name=gpu.name, target_config=gpu.target_config(), topology="1x1x1"
+        platform="cuda",
+        topology_name=gpu.name,
+        target_config=gpu.target_config(),
+        topology=f"1x{hosts}x{devices // hosts}",
     )
-    return NamedSharding(Mesh(np.array(topology.devices), ("gpu",)), PartitionSpec())
+    return list(topology.devices)
 
 
 def compile_segment(
-    config: Config, shapes: MarketShapes, options: Mapping[str, Any], sharding: NamedSharding | None = None
+    config: Config, shapes: MarketShapes, options: Mapping[str, Any], devices: Sequence[jax.Device] = ()
 ) -> CompiledSegment:
-    """Compile the program of a run, validation included: for the devices of `sharding`, or for the default device.
+    """Compile the program of a run, validation included: for these devices, or for the default one.
 
     `options` are XLA's.
     """
-    program = make_train(config, TapeSpec(shapes.tape.n_features, shapes.n_decisions))
+    mesh = make_mesh(devices, config.budget.seeds) if len(devices) > 1 else None
+    program = make_train(config, TapeSpec(shapes.tape.n_features, shapes.n_decisions), mesh)
     hyper = abstract(hyper_from(config))
     state = jax.eval_shape(program.init, jax.random.key(0), hyper, shapes.tape)
     count = jax.ShapeDtypeStruct((), jnp.dtype("int32"))
-    arguments = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        (state, hyper, shapes.tape, shapes.data, count),
-    )
+    given = (state, hyper, shapes.tape, shapes.data, count)
+    # Everything on each device, but for the state of many.
+    over = mesh or (Mesh(np.array(devices), ("gpu",)) if devices else None)
+    places = jax.tree.map(lambda _: NamedSharding(over, PartitionSpec()) if over else None, given)
+    arguments = shapes_at(given, places) if over else given
+    if mesh is not None:
+        arguments = (shapes_at(state, shardings(mesh, state_specs(state))), *arguments[1:])
+        state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.sharding.shard_shape(x.shape), x.dtype), arguments[0])
     began = time.perf_counter()
     lowered = jax.jit(program.segment, donate_argnums=0).lower(*arguments)
     segment = lowered.compile(compiler_options=dict(options))

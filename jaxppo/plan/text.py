@@ -8,6 +8,7 @@ from textwrap import wrap
 from jaxppo.plan.gpus import LAUNCH_SECONDS, MEMORY_SHARE
 from jaxppo.plan.result import Counts, Fit, GpuPlan, LocalPlan, Point, Run, flops_by_type
 from jaxppo.plan.roofline import Row
+from jaxppo.plan.scale import scale_lines
 
 MIB = 2**20
 WIDTH = 110
@@ -40,6 +41,7 @@ def gpu_lines(plan: GpuPlan) -> list[str]:
         "",
         *_heavy_lines(plan),
         "",
+        *([*scale_lines(plan.scale), ""] if plan.scale else []),
         "what stands out",
         *(line for f in plan.findings for line in wrap(f, WIDTH, initial_indent="  - ", subsequent_indent="    ")),
     ]

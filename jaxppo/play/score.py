@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxppo.agent.policy import Agent, Params
 from jaxppo.env.account import StepRecord
@@ -213,8 +214,50 @@ def score(p: Pass, data: EvaluationSet, n_actions: int, lane: int = 0) -> Score:
 
 
 def validate(
-    agent: Agent, spec: EnvSpec, params: Params, data: EvaluationSet, n_bars: int, receptive_field: int
+    agent: Agent,
+    spec: EnvSpec,
+    params: Params,
+    data: EvaluationSet,
+    n_bars: int,
+    receptive_field: int,
+    mesh: Mesh | None = None,
 ) -> Score:
-    """Play the argmax policy over an evaluation set, one account a symbol, and score it."""
-    played = play_policy(agent, spec, params, data.tape, n_bars, receptive_field)
-    return score(played, data, spec.actions.n_actions)
+    """Play the argmax policy over an evaluation set, one account a symbol, and score it.
+
+    Where there is a mesh, its devices divide the symbols, and all have the score.
+    """
+    if mesh is None:
+        played = play_policy(agent, spec, params, data.tape, n_bars, receptive_field)
+        return score(played, data, spec.actions.n_actions)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    played = _play_divided(agent, spec, params, data.tape, n_bars, receptive_field, mesh)
+    n_symbols, gathered = data.tape.n_symbols, jax.lax.with_sharding_constraint(played, everywhere)
+    own = {
+        name: jax.tree.map(lambda x, a=axis: jax.lax.slice_in_dim(x, 0, n_symbols, axis=a), getattr(gathered, name))
+        for name, axis in _SYMBOLS.items()
+    }
+    scored: Score = jax.lax.with_sharding_constraint(score(Pass(**own), data, spec.actions.n_actions), everywhere)
+    return scored
+
+
+_SYMBOLS = {"equity": 2, "sums": 1, "valid": 1, "account": 1, "record": 2, "note": 2, "watched": 0}
+"""Axis of the symbols in each part of a Pass."""
+
+
+def _play_divided(
+    agent: Agent, spec: EnvSpec, params: Params, tape: Tape, n_bars: int, receptive_field: int, mesh: Mesh
+) -> Pass:
+    """A policy's Pass, symbols divided over all devices; where they do not come out even the first are played again."""
+    share = -(-tape.n_symbols // mesh.size)
+    axes = tuple(mesh.axis_names)
+
+    def one(params: Params, tape: Tape) -> Pass:
+        mine = (share * jax.lax.axis_index(axes) + jnp.arange(share)) % tape.n_symbols
+        own = jax.tree.map(lambda x: x[mine], tape)
+        return play_policy(agent, spec, params, own, n_bars, receptive_field)
+
+    divided: dict[str, Any] = {name: PartitionSpec(*(None,) * axis, axes) for name, axis in _SYMBOLS.items()}
+    played: Pass = jax.shard_map(
+        one, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec()), out_specs=Pass(**divided), check_vma=False
+    )(params, tape)
+    return played

@@ -27,6 +27,13 @@ class Samples(NamedTuple):
     value_target: Float[jax.Array, "T P L"]
 
 
+class AdvantageScale(NamedTuple):
+    """What the advantages of a minibatch are scaled by, where it lies over several devices."""
+
+    mean: Float[jax.Array, ""]
+    deviation: Float[jax.Array, ""]
+
+
 class Batch(NamedTuple):
     """A minibatch of P whole paths."""
 
@@ -34,6 +41,7 @@ class Batch(NamedTuple):
     terms: Terms  # (P, 1)
     samples: Samples
     kept: Kept | None = None  # what dropout kept in the rollout
+    scale: AdvantageScale | None = None  # of the whole minibatch; None where these samples are all of it
 
 
 class LossMetrics(NamedTuple):
@@ -89,8 +97,9 @@ def ppo_loss(
 
     advantage = samples.advantage
     if normalize:
-        centred = advantage - mean(advantage)
-        advantage = centred / (jnp.sqrt(mean(jnp.square(centred))) + 1e-8)
+        centred = advantage - (mean(advantage) if batch.scale is None else batch.scale.mean)
+        deviation = jnp.sqrt(mean(jnp.square(centred))) if batch.scale is None else batch.scale.deviation
+        advantage = centred / (deviation + 1e-8)
     surrogate = mean(policy_loss(log_prob, samples.log_prob, advantage, hyper.clip))
     critic = value_loss(value, samples.value, samples.value_target, hyper.clip_value).mean()
     entropy = policy.entropy().mean()

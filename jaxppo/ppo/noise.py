@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Float, UInt32
 
 from jaxppo.agent.policy import Agent, Kept, Params
 from jaxppo.config.schema import Config
+from jaxppo.ppo.shard import Shard
 
 
 class PathNoise(NamedTuple):
@@ -23,17 +23,17 @@ class PathNoise(NamedTuple):
     kept: Kept | None = None
 
 
-def draw_noise(agent: Agent, params: Params, key: jax.Array, config: Config) -> PathNoise:
-    """The noise of the `config.n_paths` paths of one rollout; `key` is of the update."""
-    ppo, n_paths = config.ppo, config.n_paths
+def draw_noise(agent: Agent, params: Params, key: jax.Array, config: Config, shard: Shard = Shard()) -> PathNoise:
+    """The noise of the paths of one rollout that are `shard`'s; `key` is of the update."""
+    ppo, paths = config.ppo, shard.own(config.n_paths)
     for_features, for_units = jax.random.split(key)
-    keys = jax.random.key_data(_path_keys(for_features, n_paths)) if ppo.feature_noise > 0 else None
-    kept = agent.draw_kept(params, _path_keys(for_units, n_paths), ppo.dropout) if ppo.dropout > 0 else None
+    keys = jax.random.key_data(_path_keys(for_features, paths)) if ppo.feature_noise > 0 else None
+    kept = agent.draw_kept(params, _path_keys(for_units, paths), ppo.dropout) if ppo.dropout > 0 else None
     return PathNoise(keys, kept)
 
 
-def _path_keys(key: jax.Array, n_paths: int) -> jax.Array:
-    return jax.vmap(lambda path: jax.random.fold_in(key, path))(jnp.arange(n_paths))
+def _path_keys(key: jax.Array, paths: jax.Array) -> jax.Array:
+    return jax.vmap(lambda path: jax.random.fold_in(key, path))(paths)
 
 
 def noisy(features: Float[jax.Array, "P B F"], noise: PathNoise, n_bars: int, deviation: float) -> jax.Array:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Float
 
 from jaxppo.market.dataset import EvaluationSet
@@ -81,6 +82,32 @@ def members_segment(program: Program) -> MembersSegment:
         return done
 
     return segment
+
+
+def divide_members(segment: MembersSegment, mesh: Mesh) -> MembersSegment:
+    """A population's segment with its members divided over the devices of a mesh, which say nothing to each other.
+
+    Args:
+      segment: as of `members_segment`.
+      mesh: of any axes; M must be a multiple of its devices.
+    """
+    members, everywhere = PartitionSpec(tuple(mesh.axis_names)), PartitionSpec()
+
+    def mine(
+        state: TrainState, hyper: Hyper, tape: Tape, data: EvaluationSet, n_updates: jax.Array, n_members: jax.Array
+    ) -> tuple[TrainState, MemberOutput]:
+        share = state.update.shape[0]
+        before = share * jax.lax.axis_index(tuple(mesh.axis_names)).astype(jnp.int32)
+        return segment(state, hyper, tape, data, n_updates, jnp.clip(n_members - before, 0, share))
+
+    divided: MembersSegment = jax.shard_map(
+        mine,
+        mesh=mesh,
+        in_specs=(members, members, *(everywhere,) * 4),
+        out_specs=(members, members),
+        check_vma=False,
+    )
+    return divided
 
 
 def _take(tree: Any, i: jax.Array) -> Any:

@@ -7,11 +7,13 @@ of 40 and its last of 37 are one executable: with a `lax.scan` of static length 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import AgentSpec, Params, init_params, make_agent
@@ -22,7 +24,9 @@ from jaxppo.market.dataset import EvaluationSet
 from jaxppo.market.tape import Tape
 from jaxppo.play.score import Figures, Score, validate
 from jaxppo.ppo.guard import first_guard
+from jaxppo.ppo.layout import EVERYWHERE, of_members, pin, state_specs
 from jaxppo.ppo.rollout import start_paths
+from jaxppo.ppo.shard import PATH, Shard
 from jaxppo.ppo.state import Hyper, Learned, Moments, TrainSpec, TrainState
 from jaxppo.ppo.update import update
 
@@ -61,15 +65,15 @@ class Program(NamedTuple):
     train: Callable[[jax.Array, Hyper, Tape, EvaluationSet], tuple[TrainState, Figures]]
 
 
-def train_spec(config: Config, n_features: int) -> TrainSpec[EnvSpec]:
+def train_spec(config: Config, n_features: int, mesh: Mesh | None = None) -> TrainSpec[EnvSpec]:
     """The static half of a run in the trading environment."""
-    return bind_env(config, env_spec(config.env, config.reward), n_features)
+    return bind_env(config, env_spec(config.env, config.reward), n_features, mesh)
 
 
-def bind_env(config: Config, env: E, n_features: int) -> TrainSpec[E]:
+def bind_env(config: Config, env: E, n_features: int, mesh: Mesh | None = None) -> TrainSpec[E]:
     """The static half of a run in any environment; the network's sizes are those of its observations and actions."""
     agent = make_agent(AgentSpec(config.agent, n_features, env.n_observation, len(env.action_labels)))
-    return TrainSpec(config, agent, env, receptive_field(config.agent))
+    return TrainSpec(config, agent, env, receptive_field(config.agent), mesh)
 
 
 def begin_run(spec: TrainSpec[Env], key: jax.Array, hyper: Hyper, tape: Tape) -> TrainState:
@@ -115,9 +119,31 @@ def run_updates(
       The state after the last, and the metrics of each, (n_rows,): rows from `n_updates` on are 0. Those of an ensemble
       are the means over its members, and counts their sums.
     """
+    if spec.mesh is None:
+        state, rows = _advance(spec, state, hyper, tape, n_updates, n_rows)
+    else:
+        inside = replace(spec, mesh=None, shard=Shard(spec.mesh.shape[PATH]))
+        specs = state_specs(state)
+        # Not checked for what varies over the mesh, which asks for a cast of every constant that a scan begins with.
+        state, rows = jax.shard_map(
+            lambda s, h, t, n: _advance(inside, s, h, t, n, n_rows),
+            mesh=spec.mesh,
+            in_specs=(specs, EVERYWHERE, EVERYWHERE, EVERYWHERE),
+            out_specs=(specs, of_members(state)),
+            check_vma=False,
+        )(state, hyper, tape, jnp.asarray(n_updates, jnp.int32))
+        state = pin(spec.mesh, state, specs)
     if state.params.ndim == 2:
-        state, rows = _each_member(lambda one: run_updates(spec, one, hyper, tape, n_updates, n_rows), state)
-        return state, {name: x.sum(0) if name in COUNTS else jnp.nanmean(x, axis=0) for name, x in rows.items()}
+        rows = {name: x.sum(0) if name in COUNTS else jnp.nanmean(x, axis=0) for name, x in rows.items()}
+    return state, rows if spec.mesh is None else pin(spec.mesh, rows, EVERYWHERE)
+
+
+def _advance(
+    spec: TrainSpec[Env], state: TrainState, hyper: Hyper, tape: Tape, n_updates: jax.Array | int, n_rows: int
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """`run_updates` of what one device has; the metrics of members are not joined, (M, n_rows)."""
+    if state.params.ndim == 2:
+        return _each_member(lambda one: _advance(spec, one, hyper, tape, n_updates, n_rows), state)
     shapes = jax.eval_shape(lambda s: update(s, tape, spec, hyper)[1], state)
     rows = jax.tree.map(lambda x: jnp.zeros((n_rows, *x.shape), x.dtype), shapes)
 
@@ -141,20 +167,21 @@ def _each_member(one: Callable[[TrainState], T], state: TrainState) -> T:
     return done
 
 
-def make_train(config: Config, tape_spec: TapeSpec) -> Program:
+def make_train(config: Config, tape_spec: TapeSpec, mesh: Mesh | None = None) -> Program:
     """Build the program of a configuration in the trading environment.
 
     Args:
       config: a checked configuration; its hyperparameters are passed as arrays, not read from here.
       tape_spec: static sizes of the market.
+      mesh: of the devices that the run is divided over, as of `layout.make_mesh`; None for one.
     """
-    spec = train_spec(config, tape_spec.n_features)
+    spec = train_spec(config, tape_spec.n_features, mesh)
 
     def init(key: jax.Array, hyper: Hyper, tape: Tape) -> TrainState:
         return begin_run(spec, key, hyper, tape)
 
     def check(params: Params, data: EvaluationSet) -> Score:
-        return validate(spec.agent, spec.env, params, data, tape_spec.n_decisions, spec.receptive_field)
+        return validate(spec.agent, spec.env, params, data, tape_spec.n_decisions, spec.receptive_field, mesh)
 
     def segment(
         state: TrainState, hyper: Hyper, tape: Tape, data: EvaluationSet, n_updates: jax.Array

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int32
 
 from jaxppo.agent.policy import Distribution, Params
-from jaxppo.env.protocol import Env, State, StepResult
+from jaxppo.env.protocol import Env, Ratio, State, StepResult
 from jaxppo.market.tape import (
     MarketStep,
     Quote,
@@ -29,6 +29,7 @@ from jaxppo.market.tape import (
 )
 from jaxppo.ppo.advantages import counterfactual
 from jaxppo.ppo.noise import PathNoise, noisy
+from jaxppo.ppo.shard import Shard
 from jaxppo.ppo.state import PathState, TrainSpec
 from jaxppo.shapes import check_fields
 
@@ -73,9 +74,9 @@ def start_paths(tape: Tape, key: jax.Array, n_paths: int, n_steps: int, episode_
 
 
 def advance_paths(
-    tape: Tape, paths: PathState, key: jax.Array, n_steps: int, episode_steps: int
+    tape: Tape, paths: PathState, key: jax.Array, n_steps: int, episode_steps: int, shard: Shard = Shard()
 ) -> tuple[PathState, jax.Array]:
-    """Move paths on by a rollout; those at the end of their episode or of their data start anew.
+    """Move the paths of `shard` on by a rollout; those at the end of their episode or of their data start anew.
 
     Returns:
       The paths, and a (P,) bool that is true where a new episode begins.
@@ -83,7 +84,8 @@ def advance_paths(
     moved = PathState(paths.symbol, paths.t + n_steps, paths.age + n_steps)
     last_start = tape.first[moved.symbol] + start_counts(tape, n_steps)[moved.symbol] - 1
     ended = (moved.age >= episode_steps) | (moved.t > last_start)
-    symbol, t = draw_starts(tape, key, moved.t.shape[0], n_steps)
+    n_paths = moved.t.shape[0] * shard.count
+    symbol, t = shard.take(draw_starts(tape, key, n_paths, n_steps), n_paths)
     fresh = PathState(symbol, t, jnp.zeros_like(moved.age))
     return jax.tree.map(lambda new, old: jnp.where(ended, new, old), fresh, moved), ended
 
@@ -111,12 +113,19 @@ def _path_steps(tape: Tape, paths: PathState, n_steps: int) -> tuple[MarketStep,
     return found
 
 
-def _step_metrics(result: StepResult, env: Env, action: jax.Array) -> dict[str, jax.Array]:
+def _step_metrics(result: StepResult, env: Env, action: jax.Array) -> dict[str, jax.Array | Ratio]:
     """Scalars of one step over all environments: means that the update averages on."""
-    metrics = {"reward_mean": result.reward.mean(), **env.metrics(result)}
+    metrics: dict[str, jax.Array | Ratio] = {"reward_mean": result.reward.mean(), **env.metrics(result)}
     for index, label in enumerate(env.action_labels):
         metrics[f"action_share_{label}"] = (action == index).astype(jnp.float32).mean()
     return metrics
+
+
+def _over_steps(metrics: dict[str, jax.Array | Ratio], shard: Shard) -> dict[str, jax.Array]:
+    """The figures of T steps (T,) of each device as means () over all."""
+    means = {name: x if isinstance(x, Ratio) else x.mean() for name, x in metrics.items()}
+    means = shard.mean(means)
+    return {name: (x.top / x.bottom).mean() if isinstance(x, Ratio) else x for name, x in means.items()}
 
 
 class Bar(NamedTuple):
@@ -156,7 +165,7 @@ def every_action(
 
 def play_bar(
     spec: TrainSpec[Env], params: Params, ground: Ground, gamma: jax.Array, lanes: State, bar: Bar
-) -> tuple[State, tuple[Transition, dict[str, jax.Array], dict[str, jax.Array]]]:
+) -> tuple[State, tuple[Transition, dict[str, jax.Array | Ratio], dict[str, jax.Array]]]:
     """One decision of every lane (P, L) and what came of it.
 
     Returns:
@@ -239,15 +248,16 @@ def collect(
     now, after, end = (jax.tree.map(lambda x, s=s: x[s], quotes) for s in (slice(-1), slice(1, None), -1))
     # All draws at once, 4 bytes a step: drawing inside the loop would double the small kernels of each step.
     keys = jax.vmap(lambda index: jax.random.fold_in(start.key, index))(jnp.arange(n_steps))
-    uniforms = jax.vmap(lambda k: jax.random.uniform(k, shape))(keys)
+    uniforms = jax.vmap(lambda k: spec.shard.uniform(k, shape))(keys)
     bars = Bar(now, after, steps, market[:-1], market[1:], uniforms)
     ground = Ground(path_terms(tape, paths), jnp.expand_dims(~clean, -1))
     lanes = env.restart(start.lanes, broken_before)
     play = partial(play_bar, spec, params, ground, gamma)
     lanes, (transitions, metrics, counts) = jax.lax.scan(play, lanes, bars)
     _, last_value = agent.decide(params, market[-1], env.observe(lanes, end))
-    metrics = jax.tree.map(jnp.mean, metrics) | jax.tree.map(jnp.sum, counts)
-    metrics["broken_accounts"] += broken_before.astype(jnp.float32).sum()
+    counts = jax.tree.map(jnp.sum, counts)
+    counts["broken_accounts"] += broken_before.astype(jnp.float32).sum()
+    metrics = _over_steps(metrics, spec.shard) | spec.shard.sum(counts)
     rollout = Rollout(transitions, last_value, clean)
     check_fields(rollout)
     return lanes, rollout, metrics

@@ -7,11 +7,13 @@ from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Float, Int32
 
 from jaxppo.agent.policy import Agent, Params
 from jaxppo.config.schema import Config
 from jaxppo.env.protocol import Env, State
+from jaxppo.ppo.shard import Shard
 
 E_co = TypeVar("E_co", bound=Env, covariant=True)
 
@@ -24,6 +26,8 @@ class TrainSpec(Generic[E_co]):
     agent: Agent
     env: E_co
     receptive_field: int  # bars
+    mesh: Mesh | None = None  # of the devices that the run is divided over; None for one
+    shard: Shard = Shard()  # inside the divided program: the paths of a device
 
 
 class Hyper(NamedTuple):

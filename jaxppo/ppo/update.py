@@ -13,15 +13,23 @@ from jaxppo.env.protocol import Env
 from jaxppo.market.tape import Tape
 from jaxppo.ppo.advantages import gae
 from jaxppo.ppo.guard import guard_update, stand_ins, where
-from jaxppo.ppo.loss import Batch, Samples, ppo_loss
+from jaxppo.ppo.loss import AdvantageScale, Batch, Samples, ppo_loss
 from jaxppo.ppo.noise import PathNoise, draw_noise, noisy
 from jaxppo.ppo.rollout import Rollout, RolloutStart, advance_paths, collect, path_terms, path_windows
 from jaxppo.ppo.schedule import cost_share, entropy_coefficient, per_gradient_step, warmup_cosine
+from jaxppo.ppo.shard import Shard
 from jaxppo.ppo.state import Guard, Hyper, Learned, Moments, PathState, TrainSpec, TrainState
 from jaxppo.shapes import check_fields
 
 ADAM_EPS = 1e-5
 _NOISE = 1_000  # folded into the key of an update: a stream of its own beside those that the key is split into
+
+
+class Chosen(NamedTuple):
+    """The paths of a minibatch that a device has."""
+
+    paths: jax.Array  # (p,) int32, among this device's
+    scale: AdvantageScale | None  # where several devices have the minibatch
 
 
 class Learner(NamedTuple):
@@ -74,6 +82,7 @@ def gradient_step(
     (_, aux), grads = loss(
         spec.agent, spec.env, learner.learned.params, batch, hyper, coefficient, spec.config.ppo.normalize_advantages
     )
+    grads, aux = spec.shard.mean((grads, aux))  # devices have equal shares of a minibatch, so means of means are exact
     norm = optax.tree.norm(grads)
     finite = jnp.isfinite(norm)
     stopped = learner.stopped | ((hyper.target_kl > 0) & (aux.approx_kl > hyper.target_kl))
@@ -85,17 +94,70 @@ def gradient_step(
 
 @jax.named_scope("look_up")
 def minibatch(
-    tape: Tape, paths: PathState, samples: Samples, noise: PathNoise, chosen: jax.Array, spec: TrainSpec[Env]
+    tape: Tape, paths: PathState, samples: Samples, noise: PathNoise, chosen: Chosen, spec: TrainSpec[Env]
 ) -> Batch:
-    """The paths `chosen` (p,) of a rollout; features are looked up again, and their noise drawn again, never stored."""
-    some, noise = jax.tree.map(lambda x: x[chosen], (paths, noise))
+    """The chosen paths of a rollout; features are looked up again, and their noise drawn again, never stored."""
+    some, noise = jax.tree.map(lambda x: x[chosen.paths], (paths, noise))
     features = path_windows(tape, some, spec.receptive_field, spec.config.budget.n_steps)
     return Batch(
         features=noisy(features, noise, features.shape[1] + 1, spec.config.ppo.feature_noise),
         terms=path_terms(tape, some),
-        samples=jax.tree.map(lambda x: x[:, chosen], samples),
+        samples=jax.tree.map(lambda x: x[:, chosen.paths], samples),
         kept=noise.kept,
+        scale=chosen.scale,
     )
+
+
+def shuffle_paths(key: jax.Array, clean: jax.Array, config: Config, shard: Shard) -> jax.Array:
+    """The paths of each minibatch of an update, as many of each block.
+
+    With one block every minibatch is drawn from all paths. With more, which paths share a minibatch does not depend on
+    how many devices the blocks are divided over.
+
+    Args:
+      key: of the update.
+      clean: (P,) bool, of this device's paths; those that are not give their places to others of their block.
+      config: of the run.
+      shard: which paths these are.
+
+    Returns:
+      (epochs * minibatches, p) int32 places among this device's paths.
+    """
+    ppo, blocks = config.ppo, config.ppo.blocks // shard.count
+    keys, n_paths = jax.random.split(key, ppo.epochs), clean.shape[0]
+    if ppo.blocks == 1:
+        shuffles = jax.vmap(lambda k: jax.random.permutation(k, n_paths))(keys)
+        return stand_ins(clean)[shuffles].reshape(config.gradient_steps, n_paths // ppo.minibatches)
+    size = n_paths // blocks
+
+    def one(key: jax.Array, block: jax.Array, places: jax.Array) -> jax.Array:
+        shuffled = places[jax.random.permutation(jax.random.fold_in(key, block), size)]
+        return shuffled.reshape(ppo.minibatches, size // ppo.minibatches)
+
+    first = size * jnp.arange(blocks, dtype=jnp.int32).reshape(-1, 1)
+    places = jax.vmap(stand_ins)(clean.reshape(blocks, size)) + first
+    of_block = jax.vmap(one, (None, 0, 0), out_axes=1)
+    chosen = jax.vmap(of_block, (0, None, None))(
+        keys, shard.own(ppo.blocks), places
+    )  # (epochs, minibatches, blocks, p)
+    return chosen.reshape(config.gradient_steps, n_paths // ppo.minibatches)
+
+
+def advantage_scales(samples: Samples, chosen: jax.Array, shard: Shard) -> AdvantageScale:
+    """Mean and deviation of the advantages of every minibatch (epochs * minibatches,), over all devices.
+
+    Advantages do not move while the policy learns from them, so those of all minibatches are told once an update, and
+    a minibatch needs no all-reduce but that of its gradients.
+    """
+    advantage = samples.advantage
+    weight = jnp.ones_like(advantage) if samples.action is not None else jnp.exp(samples.log_prob)
+    lanes = (0, *range(2, advantage.ndim))
+    n = samples.value.shape[0] * samples.value.shape[2]
+    about = shard.mean((weight * advantage).sum() / samples.value.size)  # so that squares keep their digits
+    centred = advantage - about
+    first, second = ((weight * x).sum(lanes) / n for x in (centred, jnp.square(centred)))  # (P,)
+    mean, square = shard.mean((first[chosen].mean(1), second[chosen].mean(1)))
+    return AdvantageScale(mean + about, jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0.0)))
 
 
 @jax.named_scope("learn")
@@ -113,20 +175,21 @@ def learn(
 
     Paths that are not `clean`, (P,) bool, give their places to others: no weight silences a NaN in a gradient.
     """
-    ppo, n_paths = spec.config.ppo, spec.config.n_paths
-    shuffles = jax.vmap(lambda k: jax.random.permutation(k, n_paths))(jax.random.split(key, ppo.epochs))
-    chosen = stand_ins(clean)[shuffles].reshape(ppo.epochs * ppo.minibatches, n_paths // ppo.minibatches)
+    paths = shuffle_paths(key, clean, spec.config, spec.shard)
+    scales = None
+    if spec.shard.count > 1 and spec.config.ppo.normalize_advantages:
+        scales = advantage_scales(samples, paths, spec.shard)
     coefficient = entropy_coefficient(
         state.update, spec.config.budget.n_updates, hyper.entropy_start, hyper.entropy_end, hyper.entropy_anneal
     )
 
-    def step(learner: Learner, index: jax.Array) -> tuple[Learner, dict[str, jax.Array]]:
-        batch = minibatch(tape, state.paths, samples, noise, index, spec)
+    def step(learner: Learner, chosen: Chosen) -> tuple[Learner, dict[str, jax.Array]]:
+        batch = minibatch(tape, state.paths, samples, noise, chosen, spec)
         return gradient_step(learner, batch, spec, hyper, coefficient)
 
     learned = Learned(state.params, state.moments)
     learner = Learner(learned, state.steps, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
-    learner, metrics = jax.lax.scan(step, learner, chosen)
+    learner, metrics = jax.lax.scan(step, learner, Chosen(paths, scales))
     finite = jnp.isfinite(metrics["grad_norm"])  # the skipped steps are counted, and would hide what the others did
     means = jax.tree.map(lambda x: jnp.mean(x, where=finite), metrics)
     means["skipped_steps"] = learner.skipped.astype(jnp.float32)
@@ -134,10 +197,10 @@ def learn(
     return learner, means
 
 
-def explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
+def explained_variance(value: jax.Array, target: jax.Array, shard: Shard = Shard()) -> jax.Array:
     """1 - Var(target - value) / Var(target); 0 where the target does not vary. Any shape to a scalar."""
-    variance = target.var()
-    return jnp.where(variance > 0, 1.0 - (target - value).var() / jnp.maximum(variance, 1e-12), 0.0)
+    variance = shard.variance(target)
+    return jnp.where(variance > 0, 1.0 - shard.variance(target - value) / jnp.maximum(variance, 1e-12), 0.0)
 
 
 @jax.named_scope("advantages")
@@ -182,7 +245,7 @@ def update(
     act, shuffle, restart = jax.random.split(key, 3)
     charged = cost_share(state.update, budget.n_updates, hyper.cost_anneal)
     tape = tape._replace(costs=jax.tree.map(lambda x: charged * x, tape.costs))
-    noise = draw_noise(spec.agent, state.params, jax.random.fold_in(key, _NOISE), spec.config)
+    noise = draw_noise(spec.agent, state.params, jax.random.fold_in(key, _NOISE), spec.config, spec.shard)
     start = RolloutStart(state.paths, state.lanes, act, noise)
     lanes, rollout, metrics = collect(spec, state.params, tape, start, hyper.gamma)
     advantage, target = rollout_advantages(rollout, hyper)
@@ -192,9 +255,9 @@ def update(
     else:  # the lambda-return stays the value's target
         samples = Samples(steps.observation, None, steps.every.log_prob, steps.value, steps.every.advantage, target)
     learner, means = learn(state, samples, noise, tape, shuffle, spec, hyper, rollout.clean)
-    metrics |= means | {"explained_variance": explained_variance(steps.value, target)}
+    metrics |= means | {"explained_variance": explained_variance(steps.value, target, spec.shard)}
     kept, guard, metrics = judge(state, learner.learned, metrics, spec.config)
-    paths, ended = advance_paths(tape, state.paths, restart, budget.n_steps, episode)
+    paths, ended = advance_paths(tape, state.paths, restart, budget.n_steps, episode, spec.shard)
     lanes = spec.env.restart(lanes, jnp.expand_dims(ended, -1))
     metrics["cost_share"] = charged
     metrics["learning_rate"] = hyper.learning_rate * warmup_cosine(budget.n_updates)(state.update)

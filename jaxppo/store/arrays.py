@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,9 @@ def load_arrays(checkpoint: Path, part: str, shapes: Any, finite: Sequence[str] 
     Raises:
       CheckpointError: an array is missing, is one too many, has another shape or dtype, or is not finite; it is named.
     """
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
-    with _quiet():
+    with _quiet(), _by_itself():
         try:
             compare_arrays(checkpoint, part, leaves_by_name(_described(checkpoint, part)), leaves_by_name(wanted))
             loaded = ocp.load_checkpointables(checkpoint, {part: wanted})[part]
@@ -73,6 +73,16 @@ def compare_arrays(checkpoint: Path, part: str, found: dict[str, Any], wanted: d
                 f"{checkpoint}: array {part}/{name} is {dtype} of shape {shape}, and should be {array.dtype} of shape"
                 f" {array.shape}"
             )
+
+
+def _by_itself() -> AbstractContextManager[Any]:
+    """Where several processes train, each reads all arrays for itself and waits for no other."""
+    if jax.process_count() == 1:
+        return nullcontext()
+    me = jax.process_index()
+    return ocp.Context(
+        multiprocessing_options=ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
+    )
 
 
 @contextmanager

@@ -20,17 +20,19 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import numpy as np
 import orbax.checkpoint as orbax
+from jax.sharding import Mesh, NamedSharding
 
 from jaxppo.agent.policy import Agent, AgentSpec, Params, init_params, make_agent
 from jaxppo.env.actions import ActionTable
 from jaxppo.env.trading import ACCOUNT_FEATURES
 from jaxppo.errors import CheckpointError, CheckpointWarning
+from jaxppo.hosts import ALONE, Hosts
 from jaxppo.market.dataset import Market
 from jaxppo.market.tape import zero_tape
 from jaxppo.play.best import best_update
 from jaxppo.plugins import require_plugins
+from jaxppo.ppo.layout import fetch, of_members, place
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.state import TrainState, hyper_from
 from jaxppo.store.arrays import load_arrays
@@ -68,11 +70,14 @@ class CheckpointWriter:
     folder with the name of an update is a whole checkpoint. A save that fails leaves the older ones as they are.
     """
 
-    def __init__(self, run_dir: Path, keep: int):
+    def __init__(self, run_dir: Path, keep: int, hosts: Hosts = ALONE):
         self._folder = (run_dir / FOLDER).resolve()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for left in (p for p in self._folder.iterdir() if LEFT_BEHIND.fullmatch(p.name)):
-            shutil.rmtree(left)
+        self._hosts = hosts
+        if hosts.lead:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for left in (p for p in self._folder.iterdir() if LEFT_BEHIND.fullmatch(p.name)):
+                shutil.rmtree(left)
+        hosts.wait()
         self._keep = keep
         self._fitness = {step: info.fitness for step, info in survey(self._folder).sound.items()}
         self._thread = ThreadPoolExecutor(1, "checkpoint")
@@ -106,8 +111,11 @@ class CheckpointWriter:
         """
         self._settle()
         best = state.params if best is None else best
+        if self._hosts.count > 1:
+            self._write_together(state, best, info)
+            return
         # A copy: on the CPU a view would keep the buffers from being donated, or show what is written into them next.
-        host, best = jax.tree.map(lambda x: np.array(x), jax.device_get((state, best)))
+        host, best = fetch((state, best))
         self._running = self._thread.submit(self._write, host, best, info)
 
     def wait(self) -> str | None:
@@ -138,28 +146,48 @@ class CheckpointWriter:
             reason = _reason(error)
             self._failure = f"{self._folder}: {self._doing} ({reason})"
 
+    def _write_together(self, state: TrainState, best: Params, info: CheckpointInfo) -> None:
+        """Every process writes what its devices have, while the program waits: Orbax asks the devices, in turn with it.
+
+        Raises:
+          CheckpointError: it could not be saved. The others learn of it as this process ends.
+        """
+        try:
+            lies = state.update.sharding
+            assert isinstance(lies, NamedSharding)
+            assert isinstance(lies.mesh, Mesh)
+            self._write(state, place(lies.mesh, best, of_members(state)), info)
+        except Exception as error:
+            raise CheckpointError(f"{self._folder}: {self._doing} ({_reason(error)})") from error
+
     def _write(self, state: TrainState, best: Params, info: CheckpointInfo) -> None:
         began, self._doing = time.perf_counter(), "a checkpoint could not be saved"
         final = self._folder / str(info.update)
         part = self._folder / f"{info.update}.saving"
         try:
-            if shutil.disk_usage(self._folder).free < _largest(state):
-                # Asked beforehand: where TensorStore finds a disk full, it prints thousands of lines of its own.
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir()  # where Orbax finds that it cannot, it leaves a thread that never ends
+            if self._hosts.lead:
+                if shutil.disk_usage(self._folder).free < _largest(state):
+                    # Asked beforehand: where TensorStore finds a disk full, it prints thousands of lines of its own.
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir()  # where Orbax finds that it cannot, it leaves a thread that never ends
+                if self._hosts.count > 1:
+                    part.rmdir()  # processes that find a folder to overwrite remove it at the same time
+            self._hosts.wait()
             parts = {"train": state._asdict(), "policy": {"params": state.params}, "best": {"params": best}}
             with without_leaks():
                 ocp.save_checkpointables(part, parts, overwrite=True)
-            write_json(part / INFO, info.to_json())
-            seal(part)
-            self._remove(info.update)  # one that was damaged, or is done again
-            part.rename(final)
+            if self._hosts.lead:
+                write_json(part / INFO, info.to_json())
+                seal(part)
+                self._remove(info.update)  # one that was damaged, or is done again
+                part.rename(final)
+                sync_folder(self._folder)
+            self._hosts.wait()
         except Exception:
             for left in self._folder.glob(f"{part.name}*"):
                 shutil.rmtree(left, ignore_errors=True)
             raise
-        sync_folder(self._folder)
         self._fitness[info.update] = info.fitness
         self._doing = "a checkpoint was saved, but one that need not be kept could not be removed"
         self._retain()
@@ -168,7 +196,8 @@ class CheckpointWriter:
     def _retain(self) -> None:
         """Keep the newest, the best, and nothing else: damaged ones go too."""
         kept = {*self.updates[-self._keep :], best_update(self._fitness)}
-        for step in [int(p.name) for p in self._folder.iterdir() if p.name.isdecimal()]:
+        here = [int(p.name) for p in self._folder.iterdir() if p.name.isdecimal()] if self._hosts.lead else self.updates
+        for step in here:
             if step not in kept:
                 self._remove(step)
 
@@ -176,7 +205,7 @@ class CheckpointWriter:
         """Remove a checkpoint. It is renamed first, so that one removed by half is never taken for a damaged one."""
         self._fitness.pop(step, None)
         path = self._folder / str(step)
-        if path.exists():
+        if self._hosts.lead and path.exists():
             gone = path.rename(self._folder / f"{step}.removing")
             shutil.rmtree(gone)
 

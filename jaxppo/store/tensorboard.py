@@ -55,9 +55,7 @@ class EventWriter:
     """Writes the event file under `tensorboard/`."""
 
     def __init__(self, run_dir: Path):
-        folder = run_dir / FOLDER
-        folder.mkdir(exist_ok=True)
-        self._path = folder / FILE
+        self._path = run_dir / FOLDER / FILE
         self._file = Growing(self._path)
 
     def segment(
@@ -74,6 +72,7 @@ class EventWriter:
             found.append(_scalars(scalars, (update - length + i + 1) * batch_steps))
         validated = {k[4:]: float(v) for k, v in row.items() if k.startswith("val_") and np.isfinite(v)}
         found.append(_scalars({f"validation/{k}": v for k, v in validated.items()}, update * batch_steps))
+        self._path.parent.mkdir(exist_ok=True)
         self._file.append(b"".join(found))
 
     def retry(self) -> None:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import Params
 from jaxppo.config.layers import Resolved
 from jaxppo.config.schema import Config
-from jaxppo.device import compile_program
 from jaxppo.errors import CheckpointError, ConfigError, Interrupted, JaxppoError
-from jaxppo.market.dataset import EvaluationSet, Market, evaluation_set
-from jaxppo.market.tape import Tape
+from jaxppo.hosts import ALONE, Hosts
+from jaxppo.market.dataset import Market
 from jaxppo.page.members import members_line, members_table
 from jaxppo.page.progress import Display
 from jaxppo.page.terminal import figure_table, gate_line, rules_line, validation_line
@@ -29,45 +26,14 @@ from jaxppo.play.edge import Edge, policy_edge
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.score import Score
 from jaxppo.play.sides import Sides, score_yardsticks
-from jaxppo.ppo.program import Program, SegmentOutput, TapeSpec, make_train
-from jaxppo.ppo.state import Hyper, TrainState, hyper_from
+from jaxppo.ppo.layout import fetch, of_members, place
+from jaxppo.ppo.program import SegmentOutput
+from jaxppo.ppo.state import TrainState
 from jaxppo.store.checkpoint import CheckpointWriter
 from jaxppo.store.rows import pool_and_portfolio
+from jaxppo.train.compiled import Compiled
 from jaxppo.train.record import Ending, Played, Progress, RunLog, Setting, write_ending
 from jaxppo.train.stop import OUT_OF_TIME, Pace, Stop, StopReason
-
-Segment = Callable[..., tuple[TrainState, SegmentOutput]]
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """The executable of a run with the arrays that it reads."""
-
-    program: Program
-    segment: Segment
-    hyper: Hyper
-    tape: Tape
-    data: EvaluationSet
-    compile_seconds: float
-    memory_bytes: int  # of the program's arguments, outputs and temporaries, where the backend says
-    options: Mapping[str, Any]  # of the compiler
-
-
-def compile_run(config: Config, market: Market, options: Mapping[str, Any] = MappingProxyType({})) -> Compiled:
-    """Trace and compile the program of a run, once. `options` are XLA's."""
-    tape = market.splits["train"].tape
-    data = evaluation_set(market.splits["validation"])
-    program = make_train(config, TapeSpec(tape.n_features, n_decisions(data.tape)))
-    hyper = hyper_from(config)
-    state = jax.eval_shape(program.init, jax.random.key(0), hyper, tape)
-    done = compile_program(program.segment, state, hyper, tape, data, jnp.int32(0), donate=(0,), options=options)
-    return Compiled(program, done.run, hyper, tape, data, done.seconds, done.memory_bytes, options)
-
-
-def first_state(compiled: Compiled, seed: int) -> TrainState:
-    """The state before the first update."""
-    init = jax.jit(compiled.program.init, compiler_options=dict(compiled.options))
-    return init(jax.random.key(seed), compiled.hyper, compiled.tape)
 
 
 @dataclass(frozen=True)
@@ -80,7 +46,7 @@ class Finished:
     steps_per_second: float  # of all members
     best_update: int
     best_fitness: float
-    edge: Edge  # of the best policy, on the validation bars
+    edge: Edge | None  # of the best policy, on the validation bars; where this process writes
 
 
 def segment_lengths(config: Config, done: int | None) -> list[int]:
@@ -101,13 +67,16 @@ def segment_lengths(config: Config, done: int | None) -> list[int]:
 class Trainer:
     """Runs the segments that are left and leaves their traces in the run directory."""
 
-    def __init__(self, run_dir: Path, resolved: Resolved, market: Market, compiled: Compiled, keep: int):
+    def __init__(
+        self, run_dir: Path, resolved: Resolved, market: Market, compiled: Compiled, keep: int, hosts: Hosts = ALONE
+    ):
+        self._hosts = hosts  # of which the leading one writes
         self._run_dir = run_dir
         self._config = resolved.config
         self._market = market
         self._compiled = compiled
         self._actions = compiled.program.spec.env.actions
-        self._checkpoints = CheckpointWriter(run_dir, keep)
+        self._checkpoints = CheckpointWriter(run_dir, keep, hosts)
         self._log = RunLog(run_dir, resolved.config, market, self._actions)
         self._best: Params | None = None  # on the host
 
@@ -140,20 +109,21 @@ class Trainer:
         """
         stop, began, self._best = stop or Stop(), at.update, best
         done = at.update if self._checkpoints.updates else None  # a run without a checkpoint begins again
-        for line in self._log.trim(done):
+        for line in self._log.trim(done) if self._hosts.lead else ():
             display.say(line)
         display.say(self._checkpoints.bound(state))
         pace = Pace(at.elapsed_seconds / at.update if at.update else 0.0)
         out: SegmentOutput | None = None
         for length in segment_lengths(self._config, done):
-            reason = stop.reason(pace.foresee(length) + self._checkpoints.seconds)
+            reason = self._why_stop(stop, pace.foresee(length) + self._checkpoints.seconds)
             if reason is not None:
                 raise self._stopped(reason, state, at, at.update > began or reason.status != OUT_OF_TIME, display)
             since = time.perf_counter()
             state, out, at = self._segment(state, at, length, display)
             pace.took(length, time.perf_counter() - since)
         saved = self._secure(state, at, display)
-        edge = self._finish(state, out, at, sides, display)
+        chosen, last = self._played(state, out, at)
+        edge = self._finish(chosen, last, at, sides, display) if self._hosts.lead else None
         if not saved:
             raise CheckpointError(f"{self._run_dir}: the run is done but not saved: {self._resume_from()}")
         steps = at.update * self._config.batch_steps
@@ -168,18 +138,17 @@ class Trainer:
     def _segment(
         self, state: TrainState, at: Progress, length: int, display: Display
     ) -> tuple[TrainState, SegmentOutput, Progress]:
-        compiled = self._compiled
         began = time.perf_counter()
-        state, out = compiled.segment(state, compiled.hyper, compiled.tape, compiled.data, jnp.int32(length))
+        state, out = self._compiled.advance(state, length)
         rows, figures = jax.device_get((out.updates, out.score.figures))  # waits for the segment
         seconds = time.perf_counter() - began
         speed = self._config.budget.seeds * length * self._config.batch_steps / seconds if length else 0.0
         after = at.after(length, seconds, ranked_score(figures, self._config.budget.choose_by))
         if after.best_update == after.update:
-            self._best = jax.tree.map(np.array, jax.device_get(state.params))  # a copy: the state will be donated
+            self._best = fetch(state.params)  # a copy: the state will be donated
         row = self._log.row(after, rows, length, speed, figures)
         display.segment(after.update, speed, validation_line(row))
-        for line in self._log.alarms(row):
+        for line in self._log.alarms(row) if self._hosts.lead else ():
             display.say(line)
         recorded = self._record(display, *self._log.writes(after, rows, length, row))
         self._waited(display)
@@ -190,14 +159,14 @@ class Trainer:
     def _record(self, display: Display, *writes: Callable[[], None]) -> bool:
         """Whether rows and events are on the disk, which no checkpoint may be ahead of; if not, they are kept."""
         done = True
-        for write in writes:
+        for write in writes if self._hosts.lead else ():
             try:
                 write()
             except OSError as error:
                 done = False
                 where = error.filename or self._run_dir
                 display.say(f"warning: {where}: {error.strerror}; nothing is saved, the next try is after a segment")
-        return done
+        return self._hosts.all(done)
 
     def _waited(self, display: Display) -> None:
         failure = self._checkpoints.wait()
@@ -217,6 +186,12 @@ class Trainer:
         where = f"from update {saved[-1]}" if saved else "from the start"
         return f"make room and go on {where} with --run-dir {self._run_dir} --resume"
 
+    def _why_stop(self, stop: Stop, seconds: float) -> StopReason | None:
+        """Why all processes stop, where one of them should; None to go on."""
+        mine = stop.reason(seconds)
+        status = self._hosts.most(mine.status if mine else 0)
+        return StopReason("another process was stopped", status) if status and mine is None else mine
+
     def _stopped(
         self, reason: StopReason, state: TrainState, at: Progress, moved: bool, display: Display
     ) -> JaxppoError:
@@ -231,16 +206,18 @@ class Trainer:
             )
         return Interrupted(f"{reason.text}; {where}; go on with --run-dir {self._run_dir} --resume", reason.status)
 
-    def _finish(
-        self, state: TrainState, out: SegmentOutput | None, at: Progress, sides: Sides, display: Display
-    ) -> Edge:
-        """Write and say what the final and the best policy and the rules did on the validation split; judge."""
-        compiled, config = self._compiled, self._config
-        final = Played(jnp.copy(state.params), self._play(state, state.params) if out is None else _host(out.score))
-        best = final
+    def _played(self, state: TrainState, out: SegmentOutput | None, at: Progress) -> tuple[Played, Played]:
+        """What the best and the final policy did on the validation split, by all processes. Uses `state` up."""
+        params = fetch(state.params)
+        best = final = Played(jnp.asarray(params), self._play(state, params) if out is None else _host(out.score))
         if at.best_update != at.update:
             assert self._best is not None
             best = Played(jnp.asarray(self._best), self._play(state, self._best))
+        return best, final
+
+    def _finish(self, best: Played, final: Played, at: Progress, sides: Sides, display: Display) -> Edge:
+        """Write and say what the best and the final policy and the rules did on the validation split; judge."""
+        compiled, config = self._compiled, self._config
         yardsticks = score_yardsticks(sides, config.env, compiled.data, n_decisions(compiled.data.tape))
         setting = Setting(config, self._market, compiled.program, compiled.data, yardsticks, compiled.options)
         _show_ending(write_ending(self._run_dir, setting, best, final), setting, best.score, display)
@@ -258,10 +235,9 @@ class Trainer:
 
     def _play(self, state: TrainState, params: Any) -> Score:
         """Validate other parameters with the same executable: a segment of no updates. Uses `state` up."""
-        compiled = self._compiled
-        state = jax.tree.map(jnp.copy, state._replace(params=params))
-        _, out = compiled.segment(state, compiled.hyper, compiled.tape, compiled.data, jnp.int32(0))
-        return jax.device_get(out.score)
+        params = place(self._compiled.program.spec.mesh, params, of_members(state))
+        _, out = self._compiled.advance(jax.tree.map(jnp.copy, state._replace(params=params)), 0)
+        return _host(out.score)
 
 
 def _host(score: Score) -> Score:

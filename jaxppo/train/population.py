@@ -101,7 +101,7 @@ def train_population(folder: Path, options: RunOptions, inputs: RunInputs, displ
     write_json(folder / POPULATION, {"grid": {k: list(v) for k, v in grid.items()}})
     flags = xla_options(options.deterministic)
     try:
-        compiled = compile_members(config, market, len(members), options.members_at_once, flags)
+        compiled = compile_members(config, market, len(members), options.members_at_once, flags, inputs.device.count)
     except BaseException:  # an interrupt until here leaves an empty folder, which the next try may have
         if not options.resume:
             for name in (CONFIG, POPULATION):

@@ -6,19 +6,23 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
+import jax
 import tyro
+from rich.console import Console
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import Params
 from jaxppo.cli import Request
-from jaxppo.config.layers import DeviceInfo, Resolved, describe, flat_fields, load_config, with_updates
+from jaxppo.config.layers import DeviceInfo, Resolved, describe, flat_fields, load_config, with_default, with_updates
 from jaxppo.config.schema import Config
 from jaxppo.device import detect_device, enable_compilation_cache, xla_options
 from jaxppo.errors import CheckpointError, ConfigError, Interrupted, RunDirectoryError
+from jaxppo.hosts import Hosts, Meeting, join
 from jaxppo.market.bars import describe_symbols
 from jaxppo.market.dataset import Market, build_market, market_warnings
 from jaxppo.market.source import SYNTHETIC, load_market_bars
@@ -26,6 +30,7 @@ from jaxppo.page.progress import Display
 from jaxppo.play.edge import edge_text
 from jaxppo.plugins import require_plugins
 from jaxppo.ppo.checks import check_program
+from jaxppo.ppo.layout import check_devices, default_blocks, make_mesh
 from jaxppo.ppo.state import TrainState
 from jaxppo.store.checkpoint import has_checkpoints, restore_run
 from jaxppo.store.directory import (
@@ -43,8 +48,9 @@ from jaxppo.store.directory import (
     write_config,
     write_manifest,
 )
+from jaxppo.train.compiled import compile_run, first_state
 from jaxppo.train.grid import grid_values, member_configs, parse_grid
-from jaxppo.train.loop import Finished, Trainer, compile_run, first_state
+from jaxppo.train.loop import Finished, Trainer
 from jaxppo.train.population import is_population, train_population
 from jaxppo.train.record import Progress, rules_of
 from jaxppo.train.resume import (
@@ -59,7 +65,7 @@ from jaxppo.train.stop import Stop
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Meeting):
     """Where a run goes; nothing here changes what it computes."""
 
     run_dir: Path | None = None
@@ -75,6 +81,9 @@ class RunOptions:
     """Runs of a grid that share the device at a time; the others take turns. 0: as many as fit."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep, besides the best."""
+    devices: int | Literal["all"] = 1
+    """Devices to divide a run over, its seeds first and then its paths, or the runs of a grid. Several processes train
+    with all they have."""
     deterministic: bool = False
     """On a GPU, the same bits in every run on the same machine: slower kernels in places, and none tuned by timing."""
     max_seconds: float = 0.0
@@ -178,14 +187,36 @@ def train_run(request: Request[RunOptions], began: float | None = None) -> Path:
       request: where the run goes, when it stops, and what configuration it has.
       began: `time.monotonic()` that --max-seconds counts from; by default now.
     """
-    options = request.options
     began = time.monotonic() if began is None else began
     enable_compilation_cache()
+    with join(request.options) as hosts:
+        return _train_together(request, hosts, began)
+
+
+def _devices(options: RunOptions, config: Config, device: DeviceInfo, hosts: Hosts) -> DeviceInfo:
+    """The devices that a run is divided over: those of several processes all."""
+    every = options.devices == "all" or (hosts.count > 1 and options.devices == 1)
+    count = device.count if every else int(options.devices)
+    if hosts.count > 1 and count < device.count:
+        raise ConfigError(
+            f"devices: {hosts.count} processes train with all of their {device.count} devices, got {count}"
+        )
+    if hosts.count > 1 and options.grid:
+        raise ConfigError("grid: is trained by one process, with --devices as many devices as it has")
+    check_devices(config, count, device.count, members=bool(options.grid))
+    return dataclasses.replace(device, count=count)
+
+
+def _train_together(request: Request[RunOptions], hosts: Hosts, began: float) -> Path:
+    options = request.options
     device = detect_device()
     resolved = resolve_run(request, device)
+    device = _devices(options, resolved.config, device, hosts)
+    if not (options.resume or options.grid or "blocks" in request.given):
+        resolved = with_default(resolved, "blocks", default_blocks(resolved.config, device.count), "--devices")
     config = resolved.config
     seeds = config.budget.seeds
-    display = Display(config.budget.n_updates, config.batch_steps * seeds)
+    display = Display(config.budget.n_updates, config.batch_steps * seeds, None if hosts.lead else Console(quiet=True))
     ensemble = f", an ensemble of {seeds} policies" if seeds > 1 else ""
     display.say(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}{ensemble}")
     for line in describe(resolved):
@@ -203,22 +234,24 @@ def train_run(request: Request[RunOptions], began: float | None = None) -> Path:
         resolved = with_updates(resolved, market.n_decided("train"))
     display.expect(resolved.config.budget.n_updates)
     display.say(describe_passes(resolved.config, market))
-    run_dir = options.run_dir or default_run_dir(config.preset)
-    if not options.resume:
+    run_dir = Path(hosts.agree(str(options.run_dir or default_run_dir(config.preset))))
+    hosts.advice = f"go on with --run-dir {run_dir} --resume, with as many processes as there are"
+    if not options.resume and hosts.lead:
         claim(run_dir)
+    hosts.wait()
     try:
-        with held(run_dir):
+        with held(run_dir) if hosts.lead else nullcontext():
             inputs = RunInputs(resolved, market, source, warnings, device)
             if options.grid or is_population(run_dir):
                 return train_population(run_dir, options, inputs, display, began)
-            return _train(run_dir, options, inputs, display, began)
+            return _train(run_dir, options, inputs, display, began, hosts)
     except OSError as error:  # the loop goes on without what it cannot write; before and after it nothing does
         raise RunDirectoryError(
             f"{error.filename or run_dir}: {error.strerror or error}; mend that, then --run-dir {run_dir} --resume"
         ) from error
 
 
-def _train(run_dir: Path, options: RunOptions, inputs: RunInputs, display: Display, began: float) -> Path:
+def _train(run_dir: Path, options: RunOptions, inputs: RunInputs, display: Display, began: float, hosts: Hosts) -> Path:
     """Everything in a run directory that is this process's alone."""
     resolved, market = inputs.resolved, inputs.market
     config = resolved.config
@@ -241,20 +274,23 @@ def _train(run_dir: Path, options: RunOptions, inputs: RunInputs, display: Displ
         facts["extended"] = [*(e for e in earlier if e != extension), extension]
     sides, facts["rules"] = rules_of(market)
     facts["passes"] = config.passes_over(market.n_decided("train"), config.budget.n_updates)
-    write_config(run_dir, resolved)  # before the compilation: what is killed during it can be resumed
+    if hosts.lead:
+        write_config(run_dir, resolved)  # before the compilation: what is killed during it can be resumed
     try:
-        compiled = compile_run(config, market, xla_options(options.deterministic))
+        mesh = make_mesh(jax.devices()[: inputs.device.count], config.budget.seeds)
+        compiled = compile_run(config, market, xla_options(options.deterministic), mesh)
     except BaseException:  # an interrupt until here leaves an empty folder, which the next try may have
-        if not options.resume:
+        if not options.resume and hosts.lead:
             (run_dir / CONFIG).unlink()
         raise
     display.say(f"compiled in {compiled.compile_seconds:.1f} s; run directory {run_dir}")
     actions = compiled.program.spec.env.actions
     program = {"memory_bytes": compiled.memory_bytes, "deterministic": options.deterministic}
     facts |= {"compile_seconds": compiled.compile_seconds, "program": program}
-    write_manifest(run_dir, inputs, actions, facts)
-    state, at = (start.state, start.at) if start else (first_state(compiled, config.seed), Progress())
-    trainer = Trainer(run_dir, resolved, market, compiled, options.keep_checkpoints)
+    if hosts.lead:
+        write_manifest(run_dir, inputs, actions, facts)
+    state, at = (compiled.place(start.state), start.at) if start else (first_state(compiled, config.seed), Progress())
+    trainer = Trainer(run_dir, resolved, market, compiled, options.keep_checkpoints, hosts)
     try:
         with display, Stop(options.max_seconds, began, display.say) as stop:
             finished = trainer.run(state, at, display, sides, stop, start.best if start else None)
@@ -262,6 +298,8 @@ def _train(run_dir: Path, options: RunOptions, inputs: RunInputs, display: Displ
         raise Interrupted(f"go on from the last checkpoint with --run-dir {run_dir} --resume", 130) from None
     finally:
         trainer.close()  # waits for the save in flight
+    if finished.edge is None:  # another process writes
+        return run_dir
     if finished.edge.explains:
         display.say(f"why: {edge_text(finished.edge)}")
     facts |= {
