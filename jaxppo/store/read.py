@@ -221,9 +221,9 @@ def load_sweep(folder: Path) -> SweepData:
         config=load_fields(folder),
         manifest=load_mapping(folder / MANIFEST, read_json),
         summary=load_mapping(folder / "summary.json", read_figures),
-        trials=_frame(folder / "trials.parquet", pl.read_parquet, ("trial", "state", "value")),
+        trials=load_frame(folder / "trials.parquet", pl.read_parquet, ("trial", "state", "value")),
         validations=load_numbers(folder / "validations.csv", ("trial", "update", "value"), text=("state",)),
-        splits=_frame(folder / "overfitting.parquet", pl.read_parquet, ()),
+        splits=load_frame(folder / "overfitting.parquet", pl.read_parquet, ()),
     )
 
 
