@@ -21,7 +21,7 @@ CLUSTER = Path(__file__).resolve().parent.parent / "examples" / "cluster"
 
 
 def accepted(text: str) -> None:
-    """Flags of a command in an example, of which shell variables are numbers or paths, are those of the command line."""
+    """Flags of a command in an example, of which shell variables are numbers or paths, are ours."""
     words = re.sub(r'"?\$\{?\w+(\[@\])?\}?"?', "1", text).split()
     parse([w.strip('"') for w in words if not w.startswith("#")])
 

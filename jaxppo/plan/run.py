@@ -104,7 +104,7 @@ def plan_absent(request: Request[PlanOptions], say: Say) -> GpuPlan:
     def run_at(n_envs: int) -> Config:
         """The run of all devices, of n_envs each."""
         alone = replace_fields(config, {"n_envs": n_envs})
-        return alone if devices == 1 else scaled_config(alone, devices, hosts)
+        return alone if devices == 1 else scaled_config(alone, devices)
 
     def compile_at(n_envs: int) -> tuple[Point, CompiledSegment]:
         say(f"compiling for {n_envs:,} envs on {gpu.title}")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from jaxppo.config.layers import replace_fields
 from jaxppo.config.schema import Config
-from jaxppo.errors import ConfigError
 from jaxppo.plan.collectives import Collective, collectives, is_collective
 from jaxppo.plan.counts import Kernel, Region, unknown_loops
 from jaxppo.plan.gpus import Gpu
@@ -81,14 +80,12 @@ def wire_bytes(found: Collective, devices: int) -> float:
     return times * (devices - 1) / devices * found.bytes
 
 
-def scaled_config(config: Config, devices: int, hosts: int) -> Config:
+def scaled_config(config: Config, devices: int) -> Config:
     """The run of so many devices of which each has the work of `config`.
 
     Raises:
       ConfigError: the numbers do not fit.
     """
-    if hosts < 1 or devices % hosts:
-        raise ConfigError(f"hosts: {devices} devices are not so many on each of {hosts} hosts; give a divisor")
     config = replace_fields(config, {"n_envs": devices * config.budget.n_envs})
     check_devices(config, devices, devices)
     if config.ppo.blocks == 1:
