@@ -48,7 +48,7 @@ def test_a_ring_sends_an_all_reduce_twice_but_for_its_own_part():
 
 
 def test_efficiency_is_the_time_of_one_device_over_that_of_all():
-    """Each fusion moves 2 x 1.5552 GB, 2 ms at the bandwidth of an A100; 5 all-reduces take 30 us each, and their bytes."""
+    """Each fusion moves 2 x 1.5552 GB, 2 ms on an A100; 5 all-reduces take 30 us each, and their bytes."""
     config = scaled_config(tiny_config(n_envs=64), 8)
     scale = predict(config, A100, 1, 8, PROGRAM)
     assert config.budget.n_envs == scale.n_envs == 512
