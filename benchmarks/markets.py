@@ -178,7 +178,7 @@ def train(study: Study, program: FoldProgram) -> list[np.ndarray]:
                 compiled = compile_folds(alone, one, hyper, setup.history.tape, 1, 0.0)
                 print(f"{study.name}: compiled in {compiled.compile_seconds:.0f} s", flush=True)
             fold = dataclasses.replace(setup, plans=setup.plans[k : k + 1], folds=one)
-            states, _, seconds = run_folds(compiled, fold, hyper, console)
+            states, *_, seconds = run_folds(compiled, fold, hyper, console)
             write_atomic(path, array_bytes(np.asarray(states.params[0])))
             print(f"{study.name}: fold {k + 1} of {len(paths)} trained in {seconds:.0f} s", flush=True)
         found.append(np.load(path))

@@ -1,8 +1,9 @@
-"""README's example: `python -m benchmarks.readme` trains it, plays its test split, and writes picture and figures anew.
+"""README's examples: `python -m benchmarks.readme` computes them, and writes pictures and figures anew.
 
-It is `make train` and a backtest of it: quick_test on the embedded market, seed 0, some two minutes on two cores.
-`readme.json` keeps the figures with the software and hardware that they were measured with, and hashes of the picture
-and of the sources that draw it, by which a test finds out that they are older than the code.
+The first is `make train` and a backtest of it: quick_test on the embedded market, seed 0, some two minutes on 2 cores.
+The second is the walk-forward of `readme_trend`. A JSON file each keeps the figures with the software and hardware that
+they were measured with, and hashes of the picture and of the sources that draw it, by which a test finds out that they
+are older than the code. `python -m benchmarks.readme trend` computes that one alone.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from matplotlib.image import imread, imsave
 
 import jaxppo
+from benchmarks import readme_trend
 from jaxppo.device import detect_device
 from jaxppo.page import canvas, plots, style, text
 from jaxppo.page.reference import between
@@ -26,21 +32,59 @@ from jaxppo.store.files import write_atomic
 from jaxppo.store.json import read_figures, write_json
 from jaxppo.store.read import load_backtest, load_run, pooled_metrics
 from jaxppo.train.remarks import looks
+from jaxppo.walkforward import charts
 
 HERE = Path(__file__).resolve().parent
-README, PICTURE, STORED = HERE.parent / "README.md", HERE / "readme.png", HERE / "readme.json"
-BEGIN, END = "<!-- example: written by benchmarks.readme -->\n", "<!-- end of example -->\n"
+README, END = HERE.parent / "README.md", "<!-- end of example -->\n"
 AGAIN = "run: python -m benchmarks.readme"
 SHOWN = ("return", "sharpe", "trades", "buy_and_hold_return")
 
 
-def drawn_by() -> str:
-    """SHA-256 of the sources that draw the picture and put the figures into words."""
-    sources = [Path(str(module.__file__)) for module in (plots, canvas, style, text)]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in (*sources, Path(__file__)))).hexdigest()
+@dataclass(frozen=True)
+class Example:
+    """A picture in README with a paragraph of figures beneath it."""
+
+    name: str  # of both files
+    make: Callable[[Path], tuple[dict[str, Any], bytes]]  # figures and picture, from an empty folder to work in
+    paragraph: Callable[[dict[str, Any]], str]  # what README says
+    sources: tuple[ModuleType, ...]  # what draws the picture and puts the figures into words
+
+    @property
+    def picture(self) -> Path:
+        return HERE / f"{self.name}.png"
+
+    @property
+    def begin(self) -> str:
+        return f"<!-- {self.name}: written by benchmarks.readme -->\n"
+
+    def stored(self) -> dict[str, Any]:
+        """The JSON file."""
+        found: dict[str, Any] = read_figures(HERE / f"{self.name}.json")
+        return found
+
+    def drawn_by(self) -> str:
+        """SHA-256 of the sources."""
+        return hashlib.sha256(b"".join(Path(str(m.__file__)).read_bytes() for m in self.sources)).hexdigest()
+
+    def write(self) -> dict[str, Any]:
+        """Compute and write everything anew; returns the figures."""
+        with tempfile.TemporaryDirectory() as folder:
+            figures, picture = self.make(Path(folder))
+        write_atomic(self.picture, picture)
+        write_json(
+            HERE / f"{self.name}.json",
+            {
+                "figures": figures,
+                "environment": environment_facts(detect_device()),
+                "drawn_by": self.drawn_by(),
+                "picture": hashlib.sha256(picture).hexdigest(),
+            },
+        )
+        write_atomic(README, between(README.read_text(encoding="utf-8"), self.begin, END, self.paragraph(figures)))
+        return figures
 
 
-def example(folder: Path) -> tuple[dict[str, Any], bytes]:
+def quick_test(folder: Path) -> tuple[dict[str, Any], bytes]:
     """The figures of the run and of its backtest, and the picture."""
     run_dir = jaxppo.train("quick_test", run_dir=folder / "run")
     tested_in = jaxppo.backtest(run_dir, out=folder / "test")
@@ -76,7 +120,7 @@ def paragraph(figures: dict[str, Any]) -> str:
 
     best, test = figures["validation"], figures["test"]
     return (
-        f"![Equity and drawdown of a quick_test run on its validation bars]({HERE.name}/{PICTURE.name})\n\n"
+        f"![Equity and drawdown of a quick_test run on its validation bars]({HERE.name}/readme.png)\n\n"
         f"The picture shows the best of {figures['looks']} looks at the same validation bars: it made {policy(best)}\n"
         f"and buy-and-hold {percent(best['buy_and_hold_return'])}; the [gate](#backtest) says {best['gate']}."
         " On the test split, which it had never seen,\n"
@@ -101,28 +145,16 @@ def elsewhere(stored: dict[str, Any]) -> dict[str, tuple[str, str]]:
     return changed_environment(stored["environment"], environment_facts(detect_device()))
 
 
+EXAMPLES = {
+    "quick_test": Example("readme", quick_test, paragraph, (plots, canvas, style, text, sys.modules[__name__])),
+    "trend": Example("readme_trend", readme_trend.make, readme_trend.paragraph, (charts, canvas, style, readme_trend)),
+}
+
+
 def main() -> None:
-    """Train, play and write everything anew."""
-    with tempfile.TemporaryDirectory() as folder:
-        figures, picture = example(Path(folder))
-    write_atomic(PICTURE, picture)
-    write_json(
-        STORED,
-        {
-            "figures": figures,
-            "environment": environment_facts(detect_device()),
-            "drawn_by": drawn_by(),
-            "picture": hashlib.sha256(picture).hexdigest(),
-        },
-    )
-    write_atomic(README, between(README.read_text(encoding="utf-8"), BEGIN, END, paragraph(figures)))
-    print(json.dumps(figures, indent=2))
-
-
-def stored() -> dict[str, Any]:
-    """readme.json."""
-    found: dict[str, Any] = read_figures(STORED)
-    return found
+    """Compute and write all examples, or those that are named."""
+    for name in sys.argv[1:] or EXAMPLES:
+        print(json.dumps(EXAMPLES[name].write(), indent=2))
 
 
 if __name__ == "__main__":

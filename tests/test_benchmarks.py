@@ -166,12 +166,13 @@ def test_scale_runs_the_programs_own_segment():
     assert size.memory > 512 * 4 * 49
 
 
-def test_readme_shows_what_the_code_of_today_draws():
-    stored = readme.stored()
-    assert stored["drawn_by"] == readme.drawn_by(), readme.AGAIN
-    assert stored["picture"] == hashlib.sha256(readme.PICTURE.read_bytes()).hexdigest(), readme.AGAIN
+@pytest.mark.parametrize("example", readme.EXAMPLES.values(), ids=lambda example: example.name)
+def test_readme_shows_what_the_code_of_today_draws(example):
+    stored = example.stored()
+    assert stored["drawn_by"] == example.drawn_by(), readme.AGAIN
+    assert stored["picture"] == hashlib.sha256(example.picture.read_bytes()).hexdigest(), readme.AGAIN
     text = readme.README.read_text(encoding="utf-8")
-    assert readme.BEGIN + readme.paragraph(stored["figures"]) + readme.END in text, readme.AGAIN
+    assert example.begin + example.paragraph(stored["figures"]) + readme.END in text, readme.AGAIN
 
 
 def test_figures_of_readme_that_differ_are_named_to_two_digits():
@@ -185,9 +186,9 @@ def test_figures_of_readme_that_differ_are_named_to_two_digits():
 
 @pytest.mark.slow
 def test_readme_s_figures_come_out_again_on_the_same_machine(tmp_path):
-    stored = readme.stored()
+    stored = readme.EXAMPLES["quick_test"].stored()
     elsewhere = readme.elsewhere(stored)
     if elsewhere:
         pytest.skip(f"measured elsewhere: {elsewhere}")
-    figures, _ = readme.example(tmp_path)
+    figures, _ = readme.quick_test(tmp_path)
     assert readme.differing(stored["figures"], figures) == [], readme.AGAIN

@@ -14,18 +14,21 @@ import pytest
 from helpers import TINY
 from rich.console import Console
 
+from jaxppo.agent.policy import constant_params, init_params
 from jaxppo.config.layers import replace_fields, resolve
 from jaxppo.device import Executable
+from jaxppo.errors import ConfigError
 from jaxppo.market.bars import load_bars
-from jaxppo.market.dataset import evaluation_set, joint_calendar
+from jaxppo.market.dataset import EvaluationSet, evaluation_set, joint_calendar
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.play.baselines import hold_sums
 from jaxppo.play.curve import TradeSums
-from jaxppo.play.deciders import given_actions
+from jaxppo.play.deciders import given_actions, play_policy
 from jaxppo.play.metrics import METRICS, Metrics
 from jaxppo.play.passes import play
 from jaxppo.play.rules import RULES
-from jaxppo.play.score import score
+from jaxppo.play.score import pool_lanes, score
+from jaxppo.play.significance import curve_moments, deflated_sharpe
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.state import hyper_from
 from jaxppo.store.checkpoint import restore_policy
@@ -34,8 +37,9 @@ from jaxppo.walkforward.__main__ import main
 from jaxppo.walkforward.dates import fold_split
 from jaxppo.walkforward.figures import join_curves, joined_sums, metric_gaps
 from jaxppo.walkforward.files import collect
+from jaxppo.walkforward.handed import hand_over
 from jaxppo.walkforward.portfolio import lanes_of, member_portfolios
-from jaxppo.walkforward.program import make_folds, nothing_kept, side_by_side
+from jaxppo.walkforward.program import Growth, Judged, make_folds, nothing_kept, part, side_by_side
 from jaxppo.walkforward.rules import play_fold_rules
 from jaxppo.walkforward.run import WalkforwardOptions, chunks, compile_folds, prepare, run_folds
 
@@ -59,8 +63,7 @@ def bars_folder(tmp_path_factory):
 
 
 def walk(setup, compiled):
-    states, outputs, _ = run_folds(compiled, setup, hyper_from(setup.config), Console(quiet=True))
-    return states, outputs
+    return run_folds(compiled, setup, hyper_from(setup.config), Console(quiet=True))[:3]
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +74,12 @@ def done(bars_folder):
     program = make_folds(config, setup.sizes)
     hyper, tape = hyper_from(config), setup.history.tape
     compiled = compile_folds(program, setup.folds, hyper, tape, None, limit=2.0**40)
-    states, outputs = walk(setup, compiled)
+    states, judged, outputs = walk(setup, compiled)
     facts = {"folds": FOLDS, "trials": 1}
     rules = play_fold_rules(bars, setup.history, setup.plans, setup.folds, setup.sizes, config.env)
     labels = program.spec.env.actions.labels
     kept = command.kept_updates(states)
-    result = collect(setup.history, setup.plans, outputs, kept, labels, facts, config, rules.yardsticks)
+    result = collect(setup.history, setup.plans, judged, outputs, kept, labels, facts, config, rules.yardsticks)
     return SimpleNamespace(**locals())
 
 
@@ -95,7 +98,7 @@ def test_a_fold_is_trained_without_its_test_period_to_the_last_bit(done):
     after = max(int(done.setup.history.times[s][plan.train_length[s] - 1]) for s in rows) + 1
     assert after < plan.dates.test_begin
     other = prepare(done.options, done.config, [changed_after(b, after) for b in done.bars])
-    states, outputs = walk(other, done.compiled)
+    states, _, outputs = walk(other, done.compiled)
     pairs = zip(jax.tree.leaves(done.states.params), jax.tree.leaves(states.params), strict=True)
     differ = []
     for mine, theirs in pairs:
@@ -135,7 +138,7 @@ def stopped(done):
     setup = prepare(WalkforwardOptions(folds=2), config, done.bars)
     hyper, tape, folds = hyper_from(config), setup.history.tape, setup.folds
     compiled = compile_folds(make_folds(config, setup.sizes), folds, hyper, tape, None, limit=2.0**40)
-    states, outputs = walk(setup, compiled)
+    states, judged, outputs = walk(setup, compiled)
     return SimpleNamespace(**locals())
 
 
@@ -205,8 +208,59 @@ def test_fewer_folds_at_once_give_the_same(done):
     training = done.program._replace(evaluate=lambda params, fold, tape: jnp.zeros(()))
     two = compile_folds(training, done.setup.folds, done.hyper, done.tape, 2, limit=2.0**40)
     assert two.at_once == 2
-    states, _ = walk(done.setup, two)
+    states, *_ = walk(done.setup, two)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), done.states.params, states.params)
+
+
+def test_a_fold_whose_own_bars_do_not_speak_for_its_policy_stays_flat(done):
+    sizes, tape, params = done.setup.sizes, done.tape, jnp.asarray(done.states.params)
+    chances = done.judged.probability
+    assert not done.judged.flat.any()  # flat_below is 0
+    np.testing.assert_array_equal(done.states.params, params)
+    between = float((np.sort(chances)[0] + np.sort(chances)[1]) / 2)  # one fold is below it
+    targets = {"targets": (-1.0, 0.0, 1.0), "flat_below": between}
+    with pytest.raises(ConfigError, match=r"flat_below: no action of target_-1, target_\+1 stays flat"):
+        make_folds(replace_fields(done.config, {"flat_below": between}), sizes)
+    program = side_by_side(make_folds(replace_fields(done.config, targets), sizes))
+    own = jax.vmap(lambda key: init_params(program.spec.agent.spec, key))(jax.random.split(jax.random.key(3), FOLDS))
+    handed, judged = jax.device_get(jax.jit(program.judge)(own, done.setup.folds, tape))
+    np.testing.assert_array_equal(judged.flat, ~(judged.probability >= between))
+    still = constant_params(program.spec.agent, 1)
+    np.testing.assert_array_equal(handed, np.where(judged.flat[:, None], still, own))
+    test = jax.device_get(jax.jit(program.evaluate)(jnp.stack([still] * FOLDS), done.setup.folds, tape)).test
+    assert (test.action[test.valid] == 1).all()
+    np.testing.assert_array_equal(test.record.equity, 1.0)
+    # A policy that never trades shows nothing for itself, however little is asked.
+    assert jax.device_get(jax.jit(program.judge)(jnp.stack([still] * FOLDS), done.setup.folds, tape))[1].flat.all()
+
+
+def test_a_policy_is_judged_by_its_training_bars(done):
+    train = jax.tree.map(lambda x: x[0], done.setup.folds.train)
+    data, spec = EvaluationSet(part(done.tape, train), train.calendar), done.program.spec
+    agent, params = spec.agent, jnp.asarray(done.states.params[0])
+    played = play_policy(agent, spec.env, params, data.tape, done.setup.sizes.n_train, spec.receptive_field, keep=False)
+    pool = jax.device_get(pool_lanes(played, data))
+    curve = pool.portfolio_equity[0][: int(train.calendar.days.valid.sum())]
+    assert done.judged.probability[0] == pytest.approx(float(deflated_sharpe(curve_moments(curve), 1)), abs=1e-4)
+    assert done.judged.before.charged[0] == pytest.approx(np.log(curve[-1]), rel=1e-4)
+    assert done.judged.before.free[0] > done.judged.before.charged[0]
+    assert done.judged.train.sharpe[0] == pytest.approx(pool.metrics.sharpe[0], rel=1e-5)
+
+
+def test_break_even_costs_of_two_folds_by_hand():
+    # .05 and .01 without costs, .02 and -.01 after them: .06 and .01, so costs take .05 and 1.2 times them take all.
+    growth = Growth(np.array([0.02, -0.01]), np.array([0.05, 0.01]))
+    nothing = Growth(np.zeros(2), np.zeros(2))
+    judged = Judged(None, np.array([0.97, 0.6]), np.array([False, True]), nothing, growth)
+    found = hand_over(judged, 0.9, 0.001)
+    assert found["break_even_tested"] == pytest.approx(1.2)
+    assert np.isnan(found["break_even_trained"])
+    assert found["flat_folds"] == [2]
+    assert found["sentence"] == (
+        "Fold 2 stays flat: on the bars that judge the trained policy its Sharpe ratio is above 0 with a probability of"
+        " 0.60, and flat_below asks for 0.9. The trained policies break even on the tested bars at 1.2 times the costs,"
+        " 0.12 % a side in place of 0.1 %."
+    )
 
 
 def test_an_ensembles_members_are_tested_alone(done):

@@ -216,6 +216,18 @@ def make_agent(spec: AgentSpec) -> Agent:
     return Agent(spec, graph, unravel[0])
 
 
+def constant_params(agent: Agent, action: int) -> Params:
+    """Parameters (N,) of a policy that takes one action wherever it is allowed, and values every state at 0.
+
+    All weights are 0 but the bias of that action, 30: another has a probability of e^-30, which is 1e-13.
+    """
+    size = jax.eval_shape(lambda key: init_params(agent.spec, key), jax.random.key(0)).shape
+    network = agent.unravel(jnp.zeros(size, jnp.float32))
+    bias = network["policy_head"]["bias"]
+    network["policy_head"]["bias"] = bias.at[action].set(30.0)
+    return ravel_pytree(network)[0]
+
+
 class Distribution(NamedTuple):
     """A categorical distribution over K actions by its log-probabilities."""
 

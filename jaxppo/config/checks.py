@@ -83,6 +83,8 @@ def _require_ranges(config: Config) -> None:
         _require_in(name, getattr(config.budget, name), 0, math.inf)
     if not 0 <= config.budget.early_stop < 0.5:
         raise ConfigError(f"early_stop: must be from 0 to under 0.5, got {config.budget.early_stop:g}")
+    if not 0 <= config.budget.flat_below < 1:
+        raise ConfigError(f"flat_below: must be from 0 to under 1, got {config.budget.flat_below:g}")
     _require_in("purge_bars", config.data.purge_bars, 0, math.inf)
     train, validation = config.data.train_fraction, config.data.validation_fraction
     if not (0 < train < 1 and 0 < validation < 1 and train + validation <= 1):

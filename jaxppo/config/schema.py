@@ -225,6 +225,10 @@ class BudgetConfig:
     """Share of a walk-forward's training period, its newest bars, that is kept from training and played after every
     validate_every updates: a fold hands over the policy with the highest Sharpe ratio there, of the portfolio that is
     rebalanced daily. 0: the last policy. A training run has its validations for that."""
+    flat_below: float = 0.0
+    """Least probability that a policy's Sharpe ratio is above 0 for a fold of a walk-forward to hand it over, else the
+    fold stays flat: after costs, of the portfolio that is rebalanced daily, on the bars that early_stop keeps (where it
+    is deflated by the policies that they chose from), or without it on the training bars. 0: never."""
     seeds: int = 1
     """Policies trained in one program and averaged: an ensemble, which acts by the mean of its members'
     probabilities."""

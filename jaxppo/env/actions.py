@@ -99,6 +99,18 @@ def action_table(env: EnvConfig) -> ActionTable:
     return ACTION_TABLES.find(env.actions, "actions").make(env)
 
 
+def flat_action(table: ActionTable) -> int | None:
+    """Index of the action that holds nothing: a target of 0, else one that keeps a flat account flat; None for none.
+
+    Example:
+      >>> flat_action(action_table(EnvConfig(actions="targets", targets=(-1.0, 0.0, 1.0))))
+      1
+    """
+    rows = list(zip(table.keep, table.scale, table.offset, strict=True))
+    zero = [i for i, (keep, scale, offset) in enumerate(rows) if not keep and scale == 0 and offset == 0]
+    return next(iter([*zero, *(i for i, (keep, _, _) in enumerate(rows) if keep)]), None)
+
+
 def target_exposure(
     table: ActionTable,
     action: jax.Array,

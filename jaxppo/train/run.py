@@ -97,11 +97,12 @@ def resolve_run(request: Request[RunOptions], device: DeviceInfo) -> Resolved:
         raise ConfigError(f"keep_checkpoints: must be at least 1, got {options.keep_checkpoints}")
     if not 0 <= options.max_seconds < math.inf:
         raise ConfigError(f"max_seconds: must be 0 (no limit) or above, got {options.max_seconds:g}")
-    if given.get("early_stop"):
-        raise ConfigError(
-            "early_stop: belongs to a walk-forward; a training run hands over the policy of its best validation"
-            " (--choose-by portfolio_sharpe ranks them by the same figure)"
-        )
+    for name in ("early_stop", "flat_below"):
+        if given.get(name):
+            raise ConfigError(
+                f"{name}: belongs to a walk-forward; a training run hands over the policy of its best validation"
+                " (--choose-by portfolio_sharpe ranks them by the same figure, and the gate says whether to use it)"
+            )
     if not options.resume:
         if options.extend_to:
             raise ConfigError("--extend-to goes on with a run: give --resume too, or --n-updates for a new run")

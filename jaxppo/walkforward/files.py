@@ -36,6 +36,7 @@ from jaxppo.walkforward.figures import (
     joined_sums,
     metric_gaps,
 )
+from jaxppo.walkforward.handed import hand_over
 from jaxppo.walkforward.judged import judge_portfolio
 from jaxppo.walkforward.portfolio import (
     Lanes,
@@ -46,7 +47,7 @@ from jaxppo.walkforward.portfolio import (
     portfolio_table,
     summarize_portfolio,
 )
-from jaxppo.walkforward.program import FoldOutput
+from jaxppo.walkforward.program import FoldOutput, Judged
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,11 @@ def last_training_bar(history: Split, plan: FoldPlan) -> int:
     return max(int(history.times[s][plan.train_length[s] - 1]) for s in rows)
 
 
-def _fold_row(tested: _Tested, output: FoldOutput, kept: int, history: Split, labels: Sequence[str]) -> dict[str, Any]:
+def _fold_row(
+    tested: _Tested, judged: Judged, output: FoldOutput, kept: int, history: Split, labels: Sequence[str]
+) -> dict[str, Any]:
     plan, score = tested.plan, tested.score
-    before, after = figures(output.train), figures(output.test.figures.pooled)
+    before, after = figures(judged.train), figures(output.test.figures.pooled)
     hold = float(score.curves.hold[-1]) - 1.0
     taken = score.action[score.valid]
     return {
@@ -127,6 +130,8 @@ def _fold_row(tested: _Tested, output: FoldOutput, kept: int, history: Split, la
         "train_decisions": int(plan.train_decisions.sum()),
         "test_decisions": int(plan.test_decisions.sum()),
         "kept_update": kept,
+        "probability": float(judged.probability),
+        "stays_flat": bool(judged.flat),
         "ruined": int(score.record.ruined.any(0).sum()),
         "out_buy_and_hold_return": hold,
         **{f"in_{k}": v for k, v in before.items()},
@@ -254,6 +259,7 @@ BASELINES = ("policy", "buy_and_hold", "buy_and_hold_once", "flat")
 def collect(
     history: Split,
     plans: Sequence[FoldPlan],
+    judged: Judged,
     outputs: FoldOutput,
     kept: Sequence[int],
     labels: Sequence[str],
@@ -266,7 +272,7 @@ def collect(
     Args:
       history: the whole market.
       plans: K folds.
-      outputs: host arrays (K, ...).
+      judged, outputs: host arrays (K, ...).
       kept: after which update each fold's policy was taken.
       labels: of the actions.
       facts: settings; they open the summary. `trials` deflates the Sharpe ratio.
@@ -274,7 +280,9 @@ def collect(
       yardsticks: buy-and-hold and the rules on the test part of each of the K folds.
     """
     tested = [_tested(history, k + 1, plan, at(outputs, k)) for k, plan in enumerate(plans)]
-    folds = pl.DataFrame([_fold_row(t, at(outputs, k), kept[k], history, labels) for k, t in enumerate(tested)])
+    folds = pl.DataFrame(
+        [_fold_row(t, at(judged, k), at(outputs, k), kept[k], history, labels) for k, t in enumerate(tested)]
+    )
     rows = [row for k, t in enumerate(tested) for row in _fold_symbol_rows(t, at(outputs, k), history)]
     equity, joined, per_year = _joined(history, tested, outputs)
     curve = jnp.asarray(equity["equity"].to_numpy(), jnp.float32)
@@ -292,10 +300,13 @@ def collect(
     if outputs.members is not None:
         each = [lanes_of(at(outputs.members, k)) for k in range(len(tested))]
         members = join_portfolios([member_portfolios(t.joint, m) for t, m in zip(tested, each, strict=True)])
-    gaps = metric_gaps(outputs.train, outputs.test.figures.pooled)
+    costs = history.tape.costs
+    side = float(np.median(np.asarray(costs.fee + costs.impact)))
+    gaps = metric_gaps(judged.train, outputs.test.figures.pooled)
     summary = {
         **facts,
         "kept_updates": list(kept),
+        "handed_over": hand_over(judged, config.budget.flat_below, side),
         "first_test": iso(plans[0].dates.test_begin),
         "last_test": iso(int(tested[-1].time[-1])),
         "symbols": len({int(r) for t in tested for r in t.rows}),

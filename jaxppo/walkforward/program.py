@@ -9,17 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxppo.agent.policy import Params
+from jaxppo.agent.policy import Params, constant_params
 from jaxppo.config.schema import Config
+from jaxppo.env.actions import flat_action
 from jaxppo.env.trading import EnvSpec
+from jaxppo.errors import ConfigError
 from jaxppo.market.dataset import Calendar, Days, EvaluationSet, JointCalendar, Split, joint_calendar
 from jaxppo.market.tape import Tape
 from jaxppo.play.curve import TradeSums
-from jaxppo.play.deciders import play_policy
+from jaxppo.play.deciders import acting_policy, play_policy
+from jaxppo.play.formulas import moments, net_returns
 from jaxppo.play.members import play_members
 from jaxppo.play.metrics import Metrics
-from jaxppo.play.passes import Pass
+from jaxppo.play.passes import Pass, as_lanes, play
 from jaxppo.play.score import Pooled, Score, pool_lanes, portfolio_sums, score
+from jaxppo.play.significance import deflated_sharpe
 from jaxppo.ppo.program import TapeSpec, make_train, run_updates
 from jaxppo.ppo.state import Hyper, TrainSpec, TrainState
 from jaxppo.walkforward.dates import FoldPlan, fold_split
@@ -50,10 +54,26 @@ class Kept(NamedTuple):
     sharpe: jax.Array  # () of the portfolio that is rebalanced daily; NaN before the first
 
 
-class FoldOutput(NamedTuple):
-    """What a fold leaves."""
+class Growth(NamedTuple):
+    """What a portfolio that is rebalanced daily came to, with the costs and without any."""
 
-    train: Metrics  # () pooled, in sample
+    charged: jax.Array  # () log growth over all days, after costs
+    free: jax.Array  # () the same accounts' decisions, had trading been free
+
+
+class Judged(NamedTuple):
+    """What a fold's bars say of the policy that it trained, before it is handed over."""
+
+    train: Metrics  # () pooled, on the training bars
+    probability: jax.Array  # () that its Sharpe ratio is above 0; NaN for one that does not trade
+    flat: jax.Array  # () bool: too low to hand it over, so the fold stays flat
+    before: Growth  # on the training bars
+    after: Growth  # on the tested bars, whether it is handed over or not
+
+
+class FoldOutput(NamedTuple):
+    """What a fold's test says of the policy that is handed over."""
+
     test: Score
     portfolio_sums: TradeSums  # () of the test's portfolio that is rebalanced daily, a date
     members: Pooled | None  # (M,) of an ensemble, each member's own test; None of one policy
@@ -73,6 +93,7 @@ class FoldProgram(NamedTuple):
 
     init(fold, hyper, tape) -> TrainState
     advance(state, fold, hyper, tape, n_updates) -> (TrainState, means of the updates' metrics)
+    judge(params, fold, tape) -> (Params, Judged): the policy to hand over, which is a flat one where it is not trusted
     evaluate(params, fold, tape) -> FoldOutput
     keep(kept, params, update, fold, tape) -> Kept, the better of two policies on `fold.stop`; of equals the later
 
@@ -83,6 +104,7 @@ class FoldProgram(NamedTuple):
     spec: TrainSpec[EnvSpec]
     init: Callable[[Fold, Hyper, Tape], TrainState]
     advance: Callable[[TrainState, Fold, Hyper, Tape, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+    judge: Callable[[Params, Fold, Tape], tuple[Params, Judged]]
     evaluate: Callable[[Params, Fold, Tape], FoldOutput]
     keep: Callable[[Kept, Params, jax.Array, Fold, Tape], Kept]
 
@@ -95,7 +117,15 @@ def part(tape: Tape, of: FoldRange) -> Tape:
 def make_folds(config: Config, sizes: FoldSizes) -> FoldProgram:
     """Functions that train a fold and test a policy on it."""
     program = make_train(config, TapeSpec(sizes.n_features, sizes.n_test))
-    spec = program.spec
+    spec, still, n_looks = program.spec, None, len(config.segments)
+    if config.budget.flat_below > 0:
+        action = flat_action(spec.env.actions)
+        if action is None:
+            raise ConfigError(
+                f"flat_below: no action of {', '.join(spec.env.actions.labels)} stays flat; add a target of 0, or give"
+                " --flat-below 0"
+            )
+        still = constant_params(spec.agent, action)
 
     def init(fold: Fold, hyper: Hyper, tape: Tape) -> TrainState:
         return program.init(fold.key, hyper, part(tape, fold.train))
@@ -110,14 +140,36 @@ def make_folds(config: Config, sizes: FoldSizes) -> FoldProgram:
     def played(params: Params, data: EvaluationSet, n: int, *, keep: bool) -> Pass:
         return play_policy(spec.agent, spec.env, params, data.tape, n, spec.receptive_field, keep=keep)
 
+    def both(params: Params, of: FoldRange, n: int, tape: Tape) -> tuple[Pooled, Growth]:
+        """The policy's pool on a range, and the portfolio's growth at the costs and without any."""
+        data = EvaluationSet(part(tape, of), of.calendar)
+        policy = acting_policy(spec.agent, spec.env, params, data.tape, n, spec.receptive_field)
+        costs = as_lanes(data.tape.costs, (1.0, 0.0))
+        pools = pool_lanes(play(policy, data.tape, n, costs, keep=False), data)
+        growth = jnp.log(jnp.maximum(pools.portfolio_equity[:, -1], 1e-6))
+        return jax.tree.map(lambda x: x[0], pools), Growth(growth[0], growth[1])
+
+    def judge(params: Params, fold: Fold, tape: Tape) -> tuple[Params, Judged]:
+        train, before = both(params, fold.train, sizes.n_train, tape)
+        _, after = both(params, fold.test, sizes.n_test, tape)
+        by, days, looks = train, fold.train.calendar.days, 1
+        if fold.stop is not None:
+            (by, _), days, looks = both(params, fold.stop, sizes.n_stop, tape), fold.stop.calendar.days, n_looks
+        curve = by.portfolio_equity
+        returns = net_returns(curve, jnp.ones((), curve.dtype), days.valid)
+        probability = deflated_sharpe(moments(returns, days.valid), looks)
+        if still is None:
+            return params, Judged(train.metrics, probability, jnp.zeros((), bool), before, after)
+        flat = ~(probability >= config.budget.flat_below)  # also where it is no number, of a policy that does not trade
+        return jnp.where(flat, still, params), Judged(train.metrics, probability, flat, before, after)
+
     def evaluate(params: Params, fold: Fold, tape: Tape) -> FoldOutput:
-        before, after = (EvaluationSet(part(tape, of), of.calendar) for of in (fold.train, fold.test))
-        train = pool_lanes(played(params, before, sizes.n_train, keep=False), before).metrics
+        after = EvaluationSet(part(tape, fold.test), fold.test.calendar)
         test = score(played(params, after, sizes.n_test, keep=True), after, spec.env.actions.n_actions)
         members = None
         if params.ndim == 2:
             members = play_members(spec.agent, spec.env, params, after, sizes.n_test, spec.receptive_field)
-        return FoldOutput(jax.tree.map(lambda x: x[0], train), test, portfolio_sums(after, test.sums), members)
+        return FoldOutput(test, portfolio_sums(after, test.sums), members)
 
     def keep(kept: Kept, params: Params, update: jax.Array, fold: Fold, tape: Tape) -> Kept:
         assert fold.stop is not None
@@ -129,7 +181,7 @@ def make_folds(config: Config, sizes: FoldSizes) -> FoldProgram:
         chosen: Kept = jax.tree.map(lambda one, other: jnp.where(better, one, other), new, kept)
         return chosen
 
-    return FoldProgram(spec, init, advance, evaluate, keep)
+    return FoldProgram(spec, init, advance, judge, evaluate, keep)
 
 
 def nothing_kept(params: Params, folds: int) -> Kept:
@@ -143,6 +195,7 @@ def side_by_side(program: FoldProgram) -> FoldProgram:
         program.spec,
         jax.vmap(program.init, (0, None, None)),
         jax.vmap(program.advance, (0, 0, None, None, None)),
+        jax.vmap(program.judge, (0, 0, None)),
         jax.vmap(program.evaluate, (0, 0, None)),
         jax.vmap(program.keep, (0, 0, None, 0, None)),
     )

@@ -54,8 +54,10 @@ def verdict(data: WalkforwardData) -> Remark:
         f" {percent(result, sign=True)} after costs with {trades};"
         f" buy-and-hold made {percent(hold, sign=True)} with equal money in each symbol at the start of each fold, and"
         f" {percent(once, sign=True)} bought once."
-        f" {excess_sentence(excess, rule, s['portfolio']['sharpe'])}"
+        f" {excess_sentence(excess, rule, s['portfolio']['sharpe'])} {s['handed_over']['sentence']}"
     )
+    if len(s["handed_over"]["flat_folds"]) == s["folds"]:
+        return Remark("caution", "Stays flat: nothing to trade was found", text)
     if data.joined("policy", "trades") == 0:
         return Remark("bad", "No policy closed a trade", text)
     if not result > 0:

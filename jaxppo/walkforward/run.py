@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from jaxppo.agent.encoders import receptive_field
+from jaxppo.agent.policy import Params
 from jaxppo.cli import Request
 from jaxppo.config.layers import DeviceInfo, describe, updates_for_passes, with_updates
 from jaxppo.config.schema import Config
@@ -42,6 +43,7 @@ from jaxppo.walkforward.program import (
     FoldOutput,
     FoldProgram,
     FoldSizes,
+    Judged,
     Kept,
     make_folds,
     nothing_kept,
@@ -144,6 +146,7 @@ class CompiledFolds(NamedTuple):
 
     init: Callable[[Fold, Hyper, Tape], TrainState]
     advance: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+    judge: Callable[..., tuple[Params, Judged]]
     evaluate: Callable[..., FoldOutput]
     keep: Callable[..., Kept] | None  # with early stopping
     at_once: int
@@ -162,8 +165,8 @@ def compile_folds(
         some = jax.tree.map(lambda x, n=size: x[:n], folds)
         state = jax.eval_shape(many.init, some, hyper, tape)
         advance = compile_program(many.advance, state, some, hyper, tape, jnp.int32(0), donate=(0,))
-        evaluate = compile_program(many.evaluate, state.params, some, tape)
-        made, keep = [advance, evaluate], None
+        judge, evaluate = (compile_program(f, state.params, some, tape) for f in (many.judge, many.evaluate))
+        made, keep = [advance, judge, evaluate], None
         if folds.stop is not None:
             kept = jax.eval_shape(partial(nothing_kept, folds=size), state.params)
             found = compile_program(many.keep, kept, state.params, jnp.int32(0), some, tape, donate=(0,))
@@ -171,7 +174,7 @@ def compile_folds(
         seconds += sum(one.seconds for one in made)
         needed = max(one.memory_bytes for one in made)
         if at_once is not None or size == 1 or needed <= limit:
-            return CompiledFolds(jax.jit(many.init), advance.run, evaluate.run, keep, size, needed, seconds)
+            return CompiledFolds(jax.jit(many.init), advance.run, judge.run, evaluate.run, keep, size, needed, seconds)
         size = max(1, min(size - 1, int(size * limit / needed)))
 
 
@@ -182,10 +185,11 @@ def chunks(folds: int, at_once: int) -> list[list[int]]:
 
 def run_folds(
     compiled: CompiledFolds, setup: Setup, hyper: Hyper, console: Console
-) -> tuple[TrainState, FoldOutput, float]:
-    """Train and test every fold. Returns the states and the outputs as host arrays (K, ...), and the seconds.
+) -> tuple[TrainState, Judged, FoldOutput, float]:
+    """Train, judge and test every fold. Returns states and what is said of them as host arrays (K, ...), and seconds.
 
-    A state is the last; with early stopping its parameters and its update are those of the policy that is kept.
+    A state is the last, but its parameters are those that are handed over: with early stopping of the policy that is
+    kept, as its update is, and of a flat one where that is not trusted.
     """
     config, tape, began = setup.config, setup.history.tape, time.perf_counter()
     passes = chunks(len(setup.plans), compiled.at_once)
@@ -210,10 +214,12 @@ def run_folds(
             if kept is not None:
                 own_update = jnp.expand_dims(kept.update, tuple(range(1, state.update.ndim)))
                 state = state._replace(params=kept.params, update=jnp.broadcast_to(own_update, state.update.shape))
-            output = compiled.evaluate(state.params, some, tape)
-            parts.append(jax.tree.map(lambda x, n=own: x[:n], jax.device_get((state, output))))
-    states, outputs = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-    return states, outputs, time.perf_counter() - began
+            params, judged = compiled.judge(state.params, some, tape)
+            state = state._replace(params=params)
+            found = jax.device_get((state, judged, compiled.evaluate(params, some, tape)))
+            parts.append(jax.tree.map(lambda x, n=own: x[:n], found))
+    states, judged, outputs = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    return states, judged, outputs, time.perf_counter() - began
 
 
 def kept_updates(states: TrainState) -> list[int]:
@@ -347,7 +353,7 @@ def _compute(
         f"compiled in {compiled.compile_seconds:.1f} s: {compiled.at_once} of {options.folds} folds side by side,"
         f" {compiled.memory_bytes / 2**20:,.0f} MiB"
     )
-    states, outputs, seconds = run_folds(compiled, setup, hyper, console)
+    states, judged, outputs, seconds = run_folds(compiled, setup, hyper, console)
     console.print(f"trained and tested in {seconds:.1f} s")
     facts = {
         "folds": options.folds,
@@ -356,6 +362,7 @@ def _compute(
         "purge_bars": setup.market.purge_bars,
         "embargo_bars": options.embargo_bars,
         "early_stop": config.budget.early_stop,
+        "flat_below": config.budget.flat_below,
         "updates": config.budget.n_updates,
         "trials": trials,
         "at_once": compiled.at_once,
@@ -363,7 +370,7 @@ def _compute(
     }
     labels = program.spec.env.actions.labels
     kept = kept_updates(states)
-    result = collect(setup.history, setup.plans, outputs, kept, labels, facts, config, rules.yardsticks)
+    result = collect(setup.history, setup.plans, judged, outputs, kept, labels, facts, config, rules.yardsticks)
     write_config(folder, inputs.resolved)
     extra = {
         "walkforward": facts,

@@ -64,5 +64,6 @@ def show(console: Console, result: Result) -> None:
     )
     if s["rules_left_out"]:
         console.print(f"rules left out, as some fold has too few bars to fit them: {', '.join(s['rules_left_out'])}")
+    console.print(s["handed_over"]["sentence"])
     console.print(s["excess_over_best_rule"]["sentence"])
     console.print(gate_line(result.gate))
