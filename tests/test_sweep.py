@@ -39,7 +39,7 @@ SIZES = {
     "encoder": "none",
     "n_updates": 4,
 }
-SWEEP = ["--trials", "5", "--batch", "3", "--halve-at", "1", "--best", "2", "--blocks", "4", "--sampler", "random"]
+SWEEP = ["--trials", "5", "--batch", "3", "--halve-at", "1", "--best", "2", "--day-blocks", "4", "--sampler", "random"]
 SEARCH = ["--search", "learning_rate", "log", "1e-3", "1e-1", "--search", "gamma", "uniform", ".8", ".99"]
 
 
@@ -307,7 +307,7 @@ def test_ensembles_shapes_and_sqlite(args, tmp_path):
     """Two shapes, of which one cannot be trained with some steps; ensembles of two; no test split; all in SQLite."""
     search = ["--search", "n_steps", "int", "4", "8", "--search", "encoder", "none", "window_mlp"]
     sizes = words({**SIZES, "seeds": 2, "episode_steps": 16, "validation_fraction": 0.3})
-    more = ["--trials", "8", "--batch", "8", "--best", "8", "--storage", str(tmp_path / "all.db"), "--blocks", "2"]
+    more = ["--trials", "8", "--batch", "8", "--best", "8", "--storage", str(tmp_path / "all.db"), "--day-blocks", "2"]
     data = args[:2]
     out = tmp_path / "out"
     status, told = sweep(out, [*data, *sizes, *search, *more])

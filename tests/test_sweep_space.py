@@ -163,8 +163,8 @@ def test_a_grid_has_an_end():
         ({"eta": 1}, "eta: one in at least 2 goes on"),
         ({"halve_at": (2, 1)}, "halve_at: must be rising"),
         ({"halve_at": (0,)}, "halve_at: must be rising"),
-        ({"blocks": 7}, "blocks: must be an even number"),
-        ({"blocks": 30}, "blocks: 30 make 155,117,520 splits; give at most 20"),
+        ({"day_blocks": 7}, "day_blocks: must be an even number"),
+        ({"day_blocks": 30}, "day_blocks: 30 make 155,117,520 splits; give at most 20"),
     ],
 )
 def test_options_that_do_not_fit(change, says):

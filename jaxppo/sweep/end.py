@@ -70,7 +70,7 @@ def finish(setup: Setup, study: Study, console: Console) -> None:
         raise ConfigError(f"{out}: no trial was completed; {reasons[0] if reasons else 'all were halted'}")
     winner, config = ranked_trials(found.trials)[0], setup.config
     choose_by = config.budget.choose_by
-    truth = tell_truth(found.trials, found.curves, winner, TEST_FIGURE[choose_by], options.blocks)
+    truth = tell_truth(found.trials, found.curves, winner, TEST_FIGURE[choose_by], options.day_blocks)
     tested = winner.result.get(TEST_FIGURE[choose_by], math.nan)
     sentences = truth_sentences(truth, winner, choose_by, tested)
     ensemble = _ensemble(setup, found, best, truth)
@@ -88,7 +88,7 @@ def finish(setup: Setup, study: Study, console: Console) -> None:
         "space": {name: dimension.to_json() for name, dimension in setup.space.items()},
         "shapes": len(set(found.shapes.values())),
         "winner": _winner(winner),
-        "truth": _truth(truth, options.blocks),
+        "truth": _truth(truth, options.day_blocks),
         "sentences": sentences,
         "importance": study.importance(),
         "ensemble": ensemble,

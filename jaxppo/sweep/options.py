@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -36,8 +36,10 @@ class SweepOptions:
     """At each of --halve-at one in so many goes on."""
     best: int = 5
     """Trials whose policies are averaged to the one that is handed over: all of one shape, that of most of the best."""
-    blocks: int = 16
+    day_blocks: int = 16
     """Blocks of days from which the probability of backtest overfitting is told: an even number."""
+    devices: int | Literal["all"] = 1
+    """Devices that divide the trials of a population, or all that there are."""
     storage: str | None = None
     """Optuna's storage: a file whose name ends in .log (its journal) or .db (SQLite); by default OUT/study.log."""
     study: str = "sweep"
@@ -56,9 +58,8 @@ def check_options(options: SweepOptions) -> None:
         raise ConfigError(f"eta: one in at least 2 goes on, got {options.eta}")
     if any(a < 1 for a in options.halve_at) or list(options.halve_at) != sorted(set(options.halve_at)):
         raise ConfigError(f"halve_at: must be rising numbers of validations from 1, got {list(options.halve_at)}")
-    if options.blocks < 2 or options.blocks % 2:
-        raise ConfigError(f"blocks: must be an even number from 2, got {options.blocks}")
-    if options.blocks > 20:
-        raise ConfigError(
-            f"blocks: {options.blocks} make {math.comb(options.blocks, options.blocks // 2):,} splits; give at most 20"
-        )
+    if options.day_blocks < 2 or options.day_blocks % 2:
+        raise ConfigError(f"day_blocks: must be an even number from 2, got {options.day_blocks}")
+    if options.day_blocks > 20:
+        splits = math.comb(options.day_blocks, options.day_blocks // 2)
+        raise ConfigError(f"day_blocks: {options.day_blocks} make {splits:,} splits; give at most 20")

@@ -93,7 +93,9 @@ def warnings(data: SweepData) -> list[Remark]:
         text = "Choosing the best trial was no better than drawing one. What is averaged is no better for being chosen."
         found.append(Remark("bad", "The choice is worth nothing", text))
     elif math.isnan(overfitting(data)):
-        text = "Too few trials or validation days to say how far to trust the choice; fewer --blocks need fewer days."
+        text = (
+            "Too few trials or validation days to say how far to trust the choice; fewer --day-blocks need fewer days."
+        )
         found.append(Remark("caution", "Overfitting unknown", text))
     if truth["rank_correlation"] <= 0:
         text = "What was good on the validation bars was not on the test bars."

@@ -18,6 +18,7 @@ from jaxppo.market.dataset import Market, build_market, market_warnings
 from jaxppo.market.source import load_market_bars
 from jaxppo.plugins import loaded_plugins
 from jaxppo.ppo.checks import check_program
+from jaxppo.ppo.layout import check_devices
 from jaxppo.store.directory import RunInputs
 from jaxppo.sweep.batches import Trial
 from jaxppo.sweep.options import SweepOptions, check_options
@@ -89,7 +90,9 @@ def prepare(request: Request[SweepOptions]) -> Setup:
             f"halve_at: {options.halve_at[-1]} is not before the end: a trial has {segments} validations that follow"
             " updates"
         )
-    programs = Programs(bars, market.cutoffs, options.batch)
+    devices = device.count if options.devices == "all" else options.devices
+    check_devices(inputs.resolved.config, devices, device.count, members=True)
+    programs = Programs(bars, market.cutoffs, options.batch, devices)
     out = options.out or Path("runs") / f"sweep-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     facts = sweep_facts(inputs.resolved.config, market, space, options)
     return Setup(options, out, inputs, space, facts, overrides, request, programs)

@@ -79,14 +79,15 @@ class Played(NamedTuple):
 class Program:
     """What is compiled for one shape, and the market of its trials."""
 
-    def __init__(self, config: Config, market: Market, slots: int):
+    def __init__(self, config: Config, market: Market, slots: int, devices: int):
         """
         Args:
           config: of any of its trials but for the swept fields, with its updates.
           market: of all.
           slots: most trials that are trained together.
+          devices: that divide them.
         """
-        self.config, self.market, self._slots = config, market, slots
+        self.config, self.market, self._slots, self._devices = config, market, slots, devices
         self.tape = market.splits["train"].tape
         self.data = {
             name: evaluation_set(market.splits[name]) for name in ("validation", "test") if name in market.splits
@@ -101,7 +102,7 @@ class Program:
         # worth another compilation where half of them have been halted.
         n = self._slots if jax.default_backend() == "cpu" else min(self._slots, 1 << (trials - 1).bit_length())
         if n not in self._compiled:
-            self._compiled[n] = compile_members(self.config, self.market, n)
+            self._compiled[n] = compile_members(self.config, self.market, n, devices=self._devices)
         return self._compiled[n]
 
     @property
@@ -172,14 +173,15 @@ class Program:
 class Programs:
     """The programs of a sweep, each compiled when its first trial comes."""
 
-    def __init__(self, bars: Sequence[Bars], cutoffs: tuple[int, int] | None, slots: int):
+    def __init__(self, bars: Sequence[Bars], cutoffs: tuple[int, int] | None, slots: int, devices: int = 1):
         """
         Args:
           bars: of all trials.
           cutoffs: UTC seconds at which validation and test begin for all, whatever features need to warm up.
           slots: most trials that are trained together.
+          devices: that divide them.
         """
-        self._bars, self._cutoffs, self._slots = bars, cutoffs, slots
+        self._bars, self._cutoffs, self._slots, self._devices = bars, cutoffs, slots, devices
         self._markets: dict[str, Market] = {}
         self._programs: dict[str, Program] = {}
 
@@ -193,7 +195,7 @@ class Programs:
         if key not in self._programs:
             if len(self._programs) >= _KEPT:
                 self._programs.pop(next(iter(self._programs)))
-            self._programs[key] = Program(config, self._market(config), self._slots)
+            self._programs[key] = Program(config, self._market(config), self._slots, self._devices)
         return self._programs[key]
 
     def _market(self, config: Config) -> Market:
