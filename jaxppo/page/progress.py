@@ -44,9 +44,10 @@ class Display:
     ) -> None:
         self._progress.stop()
 
-    def expect(self, n_updates: int) -> None:
-        """The updates of the run, where they were not known at the start."""
+    def expect(self, n_updates: int, env_steps_per_update: int = 0) -> None:
+        """The updates of the run and the steps of one, where they were not known at the start; 0 for those told."""
         self._n_updates = n_updates
+        self._batch = env_steps_per_update or self._batch
         self._progress.update(self._task, total=n_updates)
 
     def say(self, text: str) -> None:

@@ -95,6 +95,7 @@ def train_population(folder: Path, options: RunOptions, inputs: RunInputs, displ
     grid = population_grid(folder, options)
     members = name_members(config, grid)
     display.say(f"a population of {len(members)} members: {grid_text(grid)}")
+    display.expect(config.budget.n_updates, len(members) * config.batch_steps * config.budget.seeds)
     sides, rules = rules_of(market)
     begun = _restore(folder, members, config, inputs) if options.resume else None
     write_config(folder, inputs.resolved)
