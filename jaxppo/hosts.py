@@ -101,7 +101,8 @@ class Hosts:
     ) -> None:
         if self._line is None:
             return
-        if error is None or isinstance(error, Interrupted):  # which all agreed on
+        stopped = isinstance(error, Interrupted) and not isinstance(error.__context__, KeyboardInterrupt)
+        if error is None or stopped:  # which all agreed on
             self.wait()
             self._line.close()
             jax.distributed.shutdown()

@@ -31,8 +31,7 @@ def test_the_slurm_script_is_one_that_bash_reads_and_its_flags_are_ours():
     subprocess.run(["bash", "-n", str(script)], check=True)
     text = script.read_text()
     directives = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", text, re.MULTILINE))
-    assert directives["ntasks-per-node"] == "4"
-    assert directives["gpus-per-task"] == "1"  # a process a GPU, as JAX takes it under Slurm
+    assert directives["ntasks-per-node"] == directives["gpus-per-node"] == "4"  # a process a GPU, as JAX takes it
     assert directives["signal"] == "TERM@30"
     fields = re.search(r"^fields=\((.*)\)$", text, re.MULTILINE)
     accepted(fields[1] + " --run-dir $RUN_DIR")

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import tiny_config, tiny_market, tiny_program
+from helpers import TINY, tiny_config, tiny_market, tiny_program
 from jax.sharding import PartitionSpec
 
 from jaxppo.agent.policy import init_params
@@ -34,7 +34,7 @@ from jaxppo.ppo.shard import PATH, Shard
 from jaxppo.ppo.state import TrainState, hyper_from
 from jaxppo.ppo.update import advantage_scales, shuffle_paths
 
-TESTS = Path(__file__).parent
+REPO = Path(__file__).resolve().parent.parent
 TWO = Shard(2)
 
 
@@ -51,11 +51,19 @@ def matmul_work(region: Region, turns: int = 1) -> float:
     return turns * own + sum(matmul_work(loop, turns * (loop.trips or 1)) for loop in region.loops)
 
 
+# 16 paths of 4 lanes; a learning rate at which the policies of the 20th update have little to do with the first.
+SIZES = {**TINY, "n_envs": 64, "n_updates": 20, "blocks": 8, "learning_rate": 0.01, "target_kl": 0.5, "seed": 3}
+
+
 def eight(*counts: int, **changes: Any) -> dict[int, dict[str, Any]]:
-    """Runs of 20 updates on so many fake devices of eight, by their number: see `eight_devices.py`."""
-    path = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, str(TESTS / "eight_devices.py"), json.dumps(changes), *map(str, counts)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    """Runs of 20 updates on so many fake devices of eight, by their number: see `benchmarks.devices`.
+
+    In a process of its own, since the number of fake devices is fixed when JAX begins.
+    """
+    fields = json.dumps({**SIZES, **changes})
+    command = [sys.executable, "-m", "benchmarks.devices", *map(str, counts), "--fields", fields, "--json"]
+    path = os.pathsep.join([str(REPO), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, cwd=REPO)
     assert done.returncode == 0, done.stderr[-2000:]
     return {int(n): run for n, run in json.loads(done.stdout).items()}
 

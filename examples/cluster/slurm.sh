@@ -1,10 +1,12 @@
 #!/bin/bash
 # One run on two nodes of four GPUs, a process a GPU: sbatch examples/cluster/slurm.sh
 # Slurm's variables tell the processes where to meet. A run whose node was lost is queued again and goes on.
+# Each process must see all GPUs of its node, of which JAX gives it the one of its number: so --gpus-per-node, and not
+# --gpus-per-task, which hides the others.
 #SBATCH --job-name=jaxppo
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4
-#SBATCH --gpus-per-task=1
+#SBATCH --gpus-per-node=4
 #SBATCH --cpus-per-task=8
 #SBATCH --time=04:00:00
 #SBATCH --requeue
@@ -21,7 +23,7 @@ fields=(--preset production --n-envs 1048576)
 
 # Proxies between nodes make JAX's processes wait for each other in vain.
 unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY
-srun --kill-on-bad-exit=1 python -m jaxppo.train "${fields[@]}" --run-dir "$RUN_DIR" "${resume[@]}"
+srun --gpu-bind=none --kill-on-bad-exit=1 python -m jaxppo.train "${fields[@]}" --run-dir "$RUN_DIR" "${resume[@]}"
 status=$?
 # 75: another process is gone, or time is up.
 if [ "$status" -eq 75 ] || [ "$status" -eq 143 ]; then

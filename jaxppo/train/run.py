@@ -222,6 +222,8 @@ def _train_together(request: Request[RunOptions], hosts: Hosts, began: float) ->
     display.say(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}{ensemble}")
     for line in describe(resolved):
         display.say(line)
+    if options.resume and config.ppo.blocks == 1 and device.count > math.gcd(seeds, device.count):
+        display.say("minibatches are drawn within each device's paths from here on, as the run has one block of them")
     check_program(config)  # before anything is read
     member_configs(config, grid_values(parse_grid(options.grid)))
     bars, source = load_market_bars(config.data)
