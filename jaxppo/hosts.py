@@ -176,8 +176,13 @@ def join(meeting: Meeting, environ: Mapping[str, str] = os.environ) -> Hosts:
     hosts = Hosts(jax.process_count(), jax.process_index())
     line = Lifeline(hosts.index, hosts.count, hosts.gone)
     name = (meeting.coordinator or "").rpartition(":")[0] or socket.gethostname()
-    line.open(hosts.agree(f"{name}:{line.port}"))
-    late.cancel()
+    address = hosts.agree(f"{name}:{line.port}")
+    try:
+        line.open(address)
+    except OSError as error:
+        raise ConfigError(f"processes: process 0 cannot be reached at {address} ({error.strerror or error})") from error
+    finally:
+        late.cancel()
     hosts._line = line
     return hosts
 

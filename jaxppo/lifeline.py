@@ -12,6 +12,13 @@ from collections.abc import Callable
 _BEAT, _BYE, _GONE = b".", b"q", b"x"  # the last is followed by a process's number, 4 bytes
 
 
+def _listen() -> socket.socket:
+    """A port of this machine, for both versions of the protocol where it has both."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", 0))
+
+
 class Lifeline:
     """Watches the other processes from a thread and calls `gone` with the number of the first that is lost.
 
@@ -32,16 +39,24 @@ class Lifeline:
         self._heard: dict[int, float] = {}
         self._done: set[int] = set()
         self._closing = threading.Event()
-        self._server = socket.create_server(("", 0)) if index == 0 else None
+        self._server = _listen() if index == 0 else None
         self.port = self._server.getsockname()[1] if self._server else 0
         self._thread = threading.Thread(target=self._watch, name="lifeline", daemon=True)
 
     def open(self, address: str) -> None:
-        """Connect everyone to process 0, which listens at `address`, HOST:PORT; all must call it."""
+        """Connect everyone to process 0, which listens at `address`, HOST:PORT; all must call it.
+
+        Raises:
+          OSError: process 0 cannot be reached.
+        """
         if self._server is not None:
             while len(self._sockets) < self._count - 1:
                 other, _ = self._server.accept()
-                self._sockets[int.from_bytes(other.recv(4, socket.MSG_WAITALL))] = other
+                number = int.from_bytes(other.recv(4, socket.MSG_WAITALL))
+                if 0 < number < self._count and number not in self._sockets:
+                    self._sockets[number] = other
+                else:  # of something that looks at ports
+                    other.close()
         else:
             host, _, port = address.rpartition(":")
             self._sockets[0] = socket.create_connection((host, int(port)))

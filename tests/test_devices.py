@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec
 from jaxppo.agent.policy import init_params
 from jaxppo.errors import ConfigError
 from jaxppo.market.dataset import evaluation_set
+from jaxppo.members import Population, compile_members, member_config
 from jaxppo.plan.collectives import collectives
 from jaxppo.plan.counts import Region, count_module
 from jaxppo.plan.hlo import parse_module
@@ -240,6 +241,24 @@ def test_members_of_a_population_are_divided_without_a_word():
     rows = TrainState(*(jnp.zeros(4) for _ in TrainState._fields))
     _, found = jax.jit(counts)(rows, jnp.zeros(4), jnp.zeros(0), jnp.zeros(0), jnp.int32(2), jnp.int32(3))
     assert found.tolist() == [2, 1]
+
+
+@pytest.mark.slow  # two populations to compile
+def test_members_of_a_population_on_two_devices_are_those_of_one():
+    config = tiny_config()
+    market = tiny_market(config)
+    members = [member_config(config, {"seed": i, "learning_rate": 0.01 * (i + 1)}) for i in range(3)]
+    runs = {}
+    for devices in (1, 2):
+        compiled = compile_members(config, market, 3, devices=devices)
+        population = Population(compiled, members)
+        population.segment(0)
+        runs[devices] = population.state, population.segment(2), compiled
+    (one, out, _), (two, other, divided) = runs[1], runs[2]
+    assert divided.passes.at_once == 4  # the last fills up
+    for a, b in zip(jax.tree.leaves((one, out)), jax.tree.leaves((two, other)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert collectives(count_module(parse_module(divided.passes.executable.run.as_text()))) == []
 
 
 def test_a_validation_divides_the_symbols():
