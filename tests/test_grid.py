@@ -25,6 +25,7 @@ from jaxppo.train.population import PopulationTrainer
 from jaxppo.train.table import ranked
 
 GRID = ("--grid", "learning_rate", "3e-4", "1e-2", "--grid", "seed", "6", "7")
+AT_ONCE = ("--members-at-once", "2")  # the program of tests/test_population.py, which is compiled once a session
 REPO = Path(__file__).resolve().parent.parent
 
 
@@ -35,7 +36,7 @@ def args(bars) -> list[str]:  # noqa: F811
 
 @pytest.fixture(scope="module")
 def parent(args, tmp_path_factory):
-    return call(tmp_path_factory.mktemp("population") / "p", *args, *GRID, "--members-at-once", "3")
+    return call(tmp_path_factory.mktemp("population") / "p", *args, *GRID, *AT_ONCE)
 
 
 def test_each_member_is_the_run_that_it_would_be_alone(parent, args, tmp_path):
@@ -73,7 +74,7 @@ def test_the_table_and_the_lines(parent):
     summary = json.loads((parent.path / "summary.json").read_text())
     assert summary["best"] == table["member"][ranked(table["best_fitness"].to_list())[0]]
     assert summary["looks"] == 4 * 3  # before the first update, after 2 and after 3
-    assert summary["program"]["members_at_once"] == 3
+    assert summary["program"]["members_at_once"] == 2
     assert summary["env_steps"] == 4 * 3 * 64
     for name in table["member"]:
         assert parent.out.count(f"{name}: learning_rate") == 1
@@ -95,12 +96,12 @@ def test_it_goes_on_after_the_last_segment_and_ends_as_if_never_stopped(parent, 
     path = tmp_path / "p"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PopulationTrainer, "_segment", cut)
-        stopped = call(path, *args, *GRID, "--members-at-once", "3")
+        stopped = call(path, *args, *GRID, *AT_ONCE)
     assert stopped.code == 130
     assert f"--run-dir {path} --resume" in stopped.err
     refused = call(path, "--resume", "--grid", "seed", "1")
     assert "leave --grid out" in refused.err
-    resumed = call(path, "--resume", "--members-at-once", "3")
+    resumed = call(path, "--resume", *AT_ONCE)
     assert resumed.code == 0, resumed.err
     assert "resumed at update 2 of 3" in resumed.out
     for name in ("000", "003"):
@@ -116,14 +117,14 @@ def test_it_goes_on_after_the_last_segment_and_ends_as_if_never_stopped(parent, 
 @pytest.mark.slow
 def test_a_killed_population_loses_nothing_but_its_segment(args, parent, tmp_path):
     path = tmp_path / "p"
-    command = [sys.executable, "-m", "jaxppo.train", "--run-dir", str(path), *args, *GRID, "--members-at-once", "3"]
+    command = [sys.executable, "-m", "jaxppo.train", "--run-dir", str(path), *args, *GRID, *AT_ONCE]
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as process:
         while not (path / "snapshots" / "checkpoints" / "0").exists():
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-    resumed = call(path, "--resume", "--members-at-once", "3")
+    resumed = call(path, "--resume", *AT_ONCE)
     assert resumed.code == 0, resumed.err
     assert (path / "members.csv").read_bytes() == (parent.path / "members.csv").read_bytes()
 
