@@ -22,11 +22,11 @@ from jaxppo.env.account import AccountState, exposure_at, open_account
 from jaxppo.env.actions import action_mask, asked_exposures
 from jaxppo.env.trading import EXPOSURE, BoundEnv, observe_account
 from jaxppo.env.trading import make_env as env_on_tape
-from jaxppo.errors import ConfigError, nearest
+from jaxppo.errors import ConfigError, DataError, nearest
 from jaxppo.market.asset_classes import ASSET_CLASSES, may_short
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import bars_per_year
-from jaxppo.market.dataset import Market, evaluation_set
+from jaxppo.market.dataset import Market, evaluation_set, warm_up_bars
 from jaxppo.market.dataset import build_market as lay_out
 from jaxppo.market.features import compute_features, feature_groups
 from jaxppo.market.tape import Quote
@@ -150,6 +150,12 @@ def decide(policy: RestoredPolicy, bars: Bars, account: AccountState | None = No
     """
     config, reach = policy.info.config, receptive_field(policy.info.config.agent)
     table = compute_features(bars, feature_groups(config.features), config.features.scale_window)
+    needed = warm_up_bars(table.min_bars, config.env) + reach - 1
+    if len(bars.time) < needed:  # else the encoder would see rows before the features are known, which are 0
+        raise DataError(
+            f"{bars.symbol}: {len(bars.time)} bars in {bars.source}, but a decision needs at least {needed}: those of"
+            f" the features and of the size, and {reach - 1} before the last that the encoder sees"
+        )
     window = jnp.asarray(table.values[None, -reach:])  # (1, R, F)
     account = open_account(jnp.ones(())) if account is None else account
     size = None

@@ -16,7 +16,8 @@ import jaxppo
 import jaxppo.api
 import jaxppo.registry
 from jaxppo.__main__ import COMMANDS, main
-from jaxppo.errors import ConfigError, JaxppoError
+from jaxppo.check.verdict import slice_bars
+from jaxppo.errors import ConfigError, DataError, JaxppoError
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -57,6 +58,11 @@ def test_a_run_and_what_follows_from_python(tmp_path):
     assert done.returncode == 0, done.stderr
     action = jaxppo.decide(jaxppo.restore_policy(folder), jaxppo.synthetic_market(27)[0]).action
     assert action in ("hold", "buy", "sell")
+    policy, bars = jaxppo.restore_policy(folder), jaxppo.synthetic_market(27)[0]
+    needed = 115 + TINY["window"] - 1  # the features base know their first row at bar 115
+    assert jaxppo.decide(policy, slice_bars(bars, slice(-needed, None))).time == bars.time[-1]
+    with pytest.raises(DataError, match=rf"SYN_A: {needed - 1} bars in .*, but a decision needs at least {needed}: "):
+        jaxppo.decide(policy, slice_bars(bars, slice(1 - needed, None)))
     assert f" {action} " in done.stdout
 
 
