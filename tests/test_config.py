@@ -117,7 +117,7 @@ def test_presets_and_device_tiers_never_set_the_same_field():
 
 @pytest.mark.parametrize("reward", list(REWARD_PRESETS))
 def test_reward_preset_sets_its_discount_and_entropy(reward):
-    expected = {"v245": (0.995, 0.005), "v33": (0.991, 0.015)}.get(
+    expected = {"v245": (0.995, 0.005), "v33": (0.991, 0.015), "differential_sharpe": (0.95, 0.005)}.get(
         reward, (Config().ppo.gamma, Config().ppo.entropy_end)
     )
     config = resolved(reward=reward)
@@ -162,6 +162,18 @@ def test_a_preset_that_names_a_discount_has_decided_it(monkeypatch):
     result = resolve("quick_test")
     assert (result.config.ppo.gamma, result.sources["gamma"]) == (0.9, "preset quick_test")
     assert (result.config.ppo.entropy_end, result.sources["entropy_end"]) == (0.015, "reward preset v33")
+
+
+def test_an_action_table_brings_its_lambda_where_nothing_has_decided_it():
+    result = resolve("quick_test", {"actions": "hold_buy_sell"})
+    assert (result.config.ppo.gae_lambda, result.sources["gae_lambda"]) == (0.5, "actions hold_buy_sell")
+    assert resolve("quick_test", {"reward": "v33"}).config.ppo.gae_lambda == 0.5  # whose actions these are
+    assert resolve("quick_test", {"reward": "v33", "actions": "targets"}).config.ppo.gae_lambda == 0.8
+    assert resolved(actions="hold_buy_sell", gae_lambda=0.9).ppo.gae_lambda == 0.9
+    sized = resolved(actions="sized").ppo
+    assert (sized.gae_lambda, sized.entropy_anneal) == (0.5, 0.4)
+    # The preset trend has chosen its own.
+    assert resolve("trend", {"actions": "hold_buy_sell"}).config.ppo.gae_lambda == 0.8
 
 
 def test_the_command_line_beats_the_budget_of_the_preset():

@@ -71,8 +71,13 @@ REWARD_PRESETS = Registry(
         ),
         # In percent: the value head then learns numbers near 1 instead of near .01.
         RewardPreset("log_return", {"log_return": 100.0}, "net log return of the bar, in percent; the default"),
+        # What a return adds to the moving Sharpe ratio later bars take back, as the moments forget it: half of it where
+        # they are discounted by .99, a sixth where by .95.
         RewardPreset(
-            "differential_sharpe", {"differential_sharpe": 1.0}, "Moody and Saffell 2001, eta 0.01, clipped at 10"
+            "differential_sharpe",
+            {"differential_sharpe": 1.0},
+            "Moody and Saffell 2001, eta 0.01, clipped at 10",
+            brings={"gamma": 0.95},
         ),
     ],
 )
