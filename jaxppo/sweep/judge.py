@@ -67,7 +67,7 @@ def tell_truth(
     among = _overfitting(complete, blocks)
     return Truth(
         looks=looks,
-        sharpe=_sharpe(own),
+        sharpe=winner.best_row["val_portfolio_sharpe"],
         luck_sharpe=float(expected_max_sharpe(float(looks), math.sqrt(own.per_year / max(len(own.days) - 1, 1)))),
         probabilistic_sharpe=float(probabilistic_sharpe(moments)),
         deflated_sharpe=float(deflated_sharpe(moments, float(looks))),
@@ -79,11 +79,6 @@ def tell_truth(
         rank_correlation=rank_correlation(*values) if ranked else math.nan,
         ranked=len(ranked),
     )
-
-
-def _sharpe(curve: Curve) -> float:
-    deviation = float(curve.returns.std(ddof=1)) if len(curve.days) > 1 else 0.0
-    return float(curve.returns.mean()) / deviation * math.sqrt(curve.per_year) if deviation > 0 else 0.0
 
 
 def _matrix(curves: dict[int, Curve], trials: Sequence[Trial]) -> tuple[np.ndarray, int]:
