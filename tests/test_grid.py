@@ -19,6 +19,7 @@ from test_session import TIMES, bars, call, flags, no_report  # noqa: F401
 from jaxppo.config.schema import Config
 from jaxppo.errors import ConfigError
 from jaxppo.store.checkpoint import restore_policy, restore_train_state
+from jaxppo.store.directory import tried
 from jaxppo.store.read import load_run
 from jaxppo.train.grid import grid_values, member_configs, parse_grid, require_grid
 from jaxppo.train.population import PopulationTrainer
@@ -62,7 +63,10 @@ def test_each_member_is_the_run_that_it_would_be_alone(parent, args, tmp_path):
     files = {str(p.relative_to(single.path)) for p in (single.path / "validation").iterdir()}
     assert files == {str(p.relative_to(own)) for p in (own / "validation").iterdir()}
     assert (own / "gate.json").is_file()
-    assert mine.manifest["population"] == {"member": "003", "values": {"learning_rate": 0.01, "seed": 7}}
+    told = {"member": "003", "values": {"learning_rate": 0.01, "seed": 7}, "trials": 4, "looks": 12}
+    assert mine.manifest["population"] == told
+    assert tried(own) == (4, 12)  # which a backtest deflates by
+    assert tried(single.path) == (0, 0)
 
 
 def test_the_table_and_the_lines(parent):
@@ -80,7 +84,7 @@ def test_the_table_and_the_lines(parent):
         assert parent.out.count(f"{name}: learning_rate") == 1
     assert "a population of 4 members: learning_rate 0.0003 0.01 x seed 6 7" in parent.out
     assert "in 2 passes" in parent.out
-    assert f"{summary['best']} --trials 12" in parent.out
+    assert "the best of 12 looks at the same validation bars" in parent.out
     assert not (parent.path / "snapshots").exists()
 
 

@@ -58,7 +58,7 @@ from jaxppo.play.gate import Record, judge_policy
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.sides import Sides, Yardsticks, rule_sides, rule_signals, score_yardsticks
 from jaxppo.store.checkpoint import RestoredPolicy, Which, require_match, restore_policy
-from jaxppo.store.directory import iso, sweep_tried, whole_folder
+from jaxppo.store.directory import iso, tried, whole_folder
 from jaxppo.store.gate import write_gate
 from jaxppo.store.rows import member_rows, pool_and_portfolio, portfolio_rows, symbol_rows
 
@@ -82,7 +82,7 @@ class BacktestOptions(BarsFilter):
     """Folder to write, which must not hold anything yet; by default RUN_DIR/backtest/SPLIT-DATE-TIME."""
     trials: int | None = None
     """Policies tried to find this one, by which the Sharpe ratio is deflated; by default the validations that it
-    was chosen from, of a sweep's policy those of all its trials."""
+    was chosen from, of a sweep's policy or a grid's run those of all."""
     random_draws: int = 20
     """Draws of the policy's own decisions shifted to other times."""
     seed: int = 0
@@ -173,7 +173,7 @@ def prepare(options: BacktestOptions) -> Setup:
     require_match(info, market.feature_names, info.actions, market.feature_hash)
     split = market.splits[options.split]
     record = validation_record(run_dir, which, info)
-    record = dataclasses.replace(record, looks=options.trials or sweep_tried(run_dir).looks or record.looks)
+    record = dataclasses.replace(record, looks=options.trials or tried(run_dir).looks or record.looks)
     sides = rule_sides(rule_signals(market.bars, split), manifest["rules"])
     shares = seen_shares(split, cutoffs, manifest["periods"])
     at = decision_times(split)

@@ -245,7 +245,7 @@ def earlier_manifest(run_dir: Path) -> dict[str, Any]:
 
 
 class Tried(NamedTuple):
-    """What a sweep tried until it had the policy of a folder; 0 for one of no sweep."""
+    """What was tried until there was the policy of a folder; 0 for one that was trained alone."""
 
     trials: int  # configurations
     looks: int  # policies that were validated, of all of them
@@ -253,7 +253,16 @@ class Tried(NamedTuple):
 
 def sweep_tried(folder: Path) -> Tried:
     """What the manifest in `folder` says of the sweep that it comes from."""
-    found = earlier_manifest(folder).get("sweep")
+    return _tried(earlier_manifest(folder).get("sweep"))
+
+
+def tried(folder: Path) -> Tried:
+    """What the manifest in `folder` says of the sweep or the population that it comes from."""
+    manifest = earlier_manifest(folder)
+    return _tried(manifest.get("sweep", manifest.get("population")))
+
+
+def _tried(found: Any) -> Tried:
     try:
         return Tried(int(found["trials"]), int(found["looks"])) if isinstance(found, dict) else Tried(0, 0)
     except (KeyError, TypeError, ValueError):

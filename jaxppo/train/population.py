@@ -45,7 +45,7 @@ from jaxppo.train.loop import segment_lengths
 from jaxppo.train.record import Played, Progress, RunLog, Setting, rules_of, write_ending
 from jaxppo.train.resume import require_same_inputs
 from jaxppo.train.stop import OUT_OF_TIME, Pace, Stop, StopReason
-from jaxppo.train.table import Member, Totals, ranked, table_row, write_table
+from jaxppo.train.table import Member, Totals, looks_of, ranked, table_row, write_table
 
 if TYPE_CHECKING:
     from jaxppo.train.run import RunOptions
@@ -201,8 +201,9 @@ class PopulationTrainer:
         run_dir, inputs = self._folder / member.name, self._inputs_of(member)
         run_dir.mkdir(exist_ok=True)
         write_config(run_dir, inputs.resolved)
-        told = {"population": {"member": member.name, "values": dict(member.values)}}
-        write_manifest(run_dir, inputs, self._actions, {**self._facts, **told})
+        count, looks = len(self._members), looks_of(self._config, len(self._members))
+        told = {"member": member.name, "values": dict(member.values), "trials": count, "looks": looks}
+        write_manifest(run_dir, inputs, self._actions, {**self._facts, "population": told})
 
     def open(self, begun: _Begun | None, display: Display) -> None:
         """Take up where it was left, or begin."""

@@ -48,6 +48,11 @@ def ranked(fitness: Sequence[float]) -> list[int]:
     return sorted(range(len(fitness)), key=lambda i: (math.isnan(fitness[i]), -fitness[i]))
 
 
+def looks_of(config: Config, n_members: int) -> int:
+    """Validations of all members: what the best of them was chosen from. The untrained policies are looked at too."""
+    return n_members * (1 + len(config.segments))
+
+
 def table_row(member: Member, at: Progress, best: Played, ending: Ending) -> dict[str, Any]:
     """What the table has of a member: its values, its best validation, and what the gate says of it."""
     figures = best.score.figures
@@ -71,7 +76,7 @@ def write_table(
     top, fitness = members[order[0]], rows[order[0]]["best_fitness"]
     steps = totals.update * config.batch_steps * config.budget.seeds
     speed = steps * len(rows) / totals.seconds if totals.seconds else 0.0
-    looks = len(rows) * (1 + len(config.segments))  # the untrained policies are looked at too
+    looks = looks_of(config, len(rows))
     summary = {
         "members": len(rows),
         "best": top.name,
@@ -94,8 +99,8 @@ def write_table(
         f" {top.name} ({values_text(top.values)}), fitness {cell('number', fitness)}"
     )
     display.say(
-        f"it is the best of {looks} looks at the same validation bars: python -m jaxppo.backtest"
-        f" {folder / top.name} --trials {looks}"
+        f"it is the best of {looks} looks at the same validation bars, by which python -m jaxppo.backtest"
+        f" {folder / top.name} deflates its Sharpe ratio"
     )
 
 

@@ -35,7 +35,7 @@ from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.state import Hyper, TrainState, hyper_from
 from jaxppo.store.checkpoint import CheckpointWriter
 from jaxppo.store.checkpoint_info import CheckpointInfo
-from jaxppo.store.directory import RunInputs, iso, sweep_tried, whole_folder, write_config, write_manifest
+from jaxppo.store.directory import RunInputs, iso, tried, whole_folder, write_config, write_manifest
 from jaxppo.walkforward.dates import FoldPlan, Scheme, check_folds, plan_folds
 from jaxppo.walkforward.files import Result, collect, write_walkforward
 from jaxppo.walkforward.program import (
@@ -74,7 +74,7 @@ class WalkforwardOptions:
     machine's on a CPU) by the memory that the compiled program says it needs."""
     trials: int | None = None
     """Configurations tried on these bars, this one included; it deflates the Sharpe ratio. By default 1, and
-    with the --config of a sweep's policy all that the sweep tried."""
+    with the --config of a sweep's policy or of a grid's run all that was tried."""
     out: Path | None = None
     """Folder to write, which must not hold anything yet; by default runs/walkforward-DATE-TIME."""
 
@@ -325,7 +325,7 @@ def walkforward_run(request: Request[WalkforwardOptions]) -> Path:
     out = options.out or Path("runs") / f"walkforward-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     with whole_folder(out) as folder:
         inputs = RunInputs(resolved, setup.market, source, warnings, device)
-        trials = options.trials or (sweep_tried(request.file.parent).trials if request.file else 0) or 1
+        trials = options.trials or (tried(request.file.parent).trials if request.file else 0) or 1
         result = _compute(folder, options, trials, setup, inputs, console, out.name)
     show(console, result)
     console.print(f"files: {out}; report: {out / 'report.html'}")
