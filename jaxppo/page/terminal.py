@@ -16,13 +16,14 @@ PIPED_WIDTH = 10_000
 """Columns of output that goes to a file or a pipe: no line of ours has as many, so none is wrapped or cut."""
 
 
-def plain_console(file: IO[str] | None = None) -> Console:
+def plain_console(file: IO[str] | None = None, *, quiet: bool = False) -> Console:
     """The console of every command: text as it is, since names of symbols and files are not ours, and lines whole.
 
     Args:
       file: by default stdout.
+      quiet: print nothing.
     """
-    console = Console(file=file, highlight=False, markup=False, soft_wrap=True)
+    console = Console(file=file, highlight=False, markup=False, soft_wrap=True, quiet=quiet)
     if not console.is_terminal:  # rich takes 80 columns there, and cuts tables to them
         console.width = PIPED_WIDTH
     return console

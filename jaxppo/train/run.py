@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import tyro
-from rich.console import Console
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import Params
@@ -27,6 +26,7 @@ from jaxppo.market.bars import describe_symbols
 from jaxppo.market.dataset import Market, build_market, market_warnings
 from jaxppo.market.source import SYNTHETIC, load_market_bars
 from jaxppo.page.progress import Display
+from jaxppo.page.terminal import plain_console
 from jaxppo.play.edge import edge_text
 from jaxppo.plugins import require_plugins
 from jaxppo.ppo.checks import check_program
@@ -217,7 +217,7 @@ def _train_together(request: Request[RunOptions], hosts: Hosts, began: float) ->
         resolved = with_default(resolved, "blocks", default_blocks(resolved.config, device.count), "--devices")
     config = resolved.config
     seeds = config.budget.seeds
-    display = Display(config.budget.n_updates, config.batch_steps * seeds, None if hosts.lead else Console(quiet=True))
+    display = Display(config.budget.n_updates, config.batch_steps * seeds, plain_console(quiet=not hosts.lead))
     ensemble = f", an ensemble of {seeds} policies" if seeds > 1 else ""
     display.say(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}{ensemble}")
     for line in describe(resolved):
