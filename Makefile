@@ -49,6 +49,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/stages.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python -m benchmarks.devices 1 2 4 8
 	$(BIN)/python benchmarks/learning.py
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/backtest.py
