@@ -135,7 +135,8 @@ def _remedy(e: Edge) -> str:
     if e.cost_anneal == 0:
         found.append(
             "Its training paid all costs from the first update; try --cost-anneal 0.65: where an oracle earns 6 bp a"
-            " bar at costs of twice the edge, five runs with it earned 96 to 99 % of that, and three without 89, 31 and 92 %."
+            " bar at costs of twice the edge, five runs with it earned 96 to 99 % of that, and three without 31"
+            " to 92 %."
         )
     if e.level > 0 and e.move > 0:
         found.append(
