@@ -123,7 +123,7 @@ def test_a_file_that_is_no_space_is_named(tmp_path, text, says):
 
 
 def test_every_category_and_both_ends_must_be_able_to_run():
-    assert len(check_space(resolved, read("encoder tcn none", "learning_rate log 1e-4 3e-3"))) == 4
+    check_space(resolved, read("encoder tcn none", "learning_rate log 1e-4 3e-3"))
     with pytest.raises(ConfigError, match="search: encoder nothing: encoder: unknown choice 'nothing'"):
         check_space(resolved, read("encoder tcn nothing"))
     with pytest.raises(ConfigError, match="search: n_steps 24: episode_steps 256 is not a multiple of n_steps 24"):
@@ -145,8 +145,8 @@ def test_arrays_and_seeds_share_a_shape_and_nothing_else_does():
 
 
 def test_all_encoders_are_validated_on_the_days_of_the_widest():
-    configs = check_space(resolved, read("encoder tcn none", "window 32 128"))
-    assert common_purge(configs) == 128 + 5
+    assert common_purge(resolved, read("encoder none tcn", "window 32 128")) == {"purge_bars": 128 + 5}
+    assert common_purge(resolved, read("gamma .9 .95")) == {}
 
 
 def test_a_grid_has_an_end():

@@ -17,7 +17,6 @@ from jaxppo.errors import ConfigError
 from jaxppo.market.dataset import Market, build_market, market_warnings
 from jaxppo.market.source import load_market_bars
 from jaxppo.plugins import loaded_plugins
-from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.layout import check_devices
 from jaxppo.store.directory import RunInputs
 from jaxppo.sweep.batches import Trial
@@ -74,16 +73,20 @@ def prepare(request: Request[SweepOptions]) -> Setup:
     if request.given.get("early_stop"):
         raise ConfigError("early_stop: belongs to a walk-forward; a trial hands over the policy of its best validation")
 
-    def resolve(values: Mapping[str, Any]) -> Config:
-        return Request(None, request.preset, {**request.given, **values}, request.file).resolve(device).config
+    # What is searched has no value of its own: the first to try stands in for it wherever one is needed.
+    first = {name: dimension.extremes()[0] for name, dimension in space.items()}
 
-    resolved = request.resolve(device)
-    check_program(resolved.config)
-    purge = common_purge([resolved.config, *check_space(resolve, space)])
-    overrides = {"purge_bars": purge} if {"encoder", "window"} & set(space) else {}
-    bars, source = load_market_bars(resolved.config.data)
-    market = build_market(bars, resolve(overrides), receptive_field(resolved.config.agent))
-    inputs = RunInputs(_with(resolved, resolve(overrides), market), market, source, market_warnings(market), device)
+    def resolve(values: Mapping[str, Any]) -> Config:
+        given = {**request.given, **first, **values}
+        return Request(None, request.preset, given, request.file).resolve(device).config
+
+    base = Request(None, request.preset, {**request.given, **first}, request.file).resolve(device)
+    check_space(resolve, space)
+    overrides = common_purge(resolve, space)
+    bars, source = load_market_bars(base.config.data)
+    market = build_market(bars, resolve(overrides), receptive_field(base.config.agent))
+    resolved = _with(base, resolve(overrides), market, space)
+    inputs = RunInputs(resolved, market, source, market_warnings(market), device)
     segments = len(inputs.resolved.config.segments)
     if options.halve_at and options.halve_at[-1] >= segments:
         raise ConfigError(
@@ -98,11 +101,12 @@ def prepare(request: Request[SweepOptions]) -> Setup:
     return Setup(options, out, inputs, space, facts, overrides, request, programs)
 
 
-def _with(resolved: Resolved, config: Config, market: Market) -> Resolved:
+def _with(base: Resolved, config: Config, market: Market, space: Space) -> Resolved:
     """The configuration with what all trials have in common, and its sources."""
-    changed = [k for k, v in flat_fields(config).items() if v != flat_fields(resolved.config)[k]]
-    both = Resolved(config, {**resolved.sources, **dict.fromkeys(changed, "the widest encoder of the sweep")})
-    return with_updates(both, market.n_decided("train"))
+    changed = [k for k, v in flat_fields(config).items() if v != flat_fields(base.config)[k]]
+    sources = {**base.sources, **dict.fromkeys(changed, "the widest encoder of the sweep")}
+    sources |= {name: "the first that is searched" for name in space if name in sources}
+    return with_updates(Resolved(config, sources), market.n_decided("train"))
 
 
 def sweep_facts(config: Config, market: Market, space: Space, options: SweepOptions) -> dict[str, Any]:

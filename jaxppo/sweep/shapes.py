@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -41,25 +42,31 @@ def trial_config(resolve: Callable[[Mapping[str, Any]], Config], space: Space, p
     return check_program(resolve({name: space[name].value(plain) for name, plain in params.items()}))
 
 
-def check_space(resolve: Callable[[Mapping[str, Any]], Config], space: Space) -> list[Config]:
-    """The configurations at every category and at both ends of every range, all else as it is.
+def check_space(resolve: Callable[[Mapping[str, Any]], Config], space: Space) -> None:
+    """Look at the configurations at every category and at both ends of every range, all else as it is.
 
     Raises:
-      ConfigError: one of them cannot be run, whatever the others are.
+      ConfigError: one of them cannot be run.
     """
-    found = []
     for name, dimension in space.items():
         for value in dimension.extremes():
             try:
-                found.append(check_program(resolve({name: value})))
+                check_program(resolve({name: value}))
             except ConfigError as error:
                 raise ConfigError(f"search: {name} {value}: {error}") from error
-    return found
 
 
-def common_purge(configs: Sequence[Config]) -> int:
-    """Bars between splits that suit the encoder with the widest view, for one validation period for all trials."""
-    return max(max(c.data.purge_bars, receptive_field(c.agent) + REWARD_HORIZON) for c in configs)
+def common_purge(resolve: Callable[[Mapping[str, Any]], Config], space: Space) -> dict[str, int]:
+    """The bars between splits that suit the encoder with the widest view, so that one period validates all trials.
+
+    Returns:
+      The field with its value; empty where no encoder is searched.
+    """
+    wide = [name for name in ("encoder", "window") if name in space]
+    corners = itertools.product(*(space[name].extremes() for name in wide))
+    configs = [resolve(dict(zip(wide, corner, strict=True))) for corner in corners]
+    most = max(max(c.data.purge_bars, receptive_field(c.agent) + REWARD_HORIZON) for c in configs)
+    return {"purge_bars": most} if wide else {}
 
 
 def shape_key(config: Config) -> str:
