@@ -34,7 +34,7 @@ class Meeting:
     """Where the processes of a run meet; all of them are asked for the same but for `process`."""
 
     coordinator: str | None = None
-    """HOST:PORT of process 0, where several processes train one run. Not needed under Slurm's srun and Open MPI's
+    """HOST:PORT of process 0, where several processes train one run. Not needed under Slurm's srun and Open MPI 4's
     mpirun, whose variables tell."""
     processes: int = 0
     """How many processes train the run; 0 for one, or for what Slurm's or Open MPI's variables say."""

@@ -110,6 +110,44 @@ def test_a_process_that_nobody_joins_says_so_and_ends(alone):
     )
 
 
+MEET = """
+import sys
+from jaxppo.hosts import Meeting, join
+with join(Meeting(join_timeout=60)) as hosts:
+    told = hosts.agree(f"said by {hosts.index}")
+    agreed = hosts.most(10 * hosts.index), hosts.all(True), hosts.any(hosts.index == 1)
+    print("FOUND", hosts.index, hosts.count, told, *agreed)
+"""
+
+
+def slurm(i: int, port: int) -> dict[str, str]:
+    """Slurm's variables of task i of two; JAX makes the port from the job's number."""
+    place = {"SLURM_JOB_ID": str(port - 61440), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    return {**place, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)}
+
+
+def open_mpi(i: int, port: int) -> dict[str, str]:
+    """Open MPI's variables of rank i of two, likewise."""
+    place = {"OMPI_MCA_orte_hnp_uri": f"{(port - 61440) * 4096}.0;tcp://127.0.0.1:1", "OMPI_COMM_WORLD_SIZE": "2"}
+    return {**place, "OMPI_COMM_WORLD_RANK": str(i), "OMPI_COMM_WORLD_LOCAL_RANK": str(i)}
+
+
+@pytest.mark.parametrize("started_by", [slurm, open_mpi])
+def test_processes_find_each_other_by_the_variables_of_what_started_them(started_by):
+    port = 61440 + os.getpid() % 4000  # JAX's are from 61,440 on
+    env = {**os.environ, "PYTHONPATH": str(REPO), "JAX_PLATFORMS": "cpu"}
+    pipe = subprocess.PIPE
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", MEET], env={**env, **started_by(i, port)}, stdout=pipe, stderr=pipe, text=True
+        )
+        for i in range(2)
+    ]
+    for i, (status, out, errors) in enumerate(ended(both, 120)):
+        assert status == 0, errors
+        assert f"FOUND {i} 2 said by 0 10 True True" in out
+
+
 # Lifelines: three processes, here three threads
 
 

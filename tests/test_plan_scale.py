@@ -72,6 +72,7 @@ def test_two_hosts_are_joined_by_their_network():
     config = scaled_config(tiny_config(n_envs=64), 8)
     assert predict(config, A100, 2, 8, PROGRAM).link == far
     assert predict(config, A100, 2, 8, PROGRAM).efficiency < predict(config, A100, 1, 8, PROGRAM).efficiency
+    assert links(A100, 8)[1].latency == 3 * far.latency  # a tree over eight hosts is three deep
     assert links(find_gpu("l4-24gb"))[0].title == "PCIe"
 
 

@@ -7,6 +7,7 @@ all-reduces are then a smaller part. Efficiency is the time of one device over t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from jaxppo.config.layers import replace_fields
@@ -58,8 +59,12 @@ _PCIE_LATENCY = _NVLINK_LATENCY = 30e-6
 _NETWORK_LATENCY = 75e-6
 
 
-def links(gpu: Gpu) -> tuple[Link, Link]:
-    """What joins GPUs within a host, and between hosts."""
+def links(gpu: Gpu, hosts: int = 2) -> tuple[Link, Link]:
+    """What joins GPUs within a host, and between so many hosts.
+
+    A network's latency is taken to grow with the depth of a binary tree over the hosts, as NCCL's does (Sanders, Speck
+    and Träff 2009).
+    """
     family = gpu.name.partition("-")[0]
     if family in _NVLINK and "pcie" not in gpu.name:
         rate, title = _NVLINK[family]
@@ -71,7 +76,10 @@ def links(gpu: Gpu) -> tuple[Link, Link]:
     told = (
         f"{8 * rate / 1e9:g} Gb/s a GPU is assumed, as in NVIDIA's DGX of that time; 75 us as in NVIDIA/nccl issue 1453"
     )
-    return inside, Link("network", rate, _NETWORK_LATENCY, told)
+    depth = max(1, math.ceil(math.log2(hosts)))
+    if depth > 1:
+        told += f" for two hosts, times {depth} for the tree over {hosts}"
+    return inside, Link("network", rate, depth * _NETWORK_LATENCY, told)
 
 
 def wire_bytes(found: Collective, devices: int) -> float:
@@ -95,7 +103,7 @@ def scaled_config(config: Config, devices: int) -> Config:
 
 def predict(config: Config, gpu: Gpu, hosts: int, devices: int, program: Region) -> Scale:
     """Efficiency of a counted program that was compiled for so many devices."""
-    link = links(gpu)[hosts > 1]
+    link = links(gpu, hosts)[hosts > 1]
     found = collectives(program)
     update = [c for c in found if c.per_update]
     largest = max((c for c in update if c.per_update > 1), key=lambda c: c.bytes, default=None)
