@@ -172,7 +172,9 @@ def soon(condition: Any, seconds: float = 10) -> None:
 
 
 def drop(line: Lifeline) -> None:
-    """What the system does to the connections of a process that is killed."""
+    """What the system does to a process that is killed: its threads stop, and its connections are closed."""
+    line._closing.set()
+    line._thread.join()
     for s in line._sockets.values():
         s.shutdown(socket.SHUT_RDWR)
 
