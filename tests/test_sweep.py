@@ -462,6 +462,8 @@ def test_the_truth_counts_every_look_and_shares_days():
         "The winner, trial 2, has a fitness of 2.50 on the validation bars and of -2.00 on the test"
     )
     assert "6 ways to split the 97 days in halves, the best of 4 trials" in told[2]
+    still = truth._replace(deflated_sharpe=float("nan"))
+    assert truth_sentences(still, trials[2], "fitness", -2.0)[1].startswith("It never traded, which was the best of 7")
     few = tell_truth(trials[3:], curves, trials[3], "test_fitness", 4)
     assert few.overfitting is None
     assert "Too few trials or days" in truth_sentences(few, trials[3], "fitness", 5.0)[2]

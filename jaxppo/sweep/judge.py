@@ -113,7 +113,9 @@ def truth_sentences(truth: Truth, winner: Trial, choose_by: str, tested: float) 
         f" {_number(tested)} on the test bars, which chose nothing.",
         f"Its Sharpe ratio of {truth.sharpe:.2f} a year, rebalanced daily, is the best of {truth.looks:,} looks at the"
         f" same bars, of which chance alone is expected to show {truth.luck_sharpe:.2f}: the probability that it is"
-        f" truly above that is {_share(truth.deflated_sharpe)} (deflated Sharpe ratio).",
+        f" truly above that is {_share(truth.deflated_sharpe)} (deflated Sharpe ratio)."
+        if not math.isnan(truth.deflated_sharpe)
+        else f"It never traded, which was the best of {truth.looks:,} looks: the other trials lost.",
     ]
     if truth.overfitting is None:
         lines.append("Too few trials or days to tell the probability of backtest overfitting.")
