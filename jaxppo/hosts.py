@@ -137,8 +137,8 @@ def check_meeting(meeting: Meeting) -> None:
     if not meeting.coordinator.rpartition(":")[2].isdecimal() or not meeting.coordinator.rpartition(":")[0]:
         raise ConfigError(f"coordinator: must be HOST:PORT, such as node1:29400, got {meeting.coordinator!r}")
     if not 0 <= meeting.process < meeting.processes:
-        raise ConfigError(f"process: must be from 0 to {meeting.processes - 1} of {meeting.processes} processes, got"
-                          f" {meeting.process}")  # fmt: skip
+        last = meeting.processes - 1
+        raise ConfigError(f"process: must be from 0 to {last} of {meeting.processes} processes, got {meeting.process}")
 
 
 def join(meeting: Meeting, environ: Mapping[str, str] = os.environ) -> Hosts:
