@@ -31,6 +31,7 @@ def config():
     return ours.config_for(TINY, lanes=1, encoder="none")
 
 
+@pytest.mark.slow
 def test_stored_windows_trains(tape, config):
     init, update = stored_windows.make_update(tape, config, stored_windows.optimizer_for(1e-3), TINY.window)
     before = init(jax.random.key(0), TINY.width)
@@ -93,6 +94,7 @@ def test_first_reward_of_the_adapter_is_the_net_log_return(tape, config):
     assert bought.reward[0] == pytest.approx(100 * np.log(expected), rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_jaxppo_is_timed(tape):
     setting = replace(TINY, n_envs=32)
     peer = ours.make_peer(setting, "equal")
@@ -115,6 +117,7 @@ def test_a_ratio_that_fell_is_found():
 
 
 @pytest.mark.parametrize("stage", ["env", "policy"])
+@pytest.mark.slow
 def test_throughput_measures_a_stage(stage):
     row = throughput.measure("quick_test", stage, n_envs=256, repetitions=1, n_bars=2_000)
     assert row["steps_per_second"] > 0
@@ -146,6 +149,7 @@ def test_an_operation_belongs_to_its_innermost_scope():
     assert stages.stage_of("jit(one)/threefry2x32") == "rest"
 
 
+@pytest.mark.slow
 def test_kernels_of_an_update_are_timed_by_stage(tape, config):
     program = make_train(config, TapeSpec(tape.n_features, 1))
     hyper = hyper_from(config)

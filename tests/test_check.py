@@ -225,8 +225,9 @@ def test_a_reward_of_money_pays_the_oracle_most_and_holding_nothing(tape):
     ("weights", "best"),
     [
         ({"log_return": -100.0}, "flip"),  # pays for losses: to lose the most is best
-        ({"log_return": 0.0, "slippage": 1.0}, "hold"),  # only costs are punished
-        ({"exploration": 100.0}, "random"),  # pays for not deciding: .05 x 100 a step
+        pytest.param({"log_return": 0.0, "slippage": 1.0}, "hold", marks=pytest.mark.slow),  # only costs are punished
+        # Pays for not deciding: .05 x 100 a step.
+        pytest.param({"exploration": 100.0}, "random", marks=pytest.mark.slow),
     ],
 )
 def test_a_reward_that_pays_for_no_skill_is_reported(tape, weights, best):

@@ -75,6 +75,7 @@ def test_a_member_learns_as_a_run_of_its_own_does(programs):
         np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_member_whose_numbers_went_bad_goes_back_alone(programs):
     (begin, learn), _ = programs
     state = begin(jax.random.key(5))

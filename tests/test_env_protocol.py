@@ -123,7 +123,7 @@ def config_with(advantages: str):
     return tiny_config(**{**vars(CONFIG.agent), **vars(CONFIG.budget), **vars(CONFIG.ppo), "advantages": advantages})
 
 
-@pytest.fixture(scope="module", params=["gae", "counterfactual"])
+@pytest.fixture(scope="module", params=["gae", pytest.param("counterfactual", marks=pytest.mark.slow)])
 def trained(request):
     """The spec, the market, and the states before the first and after the last update."""
     config = config_with(request.param)

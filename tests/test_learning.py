@@ -73,6 +73,7 @@ def test_a_signal_that_only_past_returns_tell_of_is_learnt(seed):
     assert score.trades > 500
 
 
+@pytest.mark.slow
 def test_actions_that_cannot_go_flat_find_the_signal_too():
     score = small_run("observed", 0, actions="hold_buy_sell")
     assert score.share > 0.9

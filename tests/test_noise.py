@@ -121,8 +121,15 @@ def first_update(**changes):
     return program, data, state, after, metrics
 
 
-@pytest.mark.parametrize("encoder", ["tcn", "none"])
-@pytest.mark.parametrize("advantages", ["gae", "counterfactual"])
+@pytest.mark.parametrize(
+    ("advantages", "encoder"),
+    [
+        ("gae", "tcn"),
+        ("counterfactual", "none"),
+        pytest.param("gae", "none", marks=pytest.mark.slow),
+        pytest.param("counterfactual", "tcn", marks=pytest.mark.slow),
+    ],
+)
 def test_the_loss_sees_the_policy_that_acted(encoder, advantages):
     """With one minibatch of one epoch nothing has moved yet: a ratio of 1, for all the noise."""
     changes = {"encoder": encoder, "advantages": advantages, "epochs": 1, "minibatches": 1}
@@ -131,6 +138,7 @@ def test_the_loss_sees_the_policy_that_acted(encoder, advantages):
     assert float(metrics["clip_fraction"]) == 0
 
 
+@pytest.mark.slow
 def test_noise_changes_training_and_no_validation():
     program, data, state, plain, _ = first_update()
     dropping, _, begun, noisy_, _ = first_update(dropout=0.3, feature_noise=0.5)

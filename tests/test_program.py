@@ -162,6 +162,7 @@ def test_rollout_stores_at_most_96_bytes_a_step(tiny, every_action):
     assert per_step + 8 <= 96  # with advantage and target
 
 
+@pytest.mark.slow
 def test_a_population_trains_seeds_and_learning_rates_in_one_call(tiny):
     """4 seeds x 2 learning rates: one vmapped call, each member as if alone."""
     _, program, hyper, tape, data = tiny

@@ -317,6 +317,7 @@ def rates(run_dir: Path) -> dict[int, tuple[float, float]]:
     return {int(r["update"]): (float(r["learning_rate"]), float(r["entropy_coefficient"])) for r in rows}
 
 
+@pytest.mark.slow
 def test_a_run_is_extended_when_asked_to_and_says_what_that_does(whole, copy, args, tmp_path):
     status, out = run_here(copy, [*args, "--extend-to=20"])
     assert status == 0, out

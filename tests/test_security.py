@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import yaml
@@ -28,6 +29,7 @@ from jaxppo.store.checkpoint import restore_policy, restore_train_state
 from jaxppo.store.checkpoint_info import survey
 from jaxppo.store.checksums import seal
 from jaxppo.store.directory import earlier_manifest
+from jaxppo.store.npz import read_npz
 from jaxppo.store.read import load_gate, load_run
 from jaxppo.train.__main__ import main
 from jaxppo.train.page import write_report
@@ -98,7 +100,29 @@ def forbidden(node: ast.AST) -> str | None:
 def test_the_package_has_nothing_that_runs_what_it_reads() -> None:
     found = [(str(p.relative_to(PACKAGE)), what) for p, node in parsed() if (what := forbidden(node))]
     # A plugin is executed: a file that the user names on the command line, and no other (tests/test_plugins.py).
-    assert sorted(found) == [("plugins.py", "compile"), ("plugins.py", "exec")]
+    # Arrays are read without pickled objects, which the next test sees refused.
+    assert sorted(found) == [("plugins.py", "compile"), ("plugins.py", "exec"), ("store/npz.py", "np.load")]
+
+
+class Ran:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.marker), "w")
+
+
+def test_arrays_with_objects_are_refused_and_not_run(tmp_path: Path) -> None:
+    path, marker = tmp_path / "arrays.npz", tmp_path / "ran"
+    np.savez(path, params=np.array([Ran(marker)], dtype=object))
+    with pytest.raises(CheckpointError, match="arrays.npz: cannot be read"):
+        read_npz(path)
+    assert not marker.exists()
+    with np.load(path, allow_pickle=True) as unsafe:  # it would have been
+        assert unsafe["params"] is not None
+    assert marker.exists()
 
 
 def test_yaml_is_loaded_by_one_function_with_the_plain_loader() -> None:
@@ -134,13 +158,16 @@ def test_what_would_be_found(source: str) -> None:
 
 
 def test_the_environment_is_read_for_a_few_names_only() -> None:
-    """A run directory cannot leak what is never read; the planner passes its own on to a process and writes none."""
+    """A run directory cannot leak what is never read; the planner passes its own on to a process and writes none.
+
+    Processes of one run look for Slurm's and Open MPI's variables.
+    """
     readers = {
         str(p.relative_to(PACKAGE))
         for p, n in parsed()
         if isinstance(n, ast.Attribute) and n.attr in ("environ", "getenv")
     }
-    assert readers == {"device.py", "plan/packages.py"}
+    assert readers == {"device.py", "hosts.py", "plan/packages.py"}
 
 
 # Configurations

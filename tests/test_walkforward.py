@@ -152,6 +152,7 @@ def test_without_early_stopping_nothing_is_kept_from_training(done):
         assert not plan.stop_decisions.any()
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best_by_hand(stopped):
     setup, folds, tape = stopped.setup, stopped.folds, stopped.tape
     state, seen, ratios = stopped.compiled.init(folds, stopped.hyper, tape), [], np.zeros((2, 3))
@@ -175,6 +176,7 @@ def test_early_stopping_keeps_the_best_by_hand(stopped):
         np.testing.assert_array_equal(stopped.states.params[k], seen[best[k]][k])
 
 
+@pytest.mark.slow
 def test_bars_that_early_stopping_keeps_are_not_trained_on(stopped):
     plan = stopped.setup.plans[0]
     rows = np.flatnonzero(plan.train_decisions > 0)
@@ -193,6 +195,7 @@ def test_bars_that_early_stopping_keeps_are_not_trained_on(stopped):
     assert not np.array_equal(trained[0][1], trained[1][1])  # the last fold trains on some of these bars
 
 
+@pytest.mark.slow
 def test_of_equals_the_later_is_kept(stopped):
     fold, params = jax.tree.map(lambda x: x[:1], stopped.folds), jnp.asarray(stopped.states.params[:1])
     keep = jax.jit(side_by_side(make_folds(stopped.config, stopped.setup.sizes)).keep)
@@ -203,6 +206,7 @@ def test_of_equals_the_later_is_kept(stopped):
     assert int(keep(better, params, jnp.int32(2), fold, stopped.tape).update[0]) == 1
 
 
+@pytest.mark.slow
 def test_fewer_folds_at_once_give_the_same(done):
     # Two and one of three; the second pass repeats the last fold. Tests are of the policies, so those alone compare.
     training = done.program._replace(evaluate=lambda params, fold, tape: jnp.zeros(()))
