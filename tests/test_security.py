@@ -117,7 +117,7 @@ class Ran:
 def test_arrays_with_objects_are_refused_and_not_run(tmp_path: Path) -> None:
     path, marker = tmp_path / "arrays.npz", tmp_path / "ran"
     np.savez(path, params=np.array([Ran(marker)], dtype=object))
-    with pytest.raises(CheckpointError, match="arrays.npz: cannot be read"):
+    with pytest.raises(CheckpointError, match=r"arrays\.npz: cannot be read"):
         read_npz(path)
     assert not marker.exists()
     with np.load(path, allow_pickle=True) as unsafe:  # it would have been
