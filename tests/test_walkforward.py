@@ -251,6 +251,21 @@ def test_a_policy_is_judged_by_its_training_bars(done):
     assert done.judged.train.sharpe[0] == pytest.approx(pool.metrics.sharpe[0], rel=1e-5)
 
 
+def test_a_fold_that_stays_flat_is_left_out_of_the_gap(done):
+    def gap(*flat):
+        judged = done.judged._replace(flat=np.isin(np.arange(FOLDS), flat))
+        found = collect(
+            done.setup.history, done.setup.plans, judged, done.outputs, done.kept, done.labels, done.facts, done.config,
+            done.rules.yardsticks,
+        )  # fmt: skip
+        return found.summary["gaps"]["sharpe"]
+
+    before = done.judged.train.sharpe
+    assert gap()["in_sample"] == pytest.approx(before.mean(), rel=1e-6)
+    assert gap(0) == pytest.approx({**gap(0), "in_sample": before[1:].mean(), "folds": 2}, rel=1e-6)
+    assert np.isnan(gap(0, 1, 2)["gap"])
+
+
 def test_break_even_costs_of_two_folds_by_hand():
     # .05 and .01 without costs, .02 and -.01 after them: .06 and .01, so costs take .05 and 1.2 times them take all.
     growth = Growth(np.array([0.02, -0.01]), np.array([0.05, 0.01]))

@@ -302,7 +302,8 @@ def collect(
         members = join_portfolios([member_portfolios(t.joint, m) for t, m in zip(tested, each, strict=True)])
     costs = history.tape.costs
     side = float(np.median(np.asarray(costs.fee + costs.impact)))
-    gaps = metric_gaps(judged.train, outputs.test.figures.pooled)
+    handed = np.flatnonzero(~np.asarray(judged.flat))  # a fold that stays flat does not show what was learnt
+    gaps = metric_gaps(at(judged.train, handed), at(outputs.test.figures.pooled, handed))
     summary = {
         **facts,
         "kept_updates": list(kept),

@@ -80,12 +80,19 @@ def method(data: WalkforwardData) -> str:
             f"the policy of the highest Sharpe ratio, rebalanced daily, on the newest {percent(share, 0)}"
             " of its training bars, which it was not trained on"
         )
+    asked, judges = data.summary["handed_over"]["flat_below"], "those bars" if share else "its training bars"
+    flat = ""
+    if asked:
+        flat = (
+            f" A fold stays flat where the probability that its policy's Sharpe ratio is above 0 on {judges} is under"
+            f" {number(asked, 3)}; the gap between in sample and out of sample is of the other folds."
+        )
     return (
         f"Each fold is trained from scratch on bars before its test period and tested once, with {which}:"
-        " nothing was chosen on the tested bars. Positions are closed at cost at the end of a fold, and equal money"
-        f" goes into every symbol at the start of the next. The deflated Sharpe ratio counts {trials} (--trials): count"
-        " every configuration that you have tried on these bars. Rules that are fitted are fitted on what each fold"
-        " trains on; the best of them is chosen by the tested days themselves, which makes it the harder to beat."
+        f" nothing was chosen on the tested bars.{flat} Positions are closed at cost at the end of a fold, and equal"
+        f" money goes into every symbol at the start of the next. The deflated Sharpe ratio counts {trials} (--trials):"
+        " count every configuration that you have tried on these bars. Rules that are fitted are fitted on what each"
+        " fold trains on; the best of them is chosen by the tested days themselves, which makes it the harder to beat."
     )
 
 
