@@ -384,7 +384,8 @@ def test_the_policy_does_not_choose_what_the_mask_forbids():
     network = spec.agent.unravel(jnp.zeros_like(params))
     network["policy_head"]["bias"] = network["policy_head"]["bias"].at[sell].set(1.0)
     params, _ = ravel_pytree(network)
-    _, action, valid = jax.jit(lambda p: play_policy(spec.agent, spec.env, p, market(), N, WINDOW))(params)
+    tape = market()  # it is kept, so it must not be made while something is traced
+    _, action, valid = jax.jit(lambda p: play_policy(spec.agent, spec.env, p, tape, N, WINDOW))(params)
     for s in range(3):  # the second symbol may not be sold short, and is never bought
         chosen = np.unique(np.asarray(action)[np.asarray(valid)[:, s], s])
         assert chosen.tolist() == ([0] if s == 1 else [sell])
@@ -392,7 +393,8 @@ def test_the_policy_does_not_choose_what_the_mask_forbids():
 
 def test_playing_a_policys_actions_again_is_playing_the_policy():
     spec, params = policy()
-    record, action, valid = jax.jit(lambda p: play_policy(spec.agent, spec.env, p, market(), N, WINDOW))(params)
+    tape = market()
+    record, action, valid = jax.jit(lambda p: play_policy(spec.agent, spec.env, p, tape, N, WINDOW))(params)
     again, same, still = played(LEVERAGED, action, market())
     np.testing.assert_array_equal(action, same)
     np.testing.assert_array_equal(valid, still)
