@@ -23,6 +23,25 @@ def detect_device() -> DeviceInfo:
     return DeviceInfo(here.platform, here.device_kind, jax.device_count(), stats.get("bytes_limit"))
 
 
+HOST_SHARE = 0.5
+"""Share of the machine's memory that programs on a CPU take for all there is: other processes live there too."""
+
+
+def memory_limit(device: DeviceInfo, share: float) -> float:
+    """Bytes that a program may take: a share of the accelerator's memory, or on a CPU `HOST_SHARE` of the machine's.
+
+    Args:
+      device: of `detect_device`.
+      share: of what the accelerator's allocator may take.
+    """
+    if device.memory_bytes:
+        return share * device.memory_bytes
+    try:
+        return HOST_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):  # a system that does not say
+        return float("inf")
+
+
 class Executable(NamedTuple):
     """A compiled program; `run` takes arguments of the shapes that it was compiled for."""
 

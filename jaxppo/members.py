@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,9 +13,9 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from jaxppo.agent.policy import Params
-from jaxppo.config.layers import DeviceInfo, flat_fields, replace_fields
+from jaxppo.config.layers import flat_fields, replace_fields
 from jaxppo.config.schema import FIELD_GROUP, Config
-from jaxppo.device import Executable, compile_program, detect_device
+from jaxppo.device import Executable, compile_program, detect_device, memory_limit
 from jaxppo.errors import ConfigError, nearest
 from jaxppo.market.dataset import EvaluationSet, Market, evaluation_set
 from jaxppo.market.tape import Tape
@@ -31,8 +30,6 @@ SWEPT = (*Hyper._fields, "seed")
 """Fields in which the members of one population may differ: the others change the program or its shapes."""
 AIM = 0.95
 """Share of the device's memory that a pass is chosen for: its line is drawn through two compilations."""
-_HOST_SHARE = 0.5
-"""Share of the host's memory that a population on a CPU takes for all there is: other processes live there too."""
 
 
 def member_config(config: Config, values: Mapping[str, Any]) -> Config:
@@ -80,16 +77,6 @@ class CompiledMembers:
     tape: Tape
     data: EvaluationSet
     placed: tuple[Tape, EvaluationSet]  # the same on all devices
-
-
-def memory_limit(device: DeviceInfo) -> float:
-    """Bytes that a pass may take: what the device's allocator may, or a share of a CPU's memory."""
-    if device.memory_bytes is not None:
-        return AIM * device.memory_bytes
-    try:
-        return _HOST_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):  # a system that does not say
-        return float("inf")
 
 
 def choose_passes(n_members: int, limit: float, compile_at: Callable[[int], Executable]) -> Passes:
@@ -174,7 +161,7 @@ def compile_members(
         n = min(-(-at_once // devices), a_device)
         passes = Passes(n, compile_at(n), None)
     else:
-        passes = choose_passes(a_device, memory_limit(detect_device()), compile_at)
+        passes = choose_passes(a_device, memory_limit(detect_device(), AIM), compile_at)
     passes = passes._replace(at_once=passes.at_once * devices)
     return CompiledMembers(config, program, passes, begin, tape, data, there)
 

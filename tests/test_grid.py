@@ -18,12 +18,12 @@ from test_session import TIMES, bars, call, flags, no_report  # noqa: F401
 
 from jaxppo.config.schema import Config
 from jaxppo.errors import ConfigError
+from jaxppo.play.best import ranked
 from jaxppo.store.checkpoint import restore_policy, restore_train_state
 from jaxppo.store.directory import tried
 from jaxppo.store.read import load_run
 from jaxppo.train.grid import grid_values, member_configs, parse_grid, require_grid
 from jaxppo.train.population import PopulationTrainer
-from jaxppo.train.table import ranked
 
 GRID = ("--grid", "learning_rate", "3e-4", "1e-2", "--grid", "seed", "6", "7")
 AT_ONCE = ("--members-at-once", "2")  # the program of tests/test_population.py, which is compiled once a session

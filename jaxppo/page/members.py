@@ -10,15 +10,11 @@ from rich.table import Table
 from jaxppo.page import tables
 from jaxppo.page.terminal import cell, figure_table
 from jaxppo.page.text import number
-from jaxppo.store.columns import PORTFOLIO_PREFIX
+from jaxppo.store.columns import PORTFOLIO_PREFIX, of_portfolio
 from jaxppo.store.rows import member_spread
 
 Row = Mapping[str, Any]
 """Figures of the pool and, with `PORTFOLIO_PREFIX`, of the portfolio that is rebalanced daily, as `member_rows` has."""
-
-
-def _of_portfolio(row: Row) -> dict[str, Any]:
-    return {k.removeprefix(PORTFOLIO_PREFIX): v for k, v in row.items() if k.startswith(PORTFOLIO_PREFIX)}
 
 
 def _of_pool(row: Row) -> dict[str, Any]:
@@ -32,7 +28,7 @@ def _spread_rows(ensemble: Row, members: Sequence[Row]) -> list[tuple[str, Row]]
 
 def members_table(ensemble: Row, members: Sequence[Row]) -> Table:
     """The ensemble, and lowest, mean and highest of each figure over its members, rebalanced daily."""
-    named = [(name, _of_portfolio(row)) for name, row in _spread_rows(ensemble, members)]
+    named = [(name, of_portfolio(row)) for name, row in _spread_rows(ensemble, members)]
     return figure_table("Rebalanced daily: the ensemble and its members, each alone", "", named)
 
 
@@ -65,7 +61,7 @@ def members_section(ensemble: Row, members: Sequence[Row]) -> str:
     each = [(f"member {row['member']:.0f}", row) for row in members]
 
     def both(named: Sequence[tuple[str, Row]]) -> str:
-        daily = [(f"{name}, rebalanced daily".capitalize(), _of_portfolio(row)) for name, row in named]
+        daily = [(f"{name}, rebalanced daily".capitalize(), of_portfolio(row)) for name, row in named]
         return tables.metric_tables("", [*daily, *((name.capitalize(), _of_pool(row)) for name, row in named)])
 
     folded = f"<details><summary>Each member</summary>{both(each)}</details>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from jaxppo.play.score import Figures
 
@@ -19,6 +19,16 @@ def ranked_score(figures: Figures, choose_by: str) -> float:
       choose_by: a key of `RANKED_COLUMN`.
     """
     return float(figures.portfolio.sharpe if choose_by == "portfolio_sharpe" else figures.pooled.fitness)
+
+
+def ranked(scores: Sequence[float]) -> list[int]:
+    """Places by score, the highest first; of equals the first, and what is no number last.
+
+    Example:
+      >>> ranked([0.1, float("nan"), 0.3])
+      [2, 0, 1]
+    """
+    return sorted(range(len(scores)), key=lambda i: (math.isnan(scores[i]), -scores[i]))
 
 
 def best_update(fitness: Mapping[int, float]) -> int:

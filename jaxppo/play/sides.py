@@ -15,7 +15,7 @@ from jaxppo.config.schema import EnvConfig
 from jaxppo.env.account import exposure_at, units_for_exposure
 from jaxppo.errors import ConfigError
 from jaxppo.market.bars import Bars
-from jaxppo.market.dataset import EvaluationSet, Split
+from jaxppo.market.dataset import EvaluationSet, Market, Split
 from jaxppo.market.inputs import Inputs, bar_inputs
 from jaxppo.market.tape import Costs, Tape
 from jaxppo.play.baselines import buy_and_hold, hold_sums
@@ -281,3 +281,14 @@ def _score(
         sums=jax.tree.map(lambda one, more: jnp.concatenate([jnp.expand_dims(one, 0), more]), sums, played.sums),
     )
     return pool_lanes(with_hold, data)
+
+
+def rules_of(market: Market) -> tuple[Sides, dict[str, Any]]:
+    """The rules to beat, fitted on the training bars: their sides on the validation split, and facts for a manifest.
+
+    Called before anything is compiled, so that a rule of a plugin that fails does so then and not at the end of a run.
+    """
+    train = market.splits["train"]
+    fitted = fit_rules(rule_signals(market.bars, train, fitted_rules()), train)
+    sides = rule_sides(rule_signals(market.bars, market.splits["validation"]), fitted)
+    return sides, {name: of._asdict() for name, of in fitted.items()}

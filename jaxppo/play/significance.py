@@ -92,11 +92,23 @@ def deflated_sharpe(m: Moments, trials: jax.Array | float) -> jax.Array:
     return probabilistic_sharpe(m, expected_max_sharpe(trials, std).astype(m.n.dtype))
 
 
+def curve_returns(equity: np.ndarray | jax.Array) -> np.ndarray:
+    """Returns (..., U) float64 of curves (..., U) that start at 1; a ruined account returns nothing from there on.
+
+    Example:
+      >>> curve_returns(np.array([1.5, 0.0, 0.0])).tolist()
+      [0.5, -1.0, 0.0]
+    """
+    after = np.asarray(equity, np.float64)
+    before = np.concatenate([np.ones_like(after[..., :1]), after[..., :-1]], axis=-1)
+    owned = before > 0
+    change: np.ndarray = np.where(owned, after / np.where(owned, before, 1.0) - 1.0, 0.0)
+    return change
+
+
 def curve_moments(equity: np.ndarray | jax.Array) -> Moments:
-    """Moments of the returns a bar of a curve (U,) that starts at 1; a ruined account returns nothing from there on."""
-    path = np.concatenate([np.ones(1), np.asarray(equity, np.float64)])
-    owned = path[:-1] > 0
-    returns = np.where(owned, path[1:] / np.where(owned, path[:-1], 1.0) - 1.0, 0.0)
+    """Moments of the returns a bar of a curve (U,) that starts at 1: see `curve_returns`."""
+    returns = curve_returns(equity)
     return moments(jnp.asarray(returns, jnp.float32), jnp.ones(len(returns), bool))
 
 

@@ -17,7 +17,7 @@ import polars as pl
 from jaxppo.config.schema import GROUPS
 from jaxppo.page.text import MISSING, plain_value
 from jaxppo.play.formulas import moments, sharpe
-from jaxppo.play.significance import bootstrap, sharpe_differences
+from jaxppo.play.significance import bootstrap, curve_returns, sharpe_differences
 from jaxppo.runs.found import Entry, Judged, daily_curve, days_per_year
 
 PARTS = ("validation", "test")
@@ -128,8 +128,7 @@ _bootstrap = jax.jit(partial(bootstrap, draws=1000))
 
 
 def _returns(curve: pl.DataFrame) -> pl.DataFrame:
-    before = pl.col("equity").shift(1).fill_null(1.0)
-    return curve.select("date", (pl.col("equity") / before - 1.0).fill_nan(0.0).alias("return"))
+    return curve.select("date", pl.Series("return", curve_returns(curve["equity"].to_numpy())))
 
 
 def _common(curves: Mapping[str, pl.DataFrame]) -> pl.DataFrame:

@@ -13,17 +13,17 @@ import polars as pl
 
 from jaxppo.config.schema import Config, to_dict
 from jaxppo.errors import JaxppoError, RunDirectoryError
-from jaxppo.store.columns import PORTFOLIO_PREFIX
-from jaxppo.store.directory import CONFIG, MANIFEST, METRICS_CSV
+from jaxppo.store.columns import of_portfolio
+from jaxppo.store.directory import CONFIG, MANIFEST, METRICS_CSV, POPULATION, SNAPSHOTS
 from jaxppo.store.gate import GATE
 from jaxppo.store.json import read_figures, read_json
 from jaxppo.store.read import best_row, load_fields, load_frame, load_mapping, load_numbers, lookup, values
 from jaxppo.store.tables import FOLDER as VALIDATION
-from jaxppo.store.tables import PORTFOLIOS
+from jaxppo.store.tables import MEMBERS, PORTFOLIOS
 
 SUMMARY, BACKTEST = "summary.json", "metrics.json"
 SIGNS = {
-    "population": ("population.json",),
+    "population": (POPULATION,),
     "sweep": ("trials.csv", SUMMARY),
     "walkforward": ("folds.csv", SUMMARY),
     "backtest": (BACKTEST, "equity.parquet"),
@@ -86,7 +86,7 @@ def find_folders(folder: Path, deepest: int = DEEPEST) -> Iterator[tuple[Path, s
     except OSError:
         return
     for path in inside:
-        if path.name != "snapshots":
+        if path.name != SNAPSHOTS:
             yield from find_folders(path, deepest - 1)
 
 
@@ -202,9 +202,9 @@ def _read_population(folder: Path) -> Entry:
     if not path.is_file():
         return Entry(folder, "population", config, updates=f"?/{planned}")
     summary = load_mapping(path, read_figures)
-    rows = load_numbers(folder / "members.csv", ("best_fitness",), text=("member", "gate")).to_dicts()
+    rows = load_numbers(folder / MEMBERS, ("best_fitness",), text=("member", "gate")).to_dicts()
     best = next((row for row in rows if row["member"] == summary["best"]), {})
-    figures = {k.removeprefix(PORTFOLIO_PREFIX): v for k, v in best.items() if k.startswith(PORTFOLIO_PREFIX)}
+    figures = of_portfolio(best)
     return Entry(
         folder,
         "population",
@@ -224,8 +224,7 @@ def _read_sweep(folder: Path) -> Entry:
     returns, rows = folder / "validation_returns.parquet", folder / "validations.csv"
     for part, prefix in parts.items():
         row = lookup(summary, "winner", part, default={})
-        own = prefix + PORTFOLIO_PREFIX
-        figures = {k.removeprefix(own): v for k, v in row.items() if k.startswith(own) and isinstance(v, float)}
+        figures = {k: v for k, v in of_portfolio(row, prefix).items() if isinstance(v, float)}
         stored = (returns, f"trial_{trial}") if part == "validation" and returns.is_file() else (None, "")
         found[part] = Judged(figures, None, *stored) if figures else None
     metrics = pl.DataFrame(schema={"trial": pl.Float64, "update": pl.Float64})

@@ -11,7 +11,8 @@ from jaxppo.play.best import best_update
 from jaxppo.runs.found import find_folders
 from jaxppo.store.checkpoint import FOLDER, LEFT_BEHIND
 from jaxppo.store.checkpoint_info import survey
-from jaxppo.store.directory import held
+from jaxppo.store.directory import SNAPSHOTS, held
+from jaxppo.store.tables import MEMBERS
 
 
 class Spare(NamedTuple):
@@ -51,8 +52,8 @@ def find_spares(folder: Path) -> Iterator[tuple[Path, list[Spare]]]:
     """Every run in `folder` with what may go of it, where there is something."""
     for path, kind in find_folders(folder):
         spares = spare_checkpoints(path) if kind == "run" else []
-        if kind == "population" and (path / "members.csv").is_file() and (path / "snapshots").is_dir():
-            spares = [_spare(path / "snapshots", "of a population that is done")]
+        if kind == "population" and (path / MEMBERS).is_file() and (path / SNAPSHOTS).is_dir():
+            spares = [_spare(path / SNAPSHOTS, "of a population that is done")]
         if spares:
             yield path, spares
 

@@ -210,6 +210,20 @@ class CheckpointWriter:
             shutil.rmtree(gone)
 
 
+def save_once(run_dir: Path, state: TrainState, info: CheckpointInfo, best: Params | None = None) -> dict[str, Any]:
+    """Write the one checkpoint of a run that goes no further; what `CheckpointWriter.kept` says then.
+
+    Raises:
+      CheckpointError: it could not be saved.
+    """
+    writer = CheckpointWriter(run_dir, keep=1)
+    try:
+        writer.save(state, info, best)
+    finally:
+        writer.close()
+    return writer.kept(state)
+
+
 def _folder(path: Path) -> tuple[Path, int | None]:
     """The checkpoints folder that `path` (a run, its checkpoints, or one of them) belongs to, and the step if one."""
     path = Path(path).resolve()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from jaxppo.config.schema import Config, from_dict, to_dict
 from jaxppo.env.actions import ActionTable
 from jaxppo.errors import CheckpointError, ConfigError
+from jaxppo.market.dataset import Market
 from jaxppo.plugins import Plugin, loaded_plugins
 from jaxppo.store.checksums import damage
 from jaxppo.store.json import as_figures, read_json
@@ -66,6 +67,31 @@ class CheckpointInfo:
         except (ConfigError, TypeError, ValueError, KeyError, AttributeError) as error:
             raise CheckpointError(f"{where}: {INFO} is not what was saved ({error})") from error
         return CheckpointInfo(**fields)
+
+
+def final_info(config: Config, market: Market, actions: ActionTable, update: int, fitness: float) -> CheckpointInfo:
+    """What a checkpoint says of a policy that is handed over without the run that it is of.
+
+    Args:
+      config: that it was trained with.
+      market: on which.
+      actions: that it has.
+      update: after which it was taken.
+      fitness: that it is kept by.
+    """
+    return CheckpointInfo(
+        config=config,
+        feature_names=market.feature_names,
+        feature_hash=market.feature_hash,
+        data_hash=market.data_hash,
+        actions=actions,
+        update=update,
+        fitness=fitness,
+        final=True,
+        best_fitness=fitness,
+        best_update=update,
+        elapsed_seconds=0.0,
+    )
 
 
 def read_info(checkpoint: Path) -> CheckpointInfo:

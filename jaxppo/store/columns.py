@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from jaxppo.config.schema import Config
 from jaxppo.env.rewards import reward_preset
@@ -16,6 +16,19 @@ PORTFOLIO = "PORTFOLIO"
 """Symbol under which files have the figures of the symbols in equal shares, rebalanced daily."""
 PORTFOLIO_PREFIX = "portfolio_"
 """Begins the columns of that portfolio's figures where the pool's stand in the same row."""
+
+
+def of_portfolio(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The figures of that portfolio in a row with both, by their own names; `prefix` stands before all columns.
+
+    Example:
+      >>> of_portfolio({"val_sharpe": 1.0, "val_portfolio_sharpe": 2.0}, "val_")
+      {'sharpe': 2.0}
+    """
+    own = prefix + PORTFOLIO_PREFIX
+    return {name.removeprefix(own): value for name, value in row.items() if name.startswith(own)}
+
+
 JOINED = "joined"
 """What a walk-forward's files have in place of a fold's number where they join all folds."""
 X = "X"

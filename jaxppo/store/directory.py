@@ -38,6 +38,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 CONFIG, MANIFEST, METRICS_CSV = "config.yaml", "manifest.json", "metrics.csv"
+POPULATION, SNAPSHOTS = "population.json", "snapshots"  # of a population's folder
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "polars", "TA-Lib")
 
 

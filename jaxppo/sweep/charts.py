@@ -14,9 +14,9 @@ from jaxppo.page import canvas
 from jaxppo.page.style import BLACK, GREY, LOSS, MUTED, POLICY, SKY, VERMILLION
 from jaxppo.page.text import number
 from jaxppo.store.read import SweepData, values
+from jaxppo.sweep.judge import TEST_FIGURE
 
 NAMES = {"fitness": "Fitness", "portfolio_sharpe": "Sharpe ratio, rebalanced daily"}
-TEST = {"fitness": "test_fitness", "portfolio_sharpe": "test_portfolio_sharpe"}
 _SPREAD = 24  # trials whose seeds are drawn: more do not fit side by side
 _FENCE = 3.0  # interquartile ranges that a view reaches beyond the middle half
 
@@ -165,7 +165,7 @@ def seeds(data: SweepData) -> Figure | None:
 
 def validation_and_test(data: SweepData) -> Figure | None:
     """The scores of complete trials on validation and on test: is what is good there good here?"""
-    column = TEST[data.summary["choose_by"]]
+    column = TEST_FIGURE[data.summary["choose_by"]]
     x, y = values(data.trials, "value"), values(data.trials, column)
     known = np.isfinite(x) & np.isfinite(y) & (data.trials["state"] == "complete").to_numpy()
     if known.sum() < 2:

@@ -17,14 +17,12 @@ from jaxppo.store.directory import earlier_manifest, write_config, write_manifes
 from jaxppo.store.json import as_figures, read_json
 from jaxppo.sweep.batches import Trial, batch_folders
 from jaxppo.sweep.files import SUMMARY, write_sweep
-from jaxppo.sweep.judge import Curve, Truth, ensemble_sentences, tell_truth, truth_sentences
+from jaxppo.sweep.judge import TEST_FIGURE, Curve, Truth, ensemble_sentences, tell_truth, truth_sentences
 from jaxppo.sweep.product import FOLDER, Member, chosen_trials, ranked_trials, write_product
 from jaxppo.sweep.setup import Setup
 from jaxppo.sweep.shapes import shape_key
 from jaxppo.sweep.study import Study
 
-TEST_FIGURE = {"fitness": "test_fitness", "portfolio_sharpe": "test_portfolio_sharpe"}
-"""What a test has of what validations are ranked by."""
 _SHOWN = 10  # trials on the terminal
 
 
@@ -186,7 +184,7 @@ def _free(path: Path) -> Path:
 def _show(setup: Setup, found: Gathered, summary: Mapping[str, Any], console: Console) -> None:
     """The best trials, what is averaged, and the truth."""
     choose_by = summary["choose_by"]
-    done = sorted((t for t in found.trials if t.state == "complete"), key=lambda t: (math.isnan(t.best), -t.best))
+    done = ranked_trials(found.trials)
     head = ["trial", *setup.space, "update", choose_by, "test", "trades"]
     rows = [
         [

@@ -9,8 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxppo.play.overfitting import Overfitting, backtest_overfitting, rank_correlation
-from jaxppo.play.significance import curve_moments, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
+from jaxppo.play.significance import (
+    curve_moments,
+    curve_returns,
+    deflated_sharpe,
+    expected_max_sharpe,
+    probabilistic_sharpe,
+)
 from jaxppo.sweep.batches import Trial
+
+TEST_FIGURE = {"fitness": "test_fitness", "portfolio_sharpe": "test_portfolio_sharpe"}
+"""What a trial's test calls what validations are ranked by."""
+_NAMED = {"fitness": "fitness", "portfolio_sharpe": "Sharpe ratio, rebalanced daily,"}
 
 
 class Curve(NamedTuple):
@@ -23,8 +33,7 @@ class Curve(NamedTuple):
     @property
     def returns(self) -> np.ndarray:
         """(D,) a day; nothing after ruin."""
-        before = np.concatenate([[1.0], self.equity[:-1].astype(np.float64)])
-        return np.where(before > 0, self.equity / np.where(before > 0, before, 1.0) - 1.0, 0.0)
+        return curve_returns(self.equity)
 
 
 class Truth(NamedTuple):
@@ -107,7 +116,7 @@ def truth_sentences(truth: Truth, winner: Trial, choose_by: str, tested: float) 
       choose_by: what validations are ranked by.
       tested: what the winner's test has of that.
     """
-    named = {"fitness": "fitness", "portfolio_sharpe": "Sharpe ratio, rebalanced daily,"}[choose_by]
+    named = _NAMED[choose_by]
     lines = [
         f"The winner, trial {winner.number}, has a {named} of {_number(winner.best)} on the validation bars and of"
         f" {_number(tested)} on the test bars, which chose nothing.",
@@ -150,17 +159,16 @@ def _among_complete(truth: Truth) -> str:
 def ensemble_sentences(summary: Mapping[str, Any]) -> list[str]:
     """What is averaged, and what it did; `summary` as files have it."""
     of, choose_by = summary["ensemble"], summary["choose_by"]
-    column = {"fitness": "fitness", "portfolio_sharpe": "portfolio_sharpe"}[choose_by]
-    named = {"fitness": "fitness", "portfolio_sharpe": "Sharpe ratio, rebalanced daily,"}[choose_by]
+    named = _NAMED[choose_by]
     numbers = ", ".join(str(n) for n in of["members"])
     fewer = ""
     if summary["shapes"] > 1:
         fewer = f" of one shape, that of most of the best {of['asked']}, as others cannot be averaged with them"
     many = f"the {len(of['members'])} best trials, {numbers}" if len(of["members"]) > 1 else f"trial {numbers} alone"
-    test = _number(float(of["test"].get(column, math.nan)))
+    test = _number(float(of["test"].get(choose_by, math.nan)))
     return [
         f"Handed over: {many},{fewer + ',' if fewer else ''} as one policy that averages their action probabilities:"
-        f" {named} {_number(float(of['validation'][column]))} on the validation bars and {test} on the test bars;"
+        f" {named} {_number(float(of['validation'][choose_by]))} on the validation bars and {test} on the test bars;"
         f" gate {of['gate']}."
     ]
 

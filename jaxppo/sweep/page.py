@@ -12,10 +12,11 @@ from jaxppo.page import canvas, document, sections, tables
 from jaxppo.page.document import Section
 from jaxppo.page.text import MISSING, moment, number, percent, plain_value, plural
 from jaxppo.store import files
-from jaxppo.store.columns import PORTFOLIO_PREFIX
+from jaxppo.store.columns import PORTFOLIO_PREFIX, of_portfolio
 from jaxppo.store.read import SweepData, load_sweep, lookup, values
 from jaxppo.sweep import remarks
-from jaxppo.sweep.charts import NAMES, TEST, make_figures
+from jaxppo.sweep.charts import NAMES, make_figures
+from jaxppo.sweep.judge import TEST_FIGURE
 
 PAGE = "sweep.html"
 _SHOWN = 30  # trials of the table that is not folded
@@ -137,9 +138,8 @@ def _ensemble(data: SweepData) -> Section:
 
     rows: list[tuple[str, dict[str, Any]]] = []
     for name, row in named:
-        daily = {k.removeprefix(PORTFOLIO_PREFIX): v for k, v in row.items() if k.startswith(PORTFOLIO_PREFIX)}
         pool = {k: v for k, v in row.items() if not k.startswith(PORTFOLIO_PREFIX)}
-        rows += [(name, pool), (f"{name}, rebalanced daily", daily)]
+        rows += [(name, pool), (f"{name}, rebalanced daily", of_portfolio(row))]
     table = tables.metric_tables("", rows)
     note = (
         "python -m jaxppo.backtest OUT/policy plays it next to what it must beat, and knows how many trials there were."
@@ -153,7 +153,7 @@ def _trials(data: SweepData) -> str:
     fields = list(data.summary["space"])
     figures = {
         "value": "Best validation",
-        TEST[choose_by]: "The same on test",
+        TEST_FIGURE[choose_by]: "The same on test",
         "val_portfolio_sharpe": "Sharpe, daily",
         "val_max_drawdown": "Max drawdown",
         "val_trades": "Trades",

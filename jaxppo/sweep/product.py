@@ -14,13 +14,13 @@ import numpy as np
 from jaxppo.config.layers import Resolved, flat_fields, replace_fields
 from jaxppo.config.schema import Config
 from jaxppo.market.dataset import market_warnings
-from jaxppo.play.best import ranked_score
+from jaxppo.play.best import ranked, ranked_score
 from jaxppo.play.gate import Gate, Record, judge_policy
-from jaxppo.play.sides import Fitted, fit_rules, fitted_rules, rule_sides, rule_signals, score_yardsticks
+from jaxppo.play.sides import rules_of, score_yardsticks
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.state import hyper_from
-from jaxppo.store.checkpoint import CheckpointWriter
-from jaxppo.store.checkpoint_info import CheckpointInfo
+from jaxppo.store.checkpoint import save_once
+from jaxppo.store.checkpoint_info import final_info
 from jaxppo.store.directory import RunInputs, whole_folder, write_config, write_manifest
 from jaxppo.store.gate import write_gate
 from jaxppo.store.rows import pool_and_portfolio, portfolio_rows
@@ -47,8 +47,9 @@ class Product(NamedTuple):
 
 
 def ranked_trials(trials: Sequence[Trial]) -> list[Trial]:
-    """The complete trials that have a score, the best first."""
-    return sorted((t for t in trials if t.state == "complete" and not math.isnan(t.best)), key=lambda t: -t.best)
+    """The complete trials, the best first; those without a score last."""
+    complete = [t for t in trials if t.state == "complete"]
+    return [complete[i] for i in ranked([t.best for t in complete])]
 
 
 def chosen_trials(trials: Sequence[Trial], shape_of: Mapping[int, str], best: int) -> list[Trial]:
@@ -65,12 +66,12 @@ def chosen_trials(trials: Sequence[Trial], shape_of: Mapping[int, str], best: in
     Returns:
       The best first; empty where no trial was completed with a score.
     """
-    ranked = ranked_trials(trials)
-    shapes = [shape_of[t.number] for t in ranked[:best]]
+    scored = [t for t in ranked_trials(trials) if not math.isnan(t.best)]
+    shapes = [shape_of[t.number] for t in scored[:best]]
     if not shapes:
         return []
     chosen = max(shapes, key=lambda shape: (shapes.count(shape), -shapes.index(shape)))
-    return [t for t in ranked if shape_of[t.number] == chosen][:best]
+    return [t for t in scored if shape_of[t.number] == chosen][:best]
 
 
 def write_product(
@@ -97,9 +98,7 @@ def write_product(
     assert played.score is not None
     score = played.score
     fitness = ranked_score(score.figures, config.budget.choose_by)
-    train = market.splits["train"]
-    fitted = fit_rules(rule_signals(market.bars, train, fitted_rules()), train)
-    sides = rule_sides(rule_signals(market.bars, split), fitted)
+    sides, rules = rules_of(market)
     yardsticks = score_yardsticks(sides, config.env, program.data["validation"], program.n_bars("validation"))
     looks = int(facts["looks"])
     gate = judge_policy(score, split, actions, config.gate, Record(looks, fitness, fitness), yardsticks.best[1])
@@ -116,7 +115,7 @@ def write_product(
         write_config(folder, of.resolved)
         more = {
             "sweep": dict(facts),
-            "rules": _rules(fitted),
+            "rules": rules,
             "finished": {"updates": config.budget.n_updates, "best_update": update, "best_fitness": fitness},
         }
         write_manifest(folder, of, actions, more)
@@ -135,10 +134,6 @@ def _known(sources: Mapping[str, str], config: Config) -> dict[str, str]:
     return {k: sources.get(k, "the sweep") for k, v in flat_fields(config).items() if v != default[k]}
 
 
-def _rules(fitted: Mapping[str, Fitted]) -> dict[str, Any]:
-    return {name: of._asdict() for name, of in fitted.items()}
-
-
 def _save(folder: Path, config: Config, params: np.ndarray, program: Program, update: int, fitness: float) -> None:
     """The ensemble as the one checkpoint of a run.
 
@@ -149,21 +144,5 @@ def _save(folder: Path, config: Config, params: np.ndarray, program: Program, up
     run = make_train(config, TapeSpec(tape.n_features, program.n_bars("validation")))
     shapes = jax.eval_shape(run.init, jax.random.key(0), hyper_from(config), tape)
     state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    info = CheckpointInfo(
-        config=config,
-        feature_names=market.feature_names,
-        feature_hash=market.feature_hash,
-        data_hash=market.data_hash,
-        actions=program.spec.env.actions,
-        update=update,
-        fitness=fitness,
-        final=True,
-        best_fitness=fitness,
-        best_update=update,
-        elapsed_seconds=0.0,
-    )
-    writer = CheckpointWriter(folder, keep=1)
-    try:
-        writer.save(state._replace(params=jnp.asarray(params)), info)
-    finally:
-        writer.close()
+    info = final_info(config, market, program.spec.env.actions, update, fitness)
+    save_once(folder, state._replace(params=jnp.asarray(params)), info)

@@ -8,8 +8,7 @@ from jaxppo.page.document import Card, Remark
 from jaxppo.page.sections import tone
 from jaxppo.page.text import number, percent, plural
 from jaxppo.store.read import SweepData, lookup
-from jaxppo.sweep.charts import TEST
-from jaxppo.sweep.judge import ensemble_sentences
+from jaxppo.sweep.judge import TEST_FIGURE, ensemble_sentences
 
 SURE, OVERFIT = 0.95, 0.5
 """Deflated Sharpe ratio that is more than luck; probability of overfitting from which choosing is worth nothing."""
@@ -19,11 +18,11 @@ _EDGE = 0.05  # of a range: a winner so near to its end may want more of it
 def cards(data: SweepData) -> list[Card]:
     s, truth = data.summary, data.summary["truth"]
     count, winner, of = s["trials"], s["winner"], s["ensemble"]
-    column = "fitness" if s["choose_by"] == "fitness" else "portfolio_sharpe"
-    tested = winner["test"].get(TEST[s["choose_by"]], math.nan)
+    column = s["choose_by"]
+    tested = winner["test"].get(TEST_FIGURE[column], math.nan)
     own = of["test"].get(column, math.nan)
     worst = overfitting(data)
-    name = "Fitness" if s["choose_by"] == "fitness" else "Sharpe"
+    name = "Fitness" if column == "fitness" else "Sharpe"
     deflated, rank = truth["deflated_sharpe"], truth["rank_correlation"]
     pbo, complete = truth["overfitting_probability"], truth["overfitting_probability_complete"]
     among = "" if math.isnan(complete) or complete == pbo else f"; of those not halted {percent(complete, 0)}"

@@ -99,6 +99,7 @@ class Program:
         self.data = {
             name: evaluation_set(market.splits[name]) for name in ("validation", "test") if name in market.splits
         }
+        self._joint = {name: joint_calendar(market.splits[name]) for name in self.data}
         self.program = make_train(config, TapeSpec(self.tape.n_features, self.n_bars("validation")))
         self._compiled: dict[int, CompiledMembers] = {}
         self._jitted: dict[str, Any] = {}
@@ -128,11 +129,11 @@ class Program:
 
     def days(self, split: str) -> np.ndarray:
         """UTC seconds of the days of a split's portfolio (D,); none where there is no such split."""
-        return joint_calendar(self.market.splits[split]).day if split in self.data else np.zeros(0, np.int64)
+        return self._joint[split].day if split in self._joint else np.zeros(0, np.int64)
 
     def per_year(self, split: str) -> float:
         """Such days a year."""
-        return joint_calendar(self.market.splits[split]).days_per_year if split in self.data else math.nan
+        return self._joint[split].days_per_year if split in self._joint else math.nan
 
     def n_bars(self, split: str) -> int:
         """Decisions of the longest symbol of a split that there is."""

@@ -14,7 +14,7 @@ import numpy as np
 from jaxppo.config.schema import Config
 from jaxppo.errors import CheckpointError, ConfigError, DataError
 from jaxppo.members import Population
-from jaxppo.play.best import best_update, ranked_score
+from jaxppo.play.best import best_update, ranked, ranked_score
 from jaxppo.ppo.state import TrainState, hyper_from
 from jaxppo.store.arrays import leaves_by_name
 from jaxppo.store.rows import pool_and_portfolio, validation_row
@@ -39,8 +39,9 @@ class Halving:
           >>> sorted(Halving((1,), 2).survivors({0: 0.5, 1: float("nan"), 2: 0.7, 3: 0.5, 4: -1.0}))
           [0, 2, 3]
         """
-        ranked = sorted(scores, key=lambda n: (math.isnan(scores[n]), -scores[n], n))
-        return set(ranked[: math.ceil(len(ranked) / self.eta)])
+        numbers = sorted(scores)
+        order = ranked([scores[n] for n in numbers])
+        return {numbers[i] for i in order[: math.ceil(len(order) / self.eta)]}
 
 
 class Worker:

@@ -24,16 +24,18 @@ from jaxppo.members import CompiledMembers, Population, compile_members
 from jaxppo.page.progress import Display
 from jaxppo.page.terminal import validation_line
 from jaxppo.page.text import plural
-from jaxppo.play.best import RANKED_COLUMN, best_update, ranked_score
+from jaxppo.play.best import RANKED_COLUMN, best_update, ranked, ranked_score
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.score import Score, validate
-from jaxppo.play.sides import Sides, score_yardsticks
+from jaxppo.play.sides import Sides, rules_of, score_yardsticks
 from jaxppo.ppo.population import MemberOutput
 from jaxppo.store.alarms import metrics_rows
-from jaxppo.store.checkpoint import CheckpointWriter, has_checkpoints, restore_members
+from jaxppo.store.checkpoint import CheckpointWriter, has_checkpoints, restore_members, save_once
 from jaxppo.store.directory import (
     CONFIG,
     METRICS_CSV,
+    POPULATION,
+    SNAPSHOTS,
     RunInputs,
     earlier_manifest,
     write_config,
@@ -42,15 +44,13 @@ from jaxppo.store.directory import (
 from jaxppo.store.json import read_json, write_json
 from jaxppo.train.grid import Grid, grid_text, grid_values, member_configs, parse_grid, require_grid
 from jaxppo.train.loop import segment_lengths
-from jaxppo.train.record import Played, Progress, RunLog, Setting, rules_of, write_ending
+from jaxppo.train.record import Played, Progress, RunLog, Setting, write_ending
 from jaxppo.train.resume import require_same_inputs
 from jaxppo.train.stop import OUT_OF_TIME, Pace, Stop, StopReason
-from jaxppo.train.table import Member, Totals, looks_of, ranked, table_row, write_table
+from jaxppo.train.table import Member, Totals, looks_of, table_row, write_table
 
 if TYPE_CHECKING:
     from jaxppo.train.run import RunOptions
-
-POPULATION, SNAPSHOTS = "population.json", "snapshots"
 
 
 def is_population(folder: Path) -> bool:
@@ -312,10 +312,7 @@ class PopulationTrainer:
         """The last checkpoint of a member, and its manifest as that of a run that is done."""
         member, at, config = self._members[i], self._at[i], self._config
         run_dir = self._folder / member.name
-        writer = CheckpointWriter(run_dir, 1)
-        state = self._population.state_of(i)
-        writer.save(state, self._logs[i].info(at), best)
-        writer.close()
+        saved = save_once(run_dir, self._population.state_of(i), self._logs[i].info(at), best)
         steps = at.update * config.batch_steps
         finished = {
             "updates": at.update,
@@ -325,7 +322,7 @@ class PopulationTrainer:
             "best_update": at.best_update,
             "best_fitness": at.best_fitness,
         }
-        facts = {"finished": finished, "checkpoints": writer.kept(state)}
+        facts = {"finished": finished, "checkpoints": saved}
         write_manifest(run_dir, self._inputs_of(member), self._actions, facts)
 
 

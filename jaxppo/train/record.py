@@ -20,7 +20,7 @@ from jaxppo.play.gate import Gate, Record, judge_policy
 from jaxppo.play.members import play_members
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.score import Figures, Pooled, Score
-from jaxppo.play.sides import Sides, Yardsticks, fit_rules, fitted_rules, rule_sides, rule_signals
+from jaxppo.play.sides import Yardsticks
 from jaxppo.ppo.program import Program
 from jaxppo.store.alarms import AlarmLog
 from jaxppo.store.checkpoint_info import CheckpointInfo
@@ -196,14 +196,3 @@ def _play_members(setting: Setting, policies: Mapping[str, Params]) -> dict[str,
         return play_members(spec.agent, spec.env, params, data, n_bars, spec.receptive_field)
 
     return {name: member_rows(jax.device_get(alone(params, data))) for name, params in policies.items()}
-
-
-def rules_of(market: Market) -> tuple[Sides, dict[str, Any]]:
-    """The rules to beat, fitted on the training bars: their sides on the validation split, and facts for a manifest.
-
-    Called before anything is compiled, so that a rule of a plugin that fails does so then and not at the end of a run.
-    """
-    train = market.splits["train"]
-    fitted = fit_rules(rule_signals(market.bars, train, fitted_rules()), train)
-    sides = rule_sides(rule_signals(market.bars, market.splits["validation"]), fitted)
-    return sides, {name: of._asdict() for name, of in fitted.items()}

@@ -28,6 +28,7 @@ from jaxppo.market.source import SYNTHETIC, load_market_bars
 from jaxppo.page.progress import Display
 from jaxppo.page.terminal import plain_console
 from jaxppo.play.edge import edge_text
+from jaxppo.play.sides import rules_of
 from jaxppo.plugins import require_plugins
 from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.layout import check_devices, default_blocks, make_mesh
@@ -52,7 +53,7 @@ from jaxppo.train.compiled import compile_run, first_state
 from jaxppo.train.grid import grid_values, member_configs, parse_grid
 from jaxppo.train.loop import Finished, Trainer
 from jaxppo.train.population import is_population, train_population
-from jaxppo.train.record import Progress, rules_of
+from jaxppo.train.record import Progress
 from jaxppo.train.resume import (
     describe_change,
     describe_resume,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,14 +11,16 @@ import polars as pl
 from jaxppo.config.schema import Config
 from jaxppo.page.progress import Display
 from jaxppo.page.terminal import cell, figure_table
-from jaxppo.store.columns import PORTFOLIO_PREFIX
+from jaxppo.play.best import ranked
+from jaxppo.store.columns import of_portfolio
 from jaxppo.store.files import write_frame
 from jaxppo.store.json import write_json
 from jaxppo.store.rows import pool_and_portfolio
+from jaxppo.store.tables import MEMBERS
 from jaxppo.train.grid import values_text
 from jaxppo.train.record import Ending, Played, Progress
 
-TABLE, SUMMARY = "members.csv", "summary.json"
+SUMMARY = "summary.json"
 
 
 class Member(NamedTuple):
@@ -36,16 +37,6 @@ class Totals(NamedTuple):
     update: int
     seconds: float  # of all together
     facts: Mapping[str, Any]  # of the program
-
-
-def ranked(fitness: Sequence[float]) -> list[int]:
-    """Places by fitness, the highest first; of equals the first, and what is no number last.
-
-    Example:
-      >>> ranked([0.1, float("nan"), 0.3])
-      [2, 0, 1]
-    """
-    return sorted(range(len(fitness)), key=lambda i: (math.isnan(fitness[i]), -fitness[i]))
 
 
 def looks_of(config: Config, n_members: int) -> int:
@@ -90,10 +81,10 @@ def write_table(
         "steps_per_second": speed,
         **totals.facts,
     }
-    write_frame(folder / TABLE, pl.DataFrame(rows, infer_schema_length=None))
+    write_frame(folder / MEMBERS, pl.DataFrame(rows, infer_schema_length=None))
     write_json(folder / SUMMARY, summary)
     title = "Best validations, rebalanced daily, the best member first"
-    display.table(figure_table(title, "", [(_line(rows[i], members[i]), _of_portfolio(rows[i])) for i in order]))
+    display.table(figure_table(title, "", [(_line(rows[i], members[i]), of_portfolio(rows[i])) for i in order]))
     display.say(
         f"trained {len(rows)} members x {steps:,} steps in {totals.seconds:.1f} s ({speed:,.0f} steps/s); the best is"
         f" {top.name} ({values_text(top.values)}), fitness {cell('number', fitness)}"
@@ -106,7 +97,3 @@ def write_table(
 
 def _line(row: Mapping[str, Any], member: Member) -> str:
     return f"{member.name}: {values_text(member.values)}, {row['gate']}"
-
-
-def _of_portfolio(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {k.removeprefix(PORTFOLIO_PREFIX): v for k, v in row.items() if k.startswith(PORTFOLIO_PREFIX)}

@@ -17,7 +17,7 @@ from jaxppo.play.formulas import max_drawdown, moments, sharpe
 from jaxppo.play.metrics import Metrics, figures
 from jaxppo.play.score import Pooled
 from jaxppo.play.sides import Yardsticks
-from jaxppo.play.significance import Intervals, bootstrap, sharpe_differences
+from jaxppo.play.significance import Intervals, bootstrap, curve_returns, sharpe_differences
 from jaxppo.store.tables import drawdown, utc_times
 from jaxppo.walkforward.figures import joined_metrics, joined_sums
 
@@ -87,16 +87,8 @@ def member_portfolios(joint: JointCalendar, members: Lanes) -> FoldPortfolios:
 
 
 def _portfolios(joint: JointCalendar, names: tuple[str, ...], lanes: Lanes) -> FoldPortfolios:
-    returns = daily_returns(np.asarray(lanes.equity)[:, : len(joint.day)])
+    returns = curve_returns(np.asarray(lanes.equity)[:, : len(joint.day)])
     return FoldPortfolios(joint.day, joint.days_per_year, names, returns, lanes.sums, lanes.metrics)
-
-
-def daily_returns(equity: np.ndarray) -> np.ndarray:
-    """Returns (P, D) float64 of curves (P, D) that start at 1; one that lost everything returns nothing from there."""
-    path = np.concatenate([np.ones((len(equity), 1)), np.asarray(equity, np.float64)], axis=1)
-    owned = path[:, :-1] > 0
-    change: np.ndarray = np.where(owned, path[:, 1:] / np.where(owned, path[:, :-1], 1.0) - 1.0, 0.0)
-    return change
 
 
 def at_volatility(returns: np.ndarray, of: np.ndarray) -> np.ndarray:

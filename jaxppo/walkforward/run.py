@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ from rich.console import Console
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import Params
 from jaxppo.cli import Request
-from jaxppo.config.layers import DeviceInfo, describe, updates_for_passes, with_updates
+from jaxppo.config.layers import describe, updates_for_passes, with_updates
 from jaxppo.config.schema import Config
-from jaxppo.device import compile_program, detect_device, enable_compilation_cache
+from jaxppo.device import compile_program, detect_device, enable_compilation_cache, memory_limit
 from jaxppo.errors import ConfigError
 from jaxppo.market.bars import describe_symbols
 from jaxppo.market.dataset import Market, Split, build_evaluation, market_warnings
@@ -33,8 +32,8 @@ from jaxppo.page.progress import Display
 from jaxppo.page.terminal import plain_console
 from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.state import Hyper, TrainState, hyper_from
-from jaxppo.store.checkpoint import CheckpointWriter
-from jaxppo.store.checkpoint_info import CheckpointInfo
+from jaxppo.store.checkpoint import save_once
+from jaxppo.store.checkpoint_info import final_info
 from jaxppo.store.directory import RunInputs, iso, tried, whole_folder, write_config, write_manifest
 from jaxppo.walkforward.dates import FoldPlan, Scheme, check_folds, plan_folds
 from jaxppo.walkforward.files import Result, collect, write_walkforward
@@ -55,6 +54,8 @@ from jaxppo.walkforward.show import show
 
 # Of what a walk-forward does not do: it has periods of its own, and chooses nothing but by `early_stop`.
 _UNUSED = ("split_by", "train_fraction", "validation_fraction", "choose_by")
+MEMORY_SHARE = 0.8
+"""Of an accelerator's memory that folds side by side may need."""
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,6 @@ def prepare(options: WalkforwardOptions, config: Config, bars: Sequence[Any]) ->
 def most_trained(plans: Sequence[FoldPlan]) -> int:
     """Training bars of the fold that has most: all folds train for as many updates, which passes are counted on."""
     return max(int(plan.train_decisions.sum()) for plan in plans)
-
-
-def available_memory(device: DeviceInfo) -> float:
-    """Bytes that a program may need: 80 % of an accelerator's memory, 50 % of the machine's on a CPU."""
-    if device.memory_bytes:
-        return 0.8 * device.memory_bytes
-    return 0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class CompiledFolds(NamedTuple):
@@ -241,28 +235,11 @@ def _line(chunk: Sequence[int], row: Mapping[str, float]) -> str:
 
 def save_policies(folder: Path, setup: Setup, states: TrainState, program: FoldProgram, result: Result) -> None:
     """The policy of every fold as a checkpoint that `restore_policy` reads: folds/1, folds/2 and so on."""
-    market = setup.market
     for i, row in enumerate(result.folds.to_dicts()):
         # Nothing was chosen by the test, and there is but one checkpoint.
         fitness = row["out_fitness"] if math.isfinite(row["out_fitness"]) else 0.0
-        info = CheckpointInfo(
-            config=setup.config,
-            feature_names=market.feature_names,
-            feature_hash=market.feature_hash,
-            data_hash=market.data_hash,
-            actions=program.spec.env.actions,
-            update=row["kept_update"],
-            fitness=fitness,
-            final=True,
-            best_fitness=fitness,
-            best_update=row["kept_update"],
-            elapsed_seconds=0.0,
-        )
-        writer = CheckpointWriter(folder / "folds" / str(i + 1), keep=1)
-        try:
-            writer.save(jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), states), info)
-        finally:
-            writer.close()
+        info = final_info(setup.config, setup.market, program.spec.env.actions, row["kept_update"], fitness)
+        save_once(folder / "folds" / str(i + 1), jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), states), info)
 
 
 def describe_folds(setup: Setup, source: str) -> list[str]:
@@ -347,7 +324,7 @@ def _compute(
     # Before anything is trained: a rule of a plugin may be wrong.
     rules = play_fold_rules(setup.market.bars, setup.history, setup.plans, setup.folds, setup.sizes, config.env)
     compiled = compile_folds(
-        program, setup.folds, hyper, setup.history.tape, options.at_once, available_memory(inputs.device)
+        program, setup.folds, hyper, setup.history.tape, options.at_once, memory_limit(inputs.device, MEMORY_SHARE)
     )
     console.print(
         f"compiled in {compiled.compile_seconds:.1f} s: {compiled.at_once} of {options.folds} folds side by side,"
