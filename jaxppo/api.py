@@ -11,26 +11,19 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 import jax
-import jax.numpy as jnp
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.cli import Request
 from jaxppo.config.layers import resolve, updates_for_passes
 from jaxppo.config.schema import FIELD_GROUP, Config, coerce_fields
 from jaxppo.device import detect_device
-from jaxppo.env.account import AccountState, exposure_at, open_account
-from jaxppo.env.actions import action_mask, asked_exposures
-from jaxppo.env.trading import EXPOSURE, BoundEnv, observe_account
+from jaxppo.env.trading import BoundEnv
 from jaxppo.env.trading import make_env as env_on_tape
-from jaxppo.errors import ConfigError, DataError, nearest
-from jaxppo.market.asset_classes import ASSET_CLASSES, may_short
+from jaxppo.errors import ConfigError, nearest
+from jaxppo.market.asset_classes import ASSET_CLASSES
 from jaxppo.market.bars import Bars
-from jaxppo.market.calendar import bars_per_year
-from jaxppo.market.dataset import Market, evaluation_set, warm_up_bars
+from jaxppo.market.dataset import Market, evaluation_set
 from jaxppo.market.dataset import build_market as lay_out
-from jaxppo.market.features import compute_features, feature_groups
-from jaxppo.market.tape import Quote
-from jaxppo.market.volatility import volatility_sizes
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.score import Figures
 from jaxppo.ppo.program import SegmentOutput, TapeSpec
@@ -126,61 +119,8 @@ def make_train(config: Config, market: Market) -> Training:
     return Training(hyper_from(config), init, segment, train)
 
 
-class Decision(NamedTuple):
-    """What a policy does with the newest bar, at whose close it decides; the order is for the next open."""
-
-    action: str  # label of the most probable action
-    probabilities: Mapping[str, float]  # by label
-    value: float  # of the state, in discounted reward
-    time: int  # start of the bar, UTC seconds
-    size: float  # exposure that an action's 1 stands for: 1, or what volatility gives
-    exposure: float  # wanted after the order: of the most probable action, or of all on average (`act_by`)
-
-
-def decide(policy: RestoredPolicy, bars: Bars, account: AccountState | None = None) -> Decision:
-    """The decision of a restored policy at the last bar, by the training's own functions.
-
-    Args:
-      policy: from `restore_policy`.
-      bars: history of one symbol, at least as long as features and receptive field need.
-      account: of shape (), with money in units of its starting equity; by default flat.
-
-    Raises:
-      DataError: too few bars.
-    """
-    config, reach = policy.info.config, receptive_field(policy.info.config.agent)
-    table = compute_features(bars, feature_groups(config.features), config.features.scale_window)
-    needed = warm_up_bars(table.min_bars, config.env) + reach - 1
-    if len(bars.time) < needed:  # else the encoder would see rows before the features are known, which are 0
-        raise DataError(
-            f"{bars.symbol}: {len(bars.time)} bars in {bars.source}, but a decision needs at least {needed}: those of"
-            f" the features and of the size, and {reach - 1} before the last that the encoder sees"
-        )
-    window = jnp.asarray(table.values[None, -reach:])  # (1, R, F)
-    account = open_account(jnp.ones(())) if account is None else account
-    size = None
-    if config.env.size_by == "volatility":  # the bars a year of 24,000 bars take .8 ms to count
-        per_year = bars_per_year(bars.time, bars.interval, bars.asset_class, bars.timezone)
-        size = volatility_sizes(bars.close, per_year, config.env)
-    quote = Quote(jnp.float32(bars.close[-1]), None if size is None else jnp.float32(size[-1]))
-    observation = observe_account(account, quote, config.env)  # (A,)
-    market = policy.agent.encode(policy.params, window)[0, -1]  # (H,), or (members, H) of an ensemble
-    allowed = jnp.asarray(may_short(bars.asset_class, config.env))
-    mask = action_mask(policy.info.actions, observation[EXPOSURE], allowed)  # (K,)
-    chosen, value = policy.agent.act(policy.params, market, observation[None], mask[None])  # (1, K) and (1,)
-    actions, shares = policy.info.actions, jnp.exp(chosen.log_probs[0])
-    held = exposure_at(account, quote.close)
-    asked = asked_exposures(actions, held, allowed, config.env.max_exposure, quote.size)  # (K,)
-    exposure = (shares * asked).sum() if config.env.act_by == "mean" else asked[chosen.mode()[0]]
-    labels = actions.labels
-    return Decision(
-        labels[int(chosen.mode()[0])],
-        dict(zip(labels, shares.tolist(), strict=True)),
-        float(value[0]),
-        int(bars.time[-1]),
-        1.0 if size is None else float(size[-1]),
-        float(exposure),
-    )
+decide = RestoredPolicy.decide
+"""`jaxppo.decide(policy, bars, account)` is `policy.decide(bars, account)`."""
 
 
 def train(preset: str | None = None, **values: Any) -> Path:

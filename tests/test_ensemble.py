@@ -24,7 +24,7 @@ from jaxppo.market.tape import Tape
 from jaxppo.play.deciders import acting_policy, leaning_policy
 from jaxppo.play.passes import n_decisions, play
 from jaxppo.store.checkpoint import RestoredPolicy
-from jaxppo.store.checkpoint_info import CheckpointInfo
+from jaxppo.store.checkpoint_info import final_info
 
 
 class Tiny(NamedTuple):
@@ -135,10 +135,7 @@ def test_the_order_of_the_members_does_not_matter_and_each_counts(tiny):
 def test_an_ensemble_decides_live_as_its_members_do_on_average(tiny):
     bars = synthetic_market(0, 2, 900)[1]
     market = tiny_market(tiny.config)
-    info = CheckpointInfo(
-        tiny.config, market.feature_names, "", "", tiny.env.actions, 0, 0.0, final=True, best_fitness=0.0,
-        best_update=0, elapsed_seconds=0.0,
-    )  # fmt: skip
+    info = final_info(tiny.config, market, tiny.env.actions, 0, 0.0)
     each = [decide(RestoredPolicy(m, tiny.agent, info), bars) for m in tiny.members]
     all_ = decide(RestoredPolicy(tiny.members, tiny.agent, info), bars)
     mean = {a: np.mean([d.probabilities[a] for d in each]) for a in tiny.env.actions.labels}

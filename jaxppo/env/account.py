@@ -180,7 +180,7 @@ class _Fill(NamedTuple):
     pnl: jax.Array  # its net P&L, else 0
 
 
-def _fill_order(
+def fill_order(
     account: AccountState, new_units: jax.Array, price: jax.Array, costs: Costs, env: EnvConfig
 ) -> tuple[AccountState, _Fill]:
     """Trade from the units held to `new_units` at the mid `price`: open, add, reduce, close or flip at average cost."""
@@ -317,7 +317,7 @@ def advance(
     Returns:
       The account at this bar's close and the record of the bar, of the same shape.
     """
-    ordered, order = _fill_order(account, new_units, bar.open, costs, env)
+    ordered, order = fill_order(account, new_units, bar.open, costs, env)
     if levels is not None:
         ordered = _place_levels(account, ordered, levels)
     exposure = exposure_at(ordered, bar.open)
