@@ -12,7 +12,6 @@ from helpers import tiny_config, tiny_market
 from benchmarks import readme, scale, stages, throughput
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers import ours, stored_windows
-from benchmarks.peers.adapter import HostEnvs
 from benchmarks.peers.settings import Setting, random_market
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.state import hyper_from
@@ -50,48 +49,6 @@ def test_stored_windows_stops_at_the_end_of_an_episode():
     advantage, target = stored_windows._advantages(steps, jnp.array([2.0]))
     np.testing.assert_allclose(advantage, [[0.0], [1.98]], rtol=1e-6)
     np.testing.assert_allclose(target, [[1.0], [2.98]], rtol=1e-6)
-
-
-def test_flat_observation_is_the_window_and_the_account(tape, config):
-    envs = HostEnvs(tape, config, TINY.window, 3)
-    seen = envs.reset(seed=1)
-    t = np.asarray(envs._states.t)
-    for row, end in zip(seen, t, strict=True):
-        window = np.asarray(tape.features[0, end - 3 : end + 1])
-        np.testing.assert_array_equal(row[:8], window.ravel())
-        # A fresh account: no return, a win rate of one half, all else 0.
-        np.testing.assert_array_equal(row[8:], [0, 0.5, 0, 0, 0, 0, 0, 0])
-
-
-def test_adapter_steps_the_env_and_resets_at_the_end(tape, config):
-    envs = HostEnvs(tape, config, TINY.window, 5)
-    envs.reset(seed=2)
-    start, length = np.asarray(envs._states.t), TINY.n_bars
-    # An episode lasts 8 bars, or until the last bar that has one after it.
-    last = np.minimum(start + 8, length - 1)
-    for i in range(1, 9):
-        out = envs.step(np.ones(5, int))
-        first_end = (start + i == last) & ~out.terminated
-        assert (out.truncated >= first_end).all()
-        goes_on = ~(out.terminated | out.truncated)
-        np.testing.assert_array_equal(out.observation[goes_on], out.final[goes_on])
-        for row in out.observation[~goes_on]:
-            np.testing.assert_array_equal(row[8:], [0, 0.5, 0, 0, 0, 0, 0, 0])
-    assert out.reward.dtype == np.float32
-
-
-def test_first_reward_of_the_adapter_is_the_net_log_return(tape, config):
-    envs = HostEnvs(tape, config, TINY.window, 1)
-    envs.reset(seed=3)
-    t = int(envs._states.t[0])
-    out = envs.step(np.array([0]))  # hold, flat: nothing earned
-    assert out.reward[0] == 0
-    bought = envs.step(np.array([1]))
-    open_, low, high, close = (float(getattr(tape, n)[0, t + 2]) for n in ("open", "low", "high", "close"))
-    # Bought with all cash at the open: of 1, 1 / 1.001 is invested; stop 2 % below it, take-profit 4 % above.
-    exit_ = 0.98 * open_ if low <= 0.98 * open_ else 1.04 * open_ if high >= 1.04 * open_ else None
-    expected = exit_ / open_ / 1.001 * 0.999 if exit_ else close / open_ / 1.001
-    assert bought.reward[0] == pytest.approx(100 * np.log(expected), rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.slow

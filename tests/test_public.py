@@ -44,6 +44,7 @@ def test_every_public_name_is_there_and_documented():
 def test_a_command_is_a_function_whatever_was_imported_first(first):
     code = f"{first}; import jaxppo; from jaxppo import train; import inspect\n"
     code += "assert callable(jaxppo.train) and train is jaxppo.train\n"
+    code += "import sys; assert 'gymnasium' not in sys.modules\n"
     code += "assert list(inspect.signature(jaxppo.train).parameters) == ['preset', 'values']"
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
@@ -102,6 +103,7 @@ def test_examples_in_docstrings(module):
         ("check_own_feature", (), "False First: feature feature_0 of SYN_A at bar 0"),
         ("env_alone", (), "(1024, 8)"),
         pytest.param("population", ("1",), "]]", marks=pytest.mark.slow),
+        pytest.param("other_trainer", ("2048",), "equity ", marks=pytest.mark.slow),
     ],
 )
 def test_examples_run(name, arguments, says):

@@ -122,18 +122,18 @@ def train_windows(task: Task, seed: int) -> Progress:
 
 
 def train_sb3(task: Task, seed: int, vectorised: bool) -> Progress:
-    """Stable-Baselines3's PPO through the adapter."""
+    """Stable-Baselines3's PPO on N accounts stepped together, or on 8 Gymnasium environments."""
     import torch
     from stable_baselines3.common.vec_env import DummyVecEnv
 
-    from benchmarks.peers.adapter import gymnasium_env, sb3_envs
+    from benchmarks.peers.adapter import TradingEnvs
     from benchmarks.peers.gym_trading import make_ppo
+    from jaxppo.gym import TradingEnv
 
     if vectorised:
-        envs = sb3_envs(task.tape, task.config, task.window, SB3_ENVS, seed)
+        envs = TradingEnvs(task.market, task.config, task.window, SB3_ENVS, seed)
     else:
-        made = [lambda i=i: gymnasium_env(task.tape, task.config, task.window, seed + i) for i in range(8)]
-        envs = DummyVecEnv(made)
+        envs = DummyVecEnv([lambda: TradingEnv(task.market, task.config, window=task.window)] * 8)
     steps = SB3_ENVS * SB3_STEPS
     torch.set_num_threads(1)  # two are slower on minibatches of 256, and far slower on a busy machine
     rate = {"learning_rate": task.config.ppo.learning_rate, "seed": seed}
