@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny_config
-from test_ensemble import outspoken
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import AgentSpec, init_params, make_agent
@@ -60,8 +59,9 @@ def backtested(config: Config, bars: Bars, members: int, last: int) -> Backteste
     agent = make_agent(
         AgentSpec(config.agent, len(market.feature_names), len(ACCOUNT_FEATURES), spec.actions.n_actions)
     )
-    each = [outspoken(agent, init_params(agent.spec, key)) for key in jax.random.split(jax.random.key(3), members)]
-    params = each[0] if members == 1 else jnp.stack(each)
+    size = jax.eval_shape(lambda key: init_params(agent.spec, key), jax.random.key(0)).shape
+    drawn = np.random.default_rng(3).normal(0, 0.5, size if members == 1 else (members, *size))
+    params = jnp.asarray(drawn, jnp.float32)  # decided, and never trained
     policy = RestoredPolicy(params, agent, final_info(config, market, spec.actions, 1, 0.0))
     n = n_decisions(split.tape)
 

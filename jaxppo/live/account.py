@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -90,13 +92,15 @@ class Account:
         """Money there is, the position marked at `close`."""
         return float(self.equity) if self.equity is not None else float(self.cash or 0.0) + self.units * close
 
-    def state(self, close: float, env: EnvConfig, times: np.ndarray | None = None) -> tuple[AccountState, float]:
+    def state(
+        self, close: float, env: EnvConfig, times: Sequence[int] | np.ndarray | None = None
+    ) -> tuple[AccountState, float]:
         """The account as the environment has it, and the money that its 1 stands for.
 
         Args:
           close: of the newest bar.
           env: whose stop and take-profit distances give the levels that are not told.
-          times: (T,) int64 UTC seconds of bars, to count those since `entry_time`.
+          times: UTC seconds of bars, ascending, to count those since `entry_time`.
 
         Returns:
           Scalars of float32 and int32, with money and units over `start`; and `start`.
@@ -124,9 +128,9 @@ class Account:
             take if self.take_profit is None else float(self.take_profit),
         )
 
-    def _held(self, times: np.ndarray | None) -> int:
+    def _held(self, times: Sequence[int] | np.ndarray | None) -> int:
         if self.bars_held is not None:
             return int(self.bars_held)
         if self.entry_time is None or times is None:
             return 1
-        return max(int(len(times) - np.searchsorted(times, int(self.entry_time))), 1)
+        return max(len(times) - bisect_left(times, int(self.entry_time)), 1)

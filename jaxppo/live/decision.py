@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -185,7 +185,7 @@ class Decider:
             if per_year is None:  # those of 24,000 bars take .8 ms to count
                 per_year = bars_per_year(bars.time, bars.interval, bars.asset_class, bars.timezone)
             sizes = volatility_sizes(bars.close, per_year, config.env)
-            size = None if sizes is None else float(sizes[-1])
+            size = None if sizes is None else float(np.float32(sizes[-1]))  # as the Tape has it
         return Seen(
             table.values[-self.reach :],
             bars.symbol,
@@ -249,7 +249,7 @@ class Decider:
 
 
 def as_state(
-    account: AccountState | Account | None, close: float, spec: EnvSpec, times: np.ndarray
+    account: AccountState | Account | None, close: float, spec: EnvSpec, times: Sequence[int] | np.ndarray
 ) -> tuple[AccountState, float]:
     """An account in starting equities, and the money that its 1 stands for; None is a fresh one."""
     if isinstance(account, Account):

@@ -32,6 +32,7 @@ from jaxppo.errors import CheckpointError, CheckpointWarning
 from jaxppo.hosts import ALONE, Hosts
 from jaxppo.live.account import Account
 from jaxppo.live.decision import Decider, Decision
+from jaxppo.live.stream import Stream
 from jaxppo.market.bars import Bars
 from jaxppo.market.dataset import Market
 from jaxppo.market.tape import Costs, zero_tape
@@ -367,6 +368,10 @@ class RestoredPolicy:
           0.0917
         """
         return self.decider(bars, account, price=price, costs=costs, bars_per_year=bars_per_year)
+
+    def stream(self, bars: Bars, *, costs: Costs | None = None, bars_per_year: float | None = None) -> Stream:
+        """The policy fed bar by bar, beginning with a history: see `jaxppo.live.stream.Stream`."""
+        return Stream(self.decider, bars, costs=costs, bars_per_year=bars_per_year)
 
 
 def restore_policy(path: str | Path, which: Which = "best", market: Market | None = None) -> RestoredPolicy:
