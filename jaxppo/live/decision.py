@@ -147,6 +147,7 @@ class Decider:
         self.min_bars = warm_up + self.reach - 1  # else the encoder would see rows before the features are known
         self._check_features()
         self._answer = jax.jit(answer(policy.agent, self.spec))
+        self.fresh: AccountState = jax.device_get(open_account(jnp.ones(())))  # one that has not traded
 
     def _check_features(self) -> None:
         info, scale_window = self.policy.info, self.policy.info.config.features.scale_window
@@ -232,13 +233,21 @@ class Decider:
             min_bars=self.min_bars,
         )
 
+    def account(
+        self, account: AccountState | Account | None, close: float, times: Sequence[int] | np.ndarray
+    ) -> tuple[AccountState, float]:
+        """An account in starting equities, and the money that its 1 stands for; None is a fresh one."""
+        if isinstance(account, Account):
+            return account.state(close, self.spec.config, times)
+        return (self.fresh if account is None else account), 1.0
+
     def __call__(
         self, bars: Any, account: Any = None, *, price: Any = None, costs: Any = None, bars_per_year: Any = None
     ) -> Any:
         """A decision of one symbol, or of each in a mapping: see `RestoredPolicy.decide`."""
         if isinstance(bars, Bars):
             seen = self.see(bars, costs, bars_per_year)
-            return self.decide(seen, *as_state(account, seen.close, self.spec, bars.time), price)
+            return self.decide(seen, *self.account(account, seen.close, bars.time), price)
         given = {"account": account, "price": price, "costs": costs, "bars_per_year": bars_per_year}
         given = {name: values or {} for name, values in given.items()}
         for name, values in given.items():
@@ -246,15 +255,6 @@ class Decider:
                 if symbol not in bars:
                     raise DataError(f"{name} of {symbol!r}, of which there are no bars; {nearest(symbol, bars)}")
         return {s: self(b, **{name: values.get(s) for name, values in given.items()}) for s, b in bars.items()}
-
-
-def as_state(
-    account: AccountState | Account | None, close: float, spec: EnvSpec, times: Sequence[int] | np.ndarray
-) -> tuple[AccountState, float]:
-    """An account in starting equities, and the money that its 1 stands for; None is a fresh one."""
-    if isinstance(account, Account):
-        return account.state(close, spec.config, times)
-    return (open_account(np.float32(1.0)) if account is None else account), 1.0  # type: ignore[arg-type]
 
 
 def _level(price: float, units: float) -> float | None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxppo.env.account import AccountState
 from jaxppo.errors import ConfigError, DataError
 from jaxppo.live.account import Account
-from jaxppo.live.decision import Decider, Decision, Seen, as_state
+from jaxppo.live.decision import Decider, Decision, Seen
 from jaxppo.live.features import STREAMS, Bar, Features, Size
 from jaxppo.market.asset_classes import may_short
 from jaxppo.market.bars import Bars
@@ -107,7 +107,7 @@ class Stream:
             )
         last, costs = self._times[-1], self._costs
         seen = Seen(self._window, self._symbol, last, self._close, self._now, self._allowed, costs)
-        return self._decider.decide(seen, *as_state(account, self._close, self._decider.spec, self._times), price)
+        return self._decider.decide(seen, *self._decider.account(account, self._close, self._times), price)
 
     def __call__(self, bar: Any, account: Account | AccountState | None = None, price: float | None = None) -> Decision:
         """`feed` a `Bar`, or what has its fields in that order, and `decide`."""
