@@ -42,7 +42,7 @@ from jaxppo.backtest.files import (
     write_backtest,
 )
 from jaxppo.backtest.played import Backtest, Settings, backtest
-from jaxppo.config.checks import require_data
+from jaxppo.config.checks import check_config, require_data
 from jaxppo.config.schema import BarsFilter, Config
 from jaxppo.device import compile_program, enable_compilation_cache
 from jaxppo.env.trading import EnvSpec, env_spec
@@ -78,6 +78,9 @@ class BacktestOptions(BarsFilter):
     costs: str | None = None
     """CSV or Parquet file of costs by symbol: symbol, half_spread or fee (a side), optionally borrow (a year); by
     default the run's own."""
+    extra_features: str | None = None
+    """CSV or Parquet file of features from elsewhere, with the columns that the policy was trained with; by default the
+    run's own."""
     out: Path | None = None
     """Folder to write, which must not hold anything yet; by default RUN_DIR/backtest/SPLIT-DATE-TIME."""
     trials: int | None = None
@@ -164,6 +167,9 @@ def prepare(options: BacktestOptions) -> Setup:
     policy = restore_policy(run_dir, which)
     info = policy.info
     bars, source, config = load_backtest_bars(options, info.config)
+    if options.extra_features is not None:
+        features = dataclasses.replace(config.features, extra_features=options.extra_features)
+        config = check_config(dataclasses.replace(config, features=features))
     config, costs_notes = backtest_costs(options, config, bars)
     market = build_evaluation(bars, config, receptive_field(config.agent), options.split, cutoffs)
     if cutoffs is None and market.data_hash != manifest["hash"]:
@@ -254,7 +260,7 @@ def show(console: Console, setup: Setup, done: Backtest, yardsticks: Yardsticks)
         f"{facts.split} of {facts.source}: {facts.decisions:,} decisions of {len(setup.split.symbols)} symbols,"
         f" {facts.first_decision} to {facts.last_decision}; policy of update {facts.update} ({facts.which})",
     )
-    for line in (*describe_symbols(setup.market.bars, setup.config.data.data), *setup.market.costs.lines):
+    for line in (*describe_symbols(setup.market.bars, setup.config.data.data), *setup.market.lines):
         console.print(line, highlight=False)
     for warning in facts.warnings:
         console.print(f"warning: {warning}", style="yellow")

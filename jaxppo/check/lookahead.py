@@ -1,6 +1,7 @@
 """Does anything know the future? All bars after a cut are changed, and what was known at the cut must not change.
 
-Timestamps stay: when the exchange is open is known in advance, and the cut-off dates of the splits depend on them.
+So is all that becomes known elsewhere (`--extra-features`) after the close of the bar at the cut. Timestamps stay: when
+the exchange is open is known in advance, and the cut-off dates of the splits depend on them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxppo.check.verdict import Check, Compute, Player, as_table, differing_bits, differing_fields, slice_bars
+from jaxppo.check.verdict import Check, Compute, Later, Player, as_table, differing_bits, differing_fields, slice_bars
 from jaxppo.env.account import StepRecord
 from jaxppo.errors import DataError
 from jaxppo.market.bars import Bars
@@ -94,20 +95,24 @@ def cut_rows(bars: Bars, n: int, rng: np.random.Generator) -> list[int]:
 
 
 def _changed(
-    compute: Compute, bars: Bars, table: FeatureTable, cut: int, rng: np.random.Generator
+    compute: Compute, later: Later, bars: Bars, table: FeatureTable, cut: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, FeatureTable, FeatureTable]]:
     """Each change at a cut, with the features before and after it."""
+    other = later([bars], [cut], rng)
     for change in (RISE, FALL):
-        yield change, table, as_table(compute(change_after(bars, cut, change, rng)))
+        yield change, table, as_table(other(change_after(bars, cut, change, rng)))
     if cut + 1 >= max(table.min_bars, 2):
-        yield END, table, as_table(compute(change_after(bars, cut, END, rng)))
+        yield END, table, as_table(other(change_after(bars, cut, END, rng)))
     if cut > EARLY[-1]:
         hole = empty_bar(bars, cut)
-        yield HOLE, as_table(compute(hole)), as_table(compute(change_after(hole, cut, RISE, rng)))
+        yield HOLE, as_table(compute(hole)), as_table(other(change_after(hole, cut, RISE, rng)))
 
 
-def feature_leaks(compute: Compute, bars: Bars, cuts: Sequence[int], seed: int) -> tuple[list[Leak], int]:
+def feature_leaks(
+    compute: Compute, bars: Bars, cuts: Sequence[int], seed: int, later: Later | None = None
+) -> tuple[list[Leak], int]:
     """Leaks of one symbol's features, the first of each feature; and the number of values compared."""
+    later = later or (lambda bars, cuts, rng: compute)
     rng = np.random.default_rng(seed)
     table, again = as_table(compute(bars)), as_table(compute(bars))
     if len(table.values) != len(bars.time):
@@ -122,7 +127,7 @@ def feature_leaks(compute: Compute, bars: Bars, cuts: Sequence[int], seed: int) 
     leaks: dict[str, Leak] = {}
     compared = 0
     for cut in cuts:
-        for change, before, after in _changed(compute, bars, table, cut, rng):
+        for change, before, after in _changed(compute, later, bars, table, cut, rng):
             known = slice(0, cut + 1)
             a, b = before.values[known], after.values[known]
             compared += a.size
@@ -157,10 +162,9 @@ def _tracer(player: Player, n: int) -> Any:
     return jax.jit(trace)
 
 
-def _change_market(bars: Sequence[Bars], time: int, change: str, rng: np.random.Generator) -> list[Bars]:
-    """Every bar of every symbol that begins after `time` changed."""
-    cuts = [int(np.searchsorted(b.time, time, side="right")) - 1 for b in bars]
-    return [change_after(b, cut, change, rng) for b, cut in zip(bars, cuts, strict=True)]
+def _cuts_at(bars: Sequence[Bars], time: int) -> list[int]:
+    """Row of every symbol's last bar that begins at or before `time`."""
+    return [int(np.searchsorted(b.time, time, side="right")) - 1 for b in bars]
 
 
 def _split_leaks(name: str, before: Split, after: Split, time: int, bars: Sequence[Bars], change: str) -> list[Leak]:
@@ -224,20 +228,23 @@ def _trace_leaks(
     return leaks
 
 
-def pipeline_leaks(compute: Compute, bars: Sequence[Bars], player: Player, seed: int) -> tuple[list[Leak], int]:
+def pipeline_leaks(
+    compute: Compute, bars: Sequence[Bars], player: Player, seed: int, later: Later | None = None
+) -> tuple[list[Leak], int]:
     """Leaks of the splits' Tapes, the encoded market, the account and the argmax actions; and the cuts tried.
 
     One cut in the middle of each split, for all symbols at one time.
     """
     rng = np.random.default_rng(seed)
     config, reach = player.config, player.receptive_field
+    later = later or (lambda bars, cuts, rng: compute)
 
-    def built(of: Sequence[Bars]) -> tuple[Any, Split]:
+    def built(of: Sequence[Bars], compute: Compute) -> tuple[Any, Split]:
         tables = [as_table(compute(b)) for b in of]
         whole = build_evaluation(of, config, reach, "all", None, tables)
         return build_market(of, config, reach, tables), whole.splits["all"]
 
-    market, whole = built(bars)
+    market, whole = built(bars, compute)
     tracer = _tracer(player, n_decisions(whole.tape))
     before = jax.device_get(tracer(player.params, whole.tape))
     leaks: list[Leak] = []
@@ -247,7 +254,9 @@ def pipeline_leaks(compute: Compute, bars: Sequence[Bars], player: Player, seed:
         time = int(times[len(times) // 2])
         for change in (RISE, FALL):
             tried += 1
-            other, other_whole = built(_change_market(bars, time, change, rng))
+            cuts = _cuts_at(bars, time)
+            changed = [change_after(b, cut, change, rng) for b, cut in zip(bars, cuts, strict=True)]
+            other, other_whole = built(changed, later(bars, cuts, rng))
             for name, own in market.splits.items():
                 leaks += _split_leaks(name, own, other.splits[name], time, bars, change)
             after = jax.device_get(tracer(player.params, other_whole.tape))
@@ -256,7 +265,13 @@ def pipeline_leaks(compute: Compute, bars: Sequence[Bars], player: Player, seed:
 
 
 def check_lookahead(
-    compute: Compute, bars: Sequence[Bars], player: Player | None = None, *, cuts: int = 6, seed: int = 0
+    compute: Compute,
+    bars: Sequence[Bars],
+    player: Player | None = None,
+    *,
+    cuts: int = 6,
+    seed: int = 0,
+    later: Later | None = None,
 ) -> Check:
     """Is everything known at a bar the same, bit for bit, whatever comes after it?
 
@@ -267,6 +282,7 @@ def check_lookahead(
         actions are compared too. It must take the features of `compute`.
       cuts: cuts spread over each symbol's history, besides early ones and those at pauses and holes.
       seed: of the cuts and of the changed bars.
+      later: the features where what comes from elsewhere is changed too; by default there is nothing from elsewhere.
 
     Raises:
       DataError: features that are not one row a bar, or that differ between two calls with the same bars.
@@ -275,12 +291,12 @@ def check_lookahead(
     compared = n_cuts = 0
     for i, b in enumerate(bars):
         rows = cut_rows(b, cuts, np.random.default_rng([seed, i]))
-        found, values = feature_leaks(compute, b, rows, seed + i)
+        found, values = feature_leaks(compute, b, rows, seed + i, later)
         leaks, compared, n_cuts = leaks + found, compared + values, n_cuts + len(rows)
     features = sorted({leak.what.removeprefix("feature ") for leak in leaks})
     where = f"{compared:,} feature values of {len(bars)} symbols at {n_cuts} cuts"
     if player is not None:
-        found, tried = pipeline_leaks(compute, bars, player, seed)
+        found, tried = pipeline_leaks(compute, bars, player, seed, later)
         leaks += found
         where += f"; Tapes, encoded market, account and actions at {tried} cuts"
     changes = "Bars after each cut were made to rise, to fall, to follow a bar without trades, or were cut off."

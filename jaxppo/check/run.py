@@ -31,7 +31,7 @@ from jaxppo.errors import ConfigError
 from jaxppo.market.bars import Bars
 from jaxppo.market.costs import market_costs, typical_env
 from jaxppo.market.dataset import build_evaluation, build_market
-from jaxppo.market.features import FeatureTable, compute_features, feature_groups
+from jaxppo.market.recipe import Recipe, feature_recipe
 from jaxppo.market.source import load_market_bars
 from jaxppo.page.terminal import plain_console
 from jaxppo.ppo.checks import check_program
@@ -76,9 +76,10 @@ class Checker:
         self.bars = bars
         self.options = options
 
-    def compute(self, bars: Bars) -> FeatureTable:
+    @cached_property
+    def compute(self) -> Recipe:
         """The configured features of one symbol."""
-        return compute_features(bars, feature_groups(self.config.features), self.config.features.scale_window)
+        return feature_recipe(self.config)
 
     @cached_property
     def few(self) -> list[Bars]:
@@ -93,8 +94,7 @@ class Checker:
             spec = train_spec(self.config, len(market.feature_names))
             require_match(restored.info, market.feature_names, spec.env.actions)
             return Player(self.config, restored.agent, restored.params, spec.env)
-        n_features = len(self.compute(self.few[0]).names)
-        spec = train_spec(self.config, n_features)
+        spec = train_spec(self.config, len(self.compute.names))
         params = init_params(spec.agent.spec, jax.random.key(self.config.seed))
         return Player(self.config, spec.agent, params, spec.env)
 
@@ -110,10 +110,12 @@ class Checker:
     def probe(self) -> Probe:
         sizes = ProbeSizes()
         sizes = replace(sizes, n_updates=max(1, round(self.options.effort * sizes.n_updates)))
-        return Probe(self.unsized, self.compute, Kind.of(self.bars), sizes)
+        return Probe(self.unsized, self.compute.without_outside(), Kind.of(self.bars), sizes)
 
     def lookahead(self) -> Check:
-        return check_lookahead(self.compute, self.few, self.player, seed=self.config.seed)
+        return check_lookahead(
+            self.compute, self.few, self.player, seed=self.config.seed, later=self.compute.changed_after
+        )
 
     def placebo(self) -> Check:
         return check_placebo(self.probe, self.config.seed)
@@ -199,6 +201,9 @@ def check_run(request: Request[CheckOptions]) -> int:
     # Made-up symbols, and a few of the user's, are not in a file of costs: they pay the medians of it.
     typical = replace(config, env=typical_env(costs, bars, config.env))
     checker = Checker(typical, bars, options)
+    recipe = checker.compute
+    for line in (*recipe.lines(bars), *(f"warning: {w}" for w in recipe.warnings(bars))):
+        console.print(line, highlight=False)
     done: list[tuple[Check, float]] = []
     for name in dict.fromkeys(options.checks or CHECKS):
         began = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -18,6 +18,9 @@ from jaxppo.market.features import FeatureTable
 
 Compute = Callable[[Bars], FeatureTable | np.ndarray]
 """Features of one symbol: a table, or an array (T,) or (T, F), one row a bar."""
+
+Later = Callable[[Sequence[Bars], Sequence[int], np.random.Generator], Compute]
+"""The same features where all that becomes known elsewhere after each symbol's bar (a row of each) is another."""
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,7 @@ def check_config(config: Config) -> Config:
     """Return `config`, or raise `ConfigError` with the first thing that does not fit and what would."""
     refuse_url(config.data.data or "", "data")
     refuse_url(config.env.costs or "", "costs")
+    refuse_url(config.features.extra_features or "", "extra_features")
     require_data(config.data, config.data.data, "the bars are made up")
     REWARD_PRESETS.find(config.reward.reward, "reward")
     _require_positive(config)

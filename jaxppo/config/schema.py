@@ -61,6 +61,16 @@ class FeatureConfig:
     """Horizons in bars of the returns of the features `trend`."""
     trend_macd: tuple[int, ...] = (8, 16, 32)
     """Fast averages in bars of the MACD of the features `trend`; the slow ones are three times as long."""
+    extra_features: str | None = None
+    """CSV or Parquet file of features from elsewhere, such as another model's predictions: timestamp (when a row became
+    known), symbol, and a column a feature. At a bar's close the newest row known by then is seen."""
+    extra_delay: str = "0"
+    """How much later than their timestamps those rows become known: bars, such as 1, or a duration, such as 4h."""
+    extra_max_age: str | None = None
+    """Bars, or a duration, after which such a row must have been followed by another; by default it just stays."""
+    extra_scale: Literal["usual_size", "none"] = "usual_size"
+    """usual_size: those columns over the root mean square of their last scale_window bars, clipped; none: as they
+    are."""
 
 
 @dataclass(frozen=True)
@@ -338,6 +348,8 @@ GROUPS: dict[str, Any] = {
     f.name: type(f.default) for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.default)
 }
 FIELD_GROUP: dict[str, str] = {f.name: g for g, cls in GROUPS.items() for f in dataclasses.fields(cls)}
+FILES = frozenset({"data", "costs", "extra_features"})
+"""Fields that name files, whose content is compared by its hash, wherever it lies."""
 
 
 def to_dict(config: Config) -> dict[str, Any]:

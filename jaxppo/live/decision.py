@@ -22,7 +22,7 @@ from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import bars_per_year
 from jaxppo.market.costs import market_costs
 from jaxppo.market.dataset import warm_up_bars
-from jaxppo.market.features import compute_features, feature_groups, feature_hash, feature_names, min_bars
+from jaxppo.market.recipe import feature_recipe
 from jaxppo.market.tape import Costs, MarketStep, Quote
 from jaxppo.market.volatility import volatility_sizes
 from jaxppo.play.deciders import policy_units
@@ -140,25 +140,25 @@ class Decider:
         """Raises `CheckpointError` where the features are computed otherwise than the policy was trained with."""
         config = policy.info.config
         self.policy = policy
-        self.groups = feature_groups(config.features)
+        self.recipe = feature_recipe(config)
+        self.groups = self.recipe.groups
         self.spec = EnvSpec(config.env, policy.info.actions, env_spec(config.env, config.reward).reward)
         self.reach = receptive_field(config.agent)
-        warm_up = warm_up_bars(min_bars(self.groups, config.features.scale_window), config.env)
+        warm_up = warm_up_bars(self.recipe.min_bars, config.env)
         self.min_bars = warm_up + self.reach - 1  # else the encoder would see rows before the features are known
         self._check_features()
         self._answer = jax.jit(answer(policy.agent, self.spec))
         self.fresh: AccountState = jax.device_get(open_account(jnp.ones(())))  # one that has not traded
 
     def _check_features(self) -> None:
-        info, scale_window = self.policy.info, self.policy.info.config.features.scale_window
-        names = feature_names(self.groups)
+        info, names = self.policy.info, self.recipe.names
         if names != info.feature_names:
             raise CheckpointError(
                 f"the policy was trained with {len(info.feature_names)} features that begin with"
                 f" {info.feature_names[0]!r}, which its groups {[g.name for g in self.groups]} do not compute here"
                 f" (they give {len(names)}, from {names[0]!r}); use the plugin or the version that it was trained with"
             )
-        if (found := feature_hash(names, scale_window)) != info.feature_hash:
+        if (found := self.recipe.hash) != info.feature_hash:
             raise CheckpointError(
                 f"the policy's features have the hash {info.feature_hash[:12]} and those computed here {found[:12]}:"
                 " the names agree, but not how they are computed; use the version of jaxppo that it was trained with"
@@ -174,13 +174,11 @@ class Decider:
 
     def see(self, bars: Bars, costs: Costs | None = None, per_year: float | None = None) -> Seen:
         """The newest bar of a history; by default at the costs of the configuration and the bars a year of the bars."""
-        if len(bars.time) < self.min_bars:
-            raise DataError(
-                f"{bars.symbol}: {len(bars.time)} bars in {bars.source}, but a decision needs at least {self.min_bars}:"
-                f" those of the features and of the size, and {self.reach - 1} before the last that the encoder sees"
-            )
+        self._require(bars, self.min_bars)
         config = self.policy.info.config
-        table = compute_features(bars, self.groups, config.features.scale_window)
+        # A file of features from elsewhere is read again once it has changed, as it does with every new bar.
+        table = (self.recipe if self.recipe.outside is None else feature_recipe(config))(bars)
+        self._require(bars, warm_up_bars(table.min_bars, config.env) + self.reach - 1)
         size = None
         if config.env.size_by == "volatility":
             if per_year is None:  # those of 24,000 bars take .8 ms to count
@@ -196,6 +194,13 @@ class Decider:
             may_short(bars.asset_class, config.env),
             self.costs(bars) if costs is None else costs,
         )
+
+    def _require(self, bars: Bars, needed: int) -> None:
+        if len(bars.time) < needed:
+            raise DataError(
+                f"{bars.symbol}: {len(bars.time)} bars in {bars.source}, but a decision needs at least {needed}:"
+                f" those of the features and of the size, and {self.reach - 1} before the last that the encoder sees"
+            )
 
     def decide(self, seen: Seen, account: AccountState, start: float = 1.0, price: float | None = None) -> Decision:
         """The decision on what is seen.

@@ -48,9 +48,14 @@ class Stream:
           bars_per_year: likewise; counted once, of this history.
 
         Raises:
-          ConfigError: a feature group of a plugin, which can be computed over a whole history only.
+          ConfigError: a feature group of a plugin, or features from elsewhere, which need the whole history.
         """
         config = decider.policy.info.config
+        if decider.recipe.outside is not None:
+            raise ConfigError(
+                f"features from elsewhere ({decider.recipe.outside.file}) are not bars and cannot be fed; use decide with"
+                " the history"
+            )
         names = [group.name for group in decider.groups]
         for name in names:
             if name not in STREAMS:

@@ -21,13 +21,12 @@ from jaxppo.errors import ConfigError, DataError
 from jaxppo.market.asset_classes import class_fees
 from jaxppo.market.bars import Bars
 from jaxppo.market.files import SUFFIXES, open_table, read_table, reading, symbol_names
-from jaxppo.market.formats import Columns, Layout, TableKind
-from jaxppo.market.names import read_name, some_symbols
+from jaxppo.market.formats import SYMBOL_COLUMNS, Columns, TableKind, header_layout
+from jaxppo.market.names import some_symbols, spelling
 from jaxppo.market.quality import Origin, refuse
 
 COLUMNS = ("half_spread", "fee", "borrow")
 """What a file may say of a symbol: fractions of the price, of the notional a side, and of short notional a year."""
-_SYMBOL_COLUMNS = ("symbol", "ticker", "tic")
 _NEEDS = "costs need symbol, and half_spread (fraction of the price) or fee (a side), optionally borrow (a year)"
 _MOST = {"half_spread": 0.5, "fee": 0.5, "borrow": np.inf}
 _SHOWN = 12
@@ -120,7 +119,7 @@ def read_costs(path: str | Path) -> CostTable:
             raise DataError(f"{path}: no such file; give a CSV or Parquet file of costs")
         if path.is_dir() or path.suffix.lower() not in SUFFIXES:
             raise DataError(f"{path}: not a table of costs; give a CSV or Parquet file ({', '.join(SUFFIXES)})")
-        table = open_table(path, TableKind(_layout, _find_columns))
+        table = open_table(path, TableKind(header_layout, _find_columns))
         frame = read_table(table)
         names = tuple(symbol_names(table, frame).to_list())
         used = set(table.columns.index.values())
@@ -210,15 +209,11 @@ def typical_env(costs: MarketCosts, bars: Sequence[Bars], env: EnvConfig) -> Env
     return dataclasses.replace(env, costs=None, fee=env.fee | fees, spread=2 * half, borrow=borrow)
 
 
-def _layout(rows: Sequence[Sequence[str]], file: str) -> Layout:
-    return Layout(tuple(cell.strip() for cell in rows[0]), 1)
-
-
 def _find_columns(names: Sequence[str], file: str) -> Columns:
     """Positions of the columns among `names`, whatever their case; `DataError` where one lacks or stands twice."""
     plain = [re.sub(r"[\s-]+", "_", name.strip().lower()) for name in names]
     index: dict[str, int] = {}
-    for field, aliases in {"symbol": _SYMBOL_COLUMNS, **{c: (c,) for c in COLUMNS}}.items():
+    for field, aliases in {"symbol": SYMBOL_COLUMNS, **{c: (c,) for c in COLUMNS}}.items():
         same = [i for i, name in enumerate(plain) if name in aliases]
         if len(same) > 1:
             twice = " and ".join(repr(names[i]) for i in same)
@@ -237,19 +232,15 @@ def _matched(table: CostTable, symbols: Sequence[str]) -> dict[str, int]:
     rows = {symbol: i for i, symbol in enumerate(table.symbols) if symbol in set(symbols)}
     spelled: dict[str, list[str]] = {}
     for symbol in symbols:
-        spelled.setdefault(_spelling(symbol), []).append(symbol)
+        spelled.setdefault(spelling(symbol), []).append(symbol)
     for i, written in enumerate(table.symbols):
-        alike = spelled.get(_spelling(written), [])
+        alike = spelled.get(spelling(written), [])
         if len(alike) != 1 or rows.get(alike[0]) == i:
             continue
         if alike[0] in rows:
             raise _twice(table.file, alike[0], table.places[i], table.places[rows[alike[0]]])
         rows[alike[0]] = i
     return {symbol: rows[symbol] for symbol in symbols if symbol in rows}
-
-
-def _spelling(symbol: str) -> str:
-    return read_name(symbol).symbol.casefold()
 
 
 def _twice(file: str, symbol: str, place: str, first: str) -> DataError:

@@ -19,9 +19,10 @@ from jaxppo.market.bars import Bars, data_hash
 from jaxppo.market.calendar import DAY, bars_per_year, joint_bars_per_year
 from jaxppo.market.costs import MarketCosts, market_costs
 from jaxppo.market.doubts import in_brief, inspect_all
-from jaxppo.market.features import FeatureTable, compute_features, feature_groups, feature_hash
+from jaxppo.market.features import FeatureTable, feature_hash
 from jaxppo.market.names import some_symbols
 from jaxppo.market.quality import format_time
+from jaxppo.market.recipe import feature_recipe
 from jaxppo.market.splits import SPLITS, SplitRange, cutoff_times, split_ranges, whole_range
 from jaxppo.market.tape import REWARD_HORIZON, Costs, Tape, forward_returns, trailing_volatility
 from jaxppo.market.volatility import sizing_warm_up, volatility_sizes
@@ -53,8 +54,14 @@ class Market:
     min_bars: int
     data_hash: str
     costs: MarketCosts
-    split_warnings: tuple[str, ...]
+    feature_lines: tuple[str, ...]  # what was made of files of features
+    split_warnings: tuple[str, ...]  # and of such files
     check_arguments: str | None  # of `jaxppo.data`, to look at the same bars; None where they are of no file
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What was made of the files beside the bars, a line each."""
+        return (*self.costs.lines, *self.feature_lines)
 
     def n_decided(self, split: str) -> int:
         """Bars of all symbols that are decided on in a split."""
@@ -68,6 +75,17 @@ def market_warnings(market: Market) -> tuple[str, ...]:
     """
     doubts = in_brief(inspect_all(market.bars), market.check_arguments)
     return (*doubts, *market.costs.warnings, *market.split_warnings)
+
+
+class _Features(NamedTuple):
+    """The features of all symbols, and what is said of them."""
+
+    tables: Sequence[FeatureTable]
+    min_bars: int
+    hash: str
+    data_hash: str  # of the bars, and of what is known from elsewhere
+    lines: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,9 +122,8 @@ def build_market(
         training or validation split, or a file of costs that cannot be used.
     """
     costs = market_costs(bars, config.env)
-    tables = tables or _tables(bars, config)
-    min_bars = warm_up_bars(tables[0].min_bars, config.env)
-    cut = [_trim(b, t, min_bars, config.env) for b, t in zip(bars, tables, strict=True)]
+    features = _features(bars, config, tables)
+    cut = _cut(bars, features.tables, config.env)
     purge = purge_gap(config, receptive_field)
     ranges, cutoffs, warnings = _ranges(cut, config, receptive_field, purge, cutoffs)
     needed = {
@@ -119,7 +136,7 @@ def build_market(
         have = [(s, r[split]) for s, r in zip(cut, ranges, strict=True) if r[split].decisions >= needed[split]]
         absent = [s.bars.symbol for s, r in zip(cut, ranges, strict=True) if r[split].decisions < needed[split]]
         if not have and split != "test":
-            raise DataError(_too_short(split, cut, ranges, needed[split], min_bars, purge))
+            raise DataError(_too_short(split, cut, ranges, needed[split], purge))
         if absent and have:
             warnings.append(
                 f"{split} split: no or too few bars (under {needed[split]} decisions) of {', '.join(absent)}"
@@ -127,7 +144,7 @@ def build_market(
         if have:
             splits[split] = _split(have, config, costs)
     decisions = {s.bars.symbol: {k: r[k].decisions for k in SPLITS} for s, r in zip(cut, ranges, strict=True)}
-    return _market(bars, tables[0], config, splits, decisions, cutoffs, purge, costs, warnings)
+    return _market(bars, features, config, splits, decisions, cutoffs, purge, costs, warnings)
 
 
 def build_evaluation(
@@ -153,8 +170,8 @@ def build_evaluation(
         that cannot be used.
     """
     costs = market_costs(bars, config.env)
-    tables = tables or _tables(bars, config)
-    cut = [_trim(b, t, warm_up_bars(t.min_bars, config.env), config.env) for b, t in zip(bars, tables, strict=True)]
+    features = _features(bars, config, tables)
+    cut = _cut(bars, features.tables, config.env)
     purge = purge_gap(config, receptive_field)
     ranges = []
     for s in cut:
@@ -168,7 +185,7 @@ def build_evaluation(
     warnings = [f"no or too few bars (under {MIN_DECISIONS} decisions) of {', '.join(absent)}"] if absent else []
     decisions = {s.bars.symbol: {split: r.decisions} for s, r in zip(cut, ranges, strict=True)}
     splits = {split: _split(have, config, costs)}
-    return _market(bars, tables[0], config, splits, decisions, cutoffs, purge, costs, warnings)
+    return _market(bars, features, config, splits, decisions, cutoffs, purge, costs, warnings)
 
 
 def decision_times(split: Split) -> list[np.ndarray]:
@@ -179,7 +196,7 @@ def decision_times(split: Split) -> list[np.ndarray]:
 
 def _market(
     bars: Sequence[Bars],
-    table: FeatureTable,
+    features: _Features,
     config: Config,
     splits: Mapping[str, Split],
     decisions: Mapping[str, Mapping[str, int]],
@@ -194,12 +211,13 @@ def _market(
         decisions=decisions,
         cutoffs=cutoffs,
         purge_bars=purge,
-        feature_names=table.names,
-        feature_hash=feature_hash(table.names, config.features.scale_window),
-        min_bars=warm_up_bars(table.min_bars, config.env),
-        data_hash=data_hash(bars),
+        feature_names=features.tables[0].names,
+        feature_hash=features.hash,
+        min_bars=warm_up_bars(features.min_bars, config.env),
+        data_hash=features.data_hash,
         costs=costs,
-        split_warnings=(*warnings, *_level_warnings(bars, config.env)),
+        feature_lines=features.lines,
+        split_warnings=(*features.warnings, *warnings, *_level_warnings(bars, config.env)),
         check_arguments=_check_arguments(config.data),
     )
 
@@ -224,8 +242,26 @@ def _check_arguments(data: DataConfig) -> str | None:
     return shlex.join([data.data, *(word for flag, value in given.items() if value for word in (flag, value))])
 
 
-def _tables(bars: Sequence[Bars], config: Config) -> list[FeatureTable]:
-    return [compute_features(b, feature_groups(config.features), config.features.scale_window) for b in bars]
+def _features(bars: Sequence[Bars], config: Config, tables: Sequence[FeatureTable] | None) -> _Features:
+    """The configured features, or those of `tables`."""
+    own = data_hash(bars)
+    if tables:
+        found = feature_hash(tables[0].names, config.features.scale_window)
+        return _Features(tables, tables[0].min_bars, found, own)
+    recipe = feature_recipe(config)
+    return _Features(
+        [recipe(b) for b in bars],
+        recipe.min_bars,
+        recipe.hash,
+        recipe.data_hash(bars, own),
+        recipe.lines(bars),
+        recipe.warnings(bars),
+    )
+
+
+def _cut(bars: Sequence[Bars], tables: Sequence[FeatureTable], env: EnvConfig) -> list[_Symbol]:
+    """Every symbol without the bars that warm its features and sizes up."""
+    return [_trim(b, t, warm_up_bars(t.min_bars, env), env) for b, t in zip(bars, tables, strict=True)]
 
 
 def purge_gap(config: Config, receptive_field: int) -> int:
@@ -286,14 +322,15 @@ def _ranges(
 
 
 def _too_short(
-    split: str, cut: Sequence[_Symbol], ranges: Sequence[dict[str, SplitRange]], needed: int, min_bars: int, purge: int
+    split: str, cut: Sequence[_Symbol], ranges: Sequence[dict[str, SplitRange]], needed: int, purge: int
 ) -> str:
     best = max(range(len(cut)), key=lambda i: ranges[i][split].decisions)
     symbol = cut[best].bars
+    warm_up, left = len(symbol.time) - len(cut[best].time), ranges[best][split].decisions
     return (
         f"{symbol.source}: too few bars for a {split} split: {symbol.symbol}, the longest there, has"
-        f" {len(symbol.time)} bars, of which {min_bars - 1} warm the features up, {purge} are purged at each cut-off"
-        f" and {ranges[best][split].decisions} are left to decide on in this split; at least {needed} are needed"
+        f" {len(symbol.time)} bars, of which {warm_up} warm the features up, {purge} are purged at each cut-off"
+        f" and {left} are left to decide on in this split; at least {needed} are needed"
     )
 
 

@@ -280,9 +280,9 @@ def min_bars(groups: Sequence[str | FeatureGroup], scale_window: int) -> int:
     return max(group.min_bars(scale_window) for group in _groups(groups))
 
 
-def feature_hash(names: Sequence[str], scale_window: int) -> str:
-    """SHA-256 hex digest of the ordered names, their scaling and `FEATURE_VERSION`; a checkpoint keeps it."""
-    facts = [f"version {FEATURE_VERSION}", f"scale_window {scale_window}", *names]
+def feature_hash(names: Sequence[str], scale_window: int, more: Sequence[str] = ()) -> str:
+    """SHA-256 hex digest of the ordered names, their scaling, `FEATURE_VERSION` and `more`; a checkpoint keeps it."""
+    facts = [f"version {FEATURE_VERSION}", f"scale_window {scale_window}", *names, *more]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 

@@ -20,29 +20,31 @@ from jaxppo.market.names import FileName
 from jaxppo.market.quality import Origin, check_numbers, refuse_columns
 
 _INDEX = ("index", "__index_level_0__")
+TIME_COLUMNS = (
+    "open_time",
+    "timestamp",
+    "datetime",
+    "unix",
+    "date",
+    "time",
+    "local_time",
+    "starttime",
+    "window_start",
+    "t",
+    "",
+    "unnamed:_0",
+    *_INDEX,
+)
+SYMBOL_COLUMNS = ("symbol", "ticker", "tic")
 _ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "time": (
-            "open_time",
-            "timestamp",
-            "datetime",
-            "unix",
-            "date",
-            "time",
-            "local_time",
-            "starttime",
-            "window_start",
-            "t",
-            "",
-            "unnamed:_0",
-            *_INDEX,
-        ),
+        "time": TIME_COLUMNS,
         "open": ("open", "o", "openprice"),
         "high": ("high", "h", "highprice"),
         "low": ("low", "l", "lowprice"),
         "close": ("close", "c", "closeprice", "last", "price"),
         "volume": ("volume", "tick_volume", "tickvol", "vol", "vol.", "v", "real_volume"),
-        "symbol": ("symbol", "ticker", "tic"),
+        "symbol": SYMBOL_COLUMNS,
     }
 )
 """Column names by field, the preferred one first; `clock` joins `time` where Date and Time are two columns."""
@@ -191,6 +193,22 @@ def find_columns(names: Sequence[str], file: str) -> Columns:
 
 
 BARS = TableKind(csv_layout, find_columns)
+
+
+def time_column(names: Sequence[str], file: str) -> tuple[int | None, str | None]:
+    """Position of the column of times among `names`, None where there is none, and the zone that its name says."""
+    bare, zones = zip(*(_without_zone(re.sub(r"\s+", "_", name.strip().lower())) for name in names), strict=True)
+    alias = next((alias for alias in TIME_COLUMNS if alias in bare), None)
+    same = [i for i, name in enumerate(bare) if name == alias]
+    if len(same) > 1:
+        twice = " and ".join(repr(names[i]) for i in same)
+        raise DataError(f"{file}: columns {twice} are both the timestamp; keep one")
+    return (same[0], zones[same[0]]) if same else (None, None)
+
+
+def header_layout(rows: Sequence[Sequence[str]], file: str) -> Layout:
+    """Layout of a table that begins with one line of names."""
+    return Layout(tuple(cell.strip() for cell in rows[0]), 1)
 
 
 def parse_numbers(raw: pl.Series, field: str, origin: Origin) -> np.ndarray:

@@ -66,6 +66,11 @@ class FileName:
     doubt: str | None = None  # why the instrument cannot be told
 
 
+def spelling(symbol: str) -> str:
+    """A symbol as the name of a file of bars is read, in lower case: two of one spelling are one instrument."""
+    return read_name(symbol).symbol.casefold()
+
+
 def read_name(stem: str) -> FileName:
     """The parts of a file's name without its suffix.
 

@@ -13,6 +13,7 @@ from datetime import date, timedelta
 import numpy as np
 
 from jaxppo.market.asset_classes import Hours, asset_class_of
+from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import DAY, HOUR, utc_offset_seconds
 
 _EPOCH = date(1970, 1, 1)
@@ -64,6 +65,32 @@ def local_days(time: np.ndarray, asset_class: str, timezone: str) -> tuple[np.nd
     if record.hours == "week" and timezone == record.timezone:
         local = local + FX_DAY_SHIFT
     return local // DAY, local % DAY
+
+
+def day_ends(days: np.ndarray, asset_class: str, timezone: str) -> np.ndarray:
+    """UTC seconds (D,) at which trading `days` (D,) since 1970 are over: midnight in `timezone`, 17:00 New York of FX.
+
+    Example:
+      >>> day_ends(np.array([0]), "crypto", "UTC"), day_ends(np.array([0]), "fx", "UTC")
+      (array([86400]), array([79200]))
+    """
+    record, local = asset_class_of(asset_class), (np.asarray(days, np.int64) + 1) * DAY
+    if record.hours == "week":
+        timezone, local = record.timezone, local - FX_DAY_SHIFT
+    guess = local - utc_offset_seconds(local, timezone)
+    return local - utc_offset_seconds(guess, timezone)
+
+
+def close_times(bars: Bars) -> np.ndarray:
+    """UTC seconds (T,) int64 at which bars are over: never after the next one begins.
+
+    Bars that name days are over with their (last) day: at midnight UTC, of FX at 17:00 New York.
+    """
+    closes = bars.time + bars.interval
+    if bars.interval % DAY == 0 and bool((bars.time % DAY == 0).all()):
+        closes = day_ends(closes // DAY - 1, bars.asset_class, bars.timezone)
+    closes[:-1] = np.minimum(closes[:-1], bars.time[1:])  # months are of no one length
+    return closes
 
 
 def missing_bars(

@@ -13,7 +13,7 @@ from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.schema import Config
 from jaxppo.errors import ConfigError
 from jaxppo.market.dataset import MIN_DECISIONS, Calendar, Days, EvaluationSet, Market, purge_gap, warm_up_bars
-from jaxppo.market.features import feature_groups, feature_names, min_bars
+from jaxppo.market.recipe import feature_recipe
 from jaxppo.market.splits import SPLITS, SplitRange, cutoff_times, split_ranges
 from jaxppo.market.tape import REWARD_HORIZON, Tape, zero_tape
 from jaxppo.play.passes import n_decisions
@@ -60,10 +60,9 @@ def shapes_of_sizes(config: Config, n_symbols: int, n_bars: int) -> MarketShapes
     """
     if n_symbols < 1 or n_bars < n_symbols:
         raise ConfigError(f"n_symbols {n_symbols}, n_bars {n_bars}: at least one symbol, and a bar for each")
-    features = config.features
-    groups = feature_groups(features)
-    width = len(feature_names(groups))
-    warm_up = warm_up_bars(min_bars(groups, features.scale_window), config.env) - 1
+    recipe = feature_recipe(config)
+    width = len(recipe.names)
+    warm_up = warm_up_bars(recipe.min_bars, config.env) - 1
     longest = -(-n_bars // n_symbols)
     ranges = _ranges(config, longest - warm_up)
     needed = {"train": config.budget.n_steps + REWARD_HORIZON, "validation": MIN_DECISIONS}

@@ -8,6 +8,7 @@ from jaxppo.config.schema import Config
 from jaxppo.env.trading import env_spec
 from jaxppo.market.asset_classes import class_fees
 from jaxppo.market.features import feature_groups, min_bars
+from jaxppo.market.outside import outside_spans
 
 
 def check_program(config: Config) -> Config:
@@ -20,5 +21,6 @@ def check_program(config: Config) -> Config:
     check_encoder(config.agent)
     env_spec(config.env, config.reward)
     min_bars(feature_groups(config.features), config.features.scale_window)
+    outside_spans(config.features)
     class_fees(config.env)
     return config

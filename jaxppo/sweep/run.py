@@ -42,7 +42,7 @@ def describe_sweep(setup: Setup, console: Console) -> None:
         f"data: {inputs.source}; {len(market.bars)} symbols; decisions: {counts['train']:,} train,"
         f" {counts['validation']:,} validation, {counts['test']:,} test; purge gap {market.purge_bars} bars"
     )
-    for line in [*describe_symbols(market.bars, config.data.data), *market.costs.lines]:
+    for line in [*describe_symbols(market.bars, config.data.data), *market.lines]:
         console.print(line)
     for warning in inputs.warnings:
         console.print(f"warning: {warning}")

@@ -11,7 +11,7 @@ from typing import Any
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.cli import Request
 from jaxppo.config.layers import Resolved, flat_fields, with_updates
-from jaxppo.config.schema import FIELD_GROUP, Config
+from jaxppo.config.schema import FIELD_GROUP, FILES, Config
 from jaxppo.device import detect_device
 from jaxppo.errors import ConfigError
 from jaxppo.market.dataset import Market, build_market, market_warnings
@@ -111,7 +111,7 @@ def _with(base: Resolved, config: Config, market: Market, space: Space) -> Resol
 
 def sweep_facts(config: Config, market: Market, space: Space, options: SweepOptions) -> dict[str, Any]:
     """What all processes of a sweep have in common, flat: configuration, bars, costs, space and halving."""
-    harmless = {"data", "costs", *(name for name, group in FIELD_GROUP.items() if group == "gate"), *space}
+    harmless = {*FILES, *(name for name, group in FIELD_GROUP.items() if group == "gate"), *space}
     facts = {k: v for k, v in flat_fields(config).items() if k not in harmless}
     return {
         **facts,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxppo.config.checks import check_config
 from jaxppo.config.layers import flat_fields, replace_fields
-from jaxppo.config.schema import FIELD_GROUP, Config
+from jaxppo.config.schema import FIELD_GROUP, FILES, Config
 from jaxppo.env.trading import env_spec
 from jaxppo.errors import CheckpointError, ConfigError
 from jaxppo.market.dataset import Market
@@ -20,8 +20,8 @@ from jaxppo.store.checkpoint import require_match
 from jaxppo.store.checkpoint_info import CheckpointInfo
 from jaxppo.store.directory import CONFIG, costs_hash
 
-# The gate judges what was computed, and bars and costs by symbol are compared by their hash, wherever they lie.
-HARMLESS = frozenset({"data", "costs", *(name for name, group in FIELD_GROUP.items() if group == "gate")})
+# The gate judges what was computed, and what is read from files is compared by its hash, wherever it lies.
+HARMLESS = frozenset({*FILES, *(name for name, group in FIELD_GROUP.items() if group == "gate")})
 # The others are other ways to give a number of updates.
 EXTENT = frozenset({"n_updates", "env_steps", "passes", "n_validations"})
 

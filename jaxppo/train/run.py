@@ -133,7 +133,7 @@ def describe_market(market: Market, source: str, warnings: Sequence[str], data: 
         f"data: {source}; {len(market.bars)} symbols, {sum(len(b.time) for b in market.bars):,} bars,"
         f" {len(market.feature_names)} features",
         *describe_symbols(market.bars, data),
-        *market.costs.lines,
+        *market.lines,
         f"decisions: {counts['train']:,} train ({len(train.symbols)} symbols), {counts['validation']:,} validation"
         f" ({len(validation.symbols)}), {counts['test']:,} test; purge gap {market.purge_bars} bars",
     ]

@@ -249,7 +249,7 @@ def describe_folds(setup: Setup, source: str) -> list[str]:
         f"data: {source}; {len(history.symbols)} symbols, {sum(len(b.time) for b in market.bars):,} bars,"
         f" {len(market.feature_names)} features",
         *describe_symbols(market.bars, None if source == SYNTHETIC else source),
-        *market.costs.lines,
+        *market.lines,
         f"between training and test lie {setup.gap} bars of each symbol",
     ]
     for number, plan in enumerate(setup.plans, start=1):

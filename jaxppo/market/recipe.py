@@ -1,0 +1,108 @@
+"""How the features of a configuration are made of a symbol's bars: its groups, and what is known from elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxppo.config.schema import Config
+from jaxppo.errors import ConfigError, DataError
+from jaxppo.market.bars import Bars
+from jaxppo.market.features import FeatureTable, compute_features, feature_groups, feature_hash, feature_names, min_bars
+from jaxppo.market.inputs import FeatureGroup
+from jaxppo.market.outside import Outside, read_outside
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """The features of a configuration as a function of one symbol's bars, row t from what is known at close t."""
+
+    groups: tuple[FeatureGroup, ...]
+    scale_window: int
+    outside: Outside | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the features, in their order."""
+        return feature_names(self.groups) + (self.outside.columns if self.outside else ())
+
+    @property
+    def hash(self) -> str:
+        """What a checkpoint keeps of names, scaling and joining."""
+        return feature_hash(self.names, self.scale_window, self.outside.facts if self.outside else ())
+
+    @property
+    def min_bars(self) -> int:
+        """Bars of history needed for one row; a symbol whose features from elsewhere begin later needs more."""
+        return min_bars(self.groups, self.scale_window)
+
+    def __call__(self, bars: Bars) -> FeatureTable:
+        """Features of one symbol; rows before its own `min_bars - 1` are 0.
+
+        Raises:
+          DataError: too few bars, a value that is no price, or bars without any row from elsewhere.
+        """
+        table = compute_features(bars, self.groups, self.scale_window)
+        if self.outside is None:
+            return table
+        values, first = self.outside.features(bars)
+        needed = max(table.min_bars, first + 1)
+        if needed > len(bars.time):
+            raise DataError(
+                f"{bars.symbol}: {len(bars.time)} bars in {bars.source}, but features from {self.outside.file} are"
+                f" first known at bar {self.outside.join(bars).first} (0-based) and need {needed} bars with"
+                f" --scale-window {self.scale_window}; give earlier rows, or --extra-scale none"
+            )
+        joined = np.concatenate([table.values, values.astype(np.float32)], axis=1)
+        joined[: needed - 1] = 0.0
+        return FeatureTable(joined, self.names, needed)
+
+    def without_outside(self) -> Recipe:
+        """The groups alone: of made-up bars nothing is known from elsewhere."""
+        return dataclasses.replace(self, outside=None)
+
+    def changed_after(self, bars: Sequence[Bars], cuts: Sequence[int], rng: np.random.Generator) -> Recipe:
+        """The same features where all that became known elsewhere after each symbol's bar `cut` is another."""
+        if self.outside is None:
+            return self
+        return dataclasses.replace(self, outside=self.outside.changed_after(bars, cuts, rng))
+
+    def data_hash(self, bars: Sequence[Bars], own: str) -> str:
+        """The hash `own` of bars, with what is known from elsewhere of their symbols."""
+        if self.outside is None:
+            return own
+        return hashlib.sha256(f"{own} {self.outside.hash(bars)}".encode()).hexdigest()
+
+    def lines(self, bars: Sequence[Bars]) -> tuple[str, ...]:
+        """What was made of files of features, a line each."""
+        return tuple(self.outside.lines(bars)) if self.outside else ()
+
+    def warnings(self, bars: Sequence[Bars]) -> tuple[str, ...]:
+        """What is doubtful about them."""
+        return tuple(self.outside.warnings(bars)) if self.outside else ()
+
+
+def feature_recipe(config: Config) -> Recipe:
+    """The features that a configuration names; reads its file of features from elsewhere, if it has one.
+
+    Raises:
+      ConfigError: an unknown group, or a name that two features have.
+      DataError: a file that cannot be used.
+
+    Example:
+      >>> feature_recipe(Config()).min_bars
+      388
+    """
+    groups = tuple(feature_groups(config.features))
+    recipe = Recipe(groups, config.features.scale_window, read_outside(config.features, config.data.timezone))
+    if recipe.outside:
+        twice = [name for name in recipe.outside.columns if name in feature_names(groups)]
+        if twice:
+            raise ConfigError(
+                f"{recipe.outside.file}: column {twice[0]!r} has the name of a feature of --features; rename it"
+            )
+    return recipe
