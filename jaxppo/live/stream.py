@@ -53,8 +53,8 @@ class Stream:
         config = decider.policy.info.config
         if decider.recipe.outside is not None:
             raise ConfigError(
-                f"features from elsewhere ({decider.recipe.outside.file}) are not bars and cannot be fed; use decide with"
-                " the history"
+                f"features from elsewhere ({decider.recipe.outside.file}) are not bars, so they cannot be fed; use"
+                " decide with the history"
             )
         names = [group.name for group in decider.groups]
         for name in names:
