@@ -20,6 +20,7 @@ from jaxppo.market.asset_classes import AssetClass
 from jaxppo.market.calendar import local_fields
 from jaxppo.market.inputs import FeatureGroup
 from jaxppo.play.rules import Rule
+from jaxppo.store.trackers import Tracker
 
 
 def is_monday_or_friday(m):
@@ -91,3 +92,21 @@ register(
         recognise=lambda symbol: symbol.upper() in ("ES", "NQ", "CL", "GC", "ZN"),
     )
 )
+
+
+class Lines:
+    """What a run tells a tracker, a line each: `--track lines`. `id` is by which a resumed run finds it again."""
+
+    def __init__(self, run):
+        self.id = run.id or run.name
+        self.file = (run.folder / "lines.txt").open("a")
+
+    def log(self, step, values):
+        self.file.writelines(f"{step} {name} {value}\n" for name, value in values.items())
+
+    def close(self, status):
+        self.file.write(f"{status}\n")
+        self.file.close()
+
+
+register(Tracker("lines", "a line a value", Lines))

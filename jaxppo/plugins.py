@@ -26,6 +26,7 @@ _REGISTRIES = (
     ("jaxppo.config.rewards", "RewardPreset", "REWARD_PRESETS"),
     ("jaxppo.play.metrics", "Metric", "METRICS"),
     ("jaxppo.play.rules", "Rule", "RULES"),
+    ("jaxppo.store.trackers", "Tracker", "TRACKERS"),
 )
 """Module, type of the records and registry of all that can be added."""
 _LARGEST = 2**20  # bytes of a plugin
@@ -43,7 +44,7 @@ _loaded: dict[Plugin, list[tuple[Registry[Any], str]]] = {}
 
 
 def register(record: Any) -> Any:
-    """Put a record into the registry of its type: features, encoder, actions, asset class, reward, metric or rule.
+    """Put a record into its registry: features, encoder, actions, asset class, reward, metric, rule or tracker.
 
     Returns:
       The record.
@@ -76,8 +77,11 @@ _being_loaded: list[list[tuple[Registry[Any], str]]] = []
 
 
 def loaded_plugins() -> tuple[Plugin, ...]:
-    """The plugins of this process, in the order in which they were loaded."""
-    return tuple(_loaded)
+    """The plugins that a policy of this process is trained with, in the order in which they were loaded.
+
+    Where all that one registers has nothing to do with a policy, such as a tracker, it is not one of them.
+    """
+    return tuple(p for p, records in _loaded.items() if not records or any(r.of_policy for r, _ in records))
 
 
 def load_plugin(path: str | Path) -> Plugin:

@@ -34,8 +34,9 @@ class Registry(Mapping[str, T]):
       jaxppo.errors.ConfigError: paint: unknown colour 'bleu'; did you mean 'blue'? valid names are 'blue', 'red'
     """
 
-    def __init__(self, kind: str, records: list[T] | None = None):
+    def __init__(self, kind: str, records: list[T] | None = None, of_policy: bool = True):
         self.kind = kind  # as a message calls one of them
+        self.of_policy = of_policy  # a policy that was trained with one of a plugin's records needs the plugin again
         self._records: dict[str, T] = {}
         for record in records or []:
             self.add(record)

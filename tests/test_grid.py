@@ -22,12 +22,26 @@ from jaxppo.play.best import ranked
 from jaxppo.store.checkpoint import restore_policy, restore_train_state
 from jaxppo.store.directory import tried
 from jaxppo.store.read import load_run
+from jaxppo.store.trackers import TRACKERS, Tracker
 from jaxppo.train.grid import grid_values, member_configs, parse_grid, require_grid
 from jaxppo.train.population import PopulationTrainer
 
 GRID = ("--grid", "learning_rate", "3e-4", "1e-2", "--grid", "seed", "6", "7")
 AT_ONCE = ("--members-at-once", "2")  # the program of tests/test_population.py, which is compiled once a session
 REPO = Path(__file__).resolve().parent.parent
+
+
+class Steps:
+    """A tracker that writes the steps it is told of, and how the run ended."""
+
+    def __init__(self, run):
+        self.id, self.path, self.told = run.name, run.folder / "steps.txt", []
+
+    def log(self, step, values):
+        self.told.append(step)
+
+    def close(self, status):
+        self.path.write_text(f"{max(self.told)} {status}")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +51,10 @@ def args(bars) -> list[str]:  # noqa: F811
 
 @pytest.fixture(scope="module")
 def parent(args, tmp_path_factory):
-    return call(tmp_path_factory.mktemp("population") / "p", *args, *GRID, *AT_ONCE)
+    TRACKERS.add(Tracker("steps", "", Steps))
+    done = call(tmp_path_factory.mktemp("population") / "p", *args, *GRID, *AT_ONCE, "--track", "steps")
+    TRACKERS.remove("steps")
+    return done
 
 
 def test_each_member_is_the_run_that_it_would_be_alone(parent, args, tmp_path):
@@ -63,6 +80,8 @@ def test_each_member_is_the_run_that_it_would_be_alone(parent, args, tmp_path):
     files = {str(p.relative_to(single.path)) for p in (single.path / "validation").iterdir()}
     assert files == {str(p.relative_to(own)) for p in (own / "validation").iterdir()}
     assert (own / "gate.json").is_file()
+    assert json.loads((own / "trackers.json").read_text()) == {"steps": "003"}  # every member by itself
+    assert (own / "steps.txt").read_text() == f"{mine.metrics['env_steps'].max()} finished"
     told = {"member": "003", "values": {"learning_rate": 0.01, "seed": 7}, "trials": 4, "looks": 12}
     assert mine.manifest["population"] == told
     assert tried(own) == (4, 12)  # which a backtest deflates by

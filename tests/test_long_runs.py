@@ -20,6 +20,7 @@ from jaxppo.ppo.update import update
 from jaxppo.store.checkpoint import restore_train_state
 from jaxppo.train.compiled import compile_run, first_state
 from jaxppo.train.loop import Progress, Trainer
+from jaxppo.train.tracking import Tracking
 
 # 40 million updates of 64 env steps: 2.56e9, beyond int32 (2.147e9) and beyond what float32 tells apart (1.7e7).
 DONE = 40_000_000
@@ -36,7 +37,7 @@ def compiled():
 def test_counters_pass_two_to_the_31(compiled, tmp_path):
     config, market, program = compiled
     state = first_state(program, 0)._replace(update=jnp.int32(DONE))
-    trainer = Trainer(tmp_path, Resolved(config, {}), market, program, keep=2)
+    trainer = Trainer(tmp_path, Resolved(config, {}), market, program, 2, Tracking(tmp_path, (), config, print))
     at_ = Progress(update=DONE)
     state, _, at_ = trainer._segment(state, at_, 2, Display(DONE + 3, BATCH_STEPS))
     trainer.close()
@@ -73,7 +74,7 @@ def test_counts_on_the_device_stay_in_their_range(compiled):
 def test_a_save_leaves_no_thread_and_no_handle(compiled, tmp_path):
     """Orbax gives every save an event loop of its own, which lives until its result is asked for."""
     config, market, program = compiled
-    trainer = Trainer(tmp_path, Resolved(config, {}), market, program, keep=2)
+    trainer = Trainer(tmp_path, Resolved(config, {}), market, program, 2, Tracking(tmp_path, (), config, print))
     state, at_, display, counts = first_state(program, 0), Progress(), Display(99, BATCH_STEPS), []
     for _ in range(24):
         state, _, at_ = trainer._segment(state, at_, 1, display)
@@ -88,7 +89,7 @@ def test_a_save_leaves_no_thread_and_no_handle(compiled, tmp_path):
 def test_a_save_that_cannot_begin_leaves_no_thread(compiled, tmp_path):
     """Orbax would begin an event loop first, and then find that its folder cannot be made: that loop never ends."""
     config, market, program = compiled
-    trainer = Trainer(tmp_path, Resolved(config, {}), market, program, keep=2)
+    trainer = Trainer(tmp_path, Resolved(config, {}), market, program, 2, Tracking(tmp_path, (), config, print))
     (tmp_path / "checkpoints" / "1.saving").write_text("in the way")
     before = {t for t in threading.enumerate() if "_run_loop" in t.name}
     state, _, at_ = trainer._segment(first_state(program, 0), Progress(), 1, Display(99, BATCH_STEPS))

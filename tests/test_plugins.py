@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from helpers import TINY
@@ -24,6 +25,7 @@ from jaxppo.market.doubts import inspect_all
 from jaxppo.market.features import FEATURE_GROUPS
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.plugins import load_plugin, loaded_plugins, register, unload_plugins
+from jaxppo.store.tensorboard import FILE, FOLDER, read_events
 from jaxppo.train.__main__ import main as train
 from jaxppo.walkforward.__main__ import main as walkforward
 
@@ -61,7 +63,7 @@ def bars(tmp_path_factory) -> Path:
 def run(bars, tmp_path_factory) -> Path:
     """A finished run that was trained with the example."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    line = ["--plugin", str(EXAMPLE), "--run-dir", str(folder), "--data", str(bars), *OWN, *flags()]
+    line = ["--plugin", str(EXAMPLE), "--run-dir", str(folder), "--data", str(bars), *OWN, *flags(), "--track", "lines"]
     assert train(line) == 0
     unload_plugins()
     return folder
@@ -110,11 +112,26 @@ def test_a_policy_of_a_plugin_is_backtested_walked_forward_checked_and_resumed(r
     assert "At the top" in (out / "report.html").read_text()
     assert "at_the_top" in pl.read_csv(out / "baselines.csv")["name"].to_list()
     assert train([*plugin, "--resume", "--run-dir", str(run)]) == 0
+    assert (run / "lines.txt").read_text().count("finished") == 2  # told of the resumed run too, by the same id
+    assert json.loads((run / "trackers.json").read_text()) == {"lines": "run"}
     assert check(["lookahead", "parity", "reward", *plugin, "--policy", str(run)]) == 0
     line = [*plugin, "--data", str(bars), "--folds", "2", "--out", str(tmp_path / "wf"), *OWN, *flags(n_updates=1)]
     assert walkforward(line) == 0
     assert data(["check", str(bars), *plugin]) in (0, 1)
     assert "future" in capsys.readouterr().out
+
+
+def test_a_tracker_is_told_what_metrics_and_events_have(run):
+    lines = (run / "lines.txt").read_text().splitlines()
+    told = {(int(step), name): float(value) for step, name, value in (x.split() for x in lines[:-1])}
+    assert lines[-1] == "finished"
+    assert json.loads((run / "trackers.json").read_text()) == {"lines": "run"}
+    (last,) = pl.read_csv(run / "metrics.csv").tail(1).to_dicts()
+    assert told[last["env_steps"], "validation/sharpe"] == pytest.approx(last["val_sharpe"], rel=1e-6)
+    events = read_events((run / FOLDER / FILE).read_bytes())
+    written = {(e.step, v.tag): v.simple_value for e in events for v in e.summary.value}
+    assert told.keys() == {k for k, v in written.items() if np.isfinite(v)}
+    assert [told[k] for k in told] == pytest.approx([written[k] for k in told], rel=1e-6)
 
 
 def test_without_its_plugin_a_policy_is_refused_by_name(run, tmp_path, capsys):

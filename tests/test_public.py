@@ -15,6 +15,7 @@ from helpers import TINY
 import jaxppo
 import jaxppo.api
 import jaxppo.registry
+import jaxppo.store.trackers
 from jaxppo.__main__ import COMMANDS, main
 from jaxppo.check.verdict import slice_bars
 from jaxppo.errors import ConfigError, DataError, JaxppoError
@@ -90,7 +91,7 @@ def test_examples_of_the_commands(tmp_path, monkeypatch):
     assert {p.name for p in (tmp_path / "runs").iterdir()} == {"my-run", "tested", "replay", "folds", "sweep"}
 
 
-@pytest.mark.parametrize("module", [jaxppo.api, jaxppo.registry])
+@pytest.mark.parametrize("module", [jaxppo.api, jaxppo.registry, jaxppo.store.trackers])
 def test_examples_in_docstrings(module):
     found = doctest.testmod(module)
     assert found.attempted > 0

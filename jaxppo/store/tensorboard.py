@@ -51,6 +51,24 @@ def read_events(data: bytes) -> list[Event]:
     return [event for _, event in _records(data)]
 
 
+def segment_scalars(
+    update: int, length: int, rows: Mapping[str, np.ndarray], row: Mapping[str, Any], batch_steps: int
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Env steps and scalars of a segment: of each update `train/NAME`, of its validation `validation/NAME`.
+
+    Args:
+      update: done at its end.
+      length: of the segment in updates, which are the first of `rows`.
+      rows: training scalars by name, (at least length,) each.
+      row: of metrics.csv; what is not finite of its validation is left out.
+      batch_steps: env steps of an update.
+    """
+    for i in range(length):
+        yield (update - length + i + 1) * batch_steps, {f"train/{name}": float(x[i]) for name, x in rows.items()}
+    validated = {k[4:]: float(v) for k, v in row.items() if k.startswith("val_") and np.isfinite(v)}
+    yield update * batch_steps, {f"validation/{k}": v for k, v in validated.items()}
+
+
 class EventWriter:
     """Writes the event file under `tensorboard/`."""
 
@@ -67,11 +85,7 @@ class EventWriter:
           OSError: it could not be written; it is written with the next segment, or by `retry`.
         """
         found = [] if self._file.size else [_record(Event(wall_time=time.time(), file_version="brain.Event:2"))]
-        for i in range(length):
-            scalars = {f"train/{name}": float(values[i]) for name, values in rows.items()}
-            found.append(_scalars(scalars, (update - length + i + 1) * batch_steps))
-        validated = {k[4:]: float(v) for k, v in row.items() if k.startswith("val_") and np.isfinite(v)}
-        found.append(_scalars({f"validation/{k}": v for k, v in validated.items()}, update * batch_steps))
+        found += [_scalars(v, step) for step, v in segment_scalars(update, length, rows, row, batch_steps)]
         self._path.parent.mkdir(exist_ok=True)
         self._file.append(b"".join(found))
 

@@ -34,6 +34,7 @@ from jaxppo.store.rows import pool_and_portfolio
 from jaxppo.train.compiled import Compiled
 from jaxppo.train.record import Ending, Played, Progress, RunLog, Setting, write_ending
 from jaxppo.train.stop import OUT_OF_TIME, Pace, Stop, StopReason
+from jaxppo.train.tracking import Tracking
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ class Trainer:
     """Runs the segments that are left and leaves their traces in the run directory."""
 
     def __init__(
-        self, run_dir: Path, resolved: Resolved, market: Market, compiled: Compiled, keep: int, hosts: Hosts = ALONE
-    ):
+        self, run_dir: Path, resolved: Resolved, market: Market, compiled: Compiled, keep: int, tracking: Tracking,
+        hosts: Hosts = ALONE,
+    ):  # fmt: skip
         self._hosts = hosts  # of which the leading one writes
         self._run_dir = run_dir
         self._config = resolved.config
@@ -77,7 +79,7 @@ class Trainer:
         self._compiled = compiled
         self._actions = compiled.program.spec.env.actions
         self._checkpoints = CheckpointWriter(run_dir, keep, hosts)
-        self._log = RunLog(run_dir, resolved.config, market, self._actions)
+        self._log = RunLog(run_dir, resolved.config, market, self._actions, tracking)
         self._best: Params | None = None  # on the host
 
     def kept(self, state: TrainState) -> dict[str, Any]:
@@ -151,6 +153,7 @@ class Trainer:
         for line in self._log.alarms(row) if self._hosts.lead else ():
             display.say(line)
         recorded = self._record(display, *self._log.writes(after, rows, length, row))
+        self._log.track(after, rows, length, row)
         self._waited(display)
         if recorded:
             self._checkpoints.save(state, self._log.info(after), self._best)

@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -48,6 +49,7 @@ from jaxppo.train.record import Played, Progress, RunLog, Setting, write_ending
 from jaxppo.train.resume import require_same_inputs
 from jaxppo.train.stop import OUT_OF_TIME, Pace, Stop, StopReason
 from jaxppo.train.table import Member, Totals, looks_of, table_row, write_table
+from jaxppo.train.tracking import Tracking, known_ids, tracked
 
 if TYPE_CHECKING:
     from jaxppo.train.run import RunOptions
@@ -124,15 +126,22 @@ def train_population(folder: Path, options: RunOptions, inputs: RunInputs, displ
         "passes": config.passes_over(market.n_decided("train"), config.budget.n_updates),
         "rules": rules,
     }
-    trainer = PopulationTrainer(folder, inputs, members, compiled, facts)
-    trainer.open(begun, display)
-    try:
-        with display, Stop(options.max_seconds, began, display.say) as stop:
-            trainer.run(display, stop)
-    except KeyboardInterrupt:
-        raise Interrupted(f"go on from the last segment with --run-dir {folder} --resume", 130) from None
-    finally:
-        trainer.close()
+    with ExitStack() as stack:
+        tracking = []
+        for member in members:
+            run_dir = folder / member.name
+            run_dir.mkdir(exist_ok=True)
+            names = options.track or tuple(known_ids(run_dir))
+            tracking.append(stack.enter_context(tracked(run_dir, names, member.config, display.say)))
+        trainer = PopulationTrainer(folder, inputs, members, compiled, facts, tracking)
+        trainer.open(begun, display)
+        try:
+            with display, Stop(options.max_seconds, began, display.say) as stop:
+                trainer.run(display, stop)
+        except KeyboardInterrupt:
+            raise Interrupted(f"go on from the last segment with --run-dir {folder} --resume", 130) from None
+        finally:
+            trainer.close()
     trainer.finish(sides, flags, display)
     return folder
 
@@ -175,6 +184,7 @@ class PopulationTrainer:
         members: Sequence[Member],
         compiled: CompiledMembers,
         facts: Mapping[str, Any],
+        tracking: Sequence[Tracking],
     ):
         self._folder = folder
         self._inputs = inputs
@@ -187,7 +197,10 @@ class PopulationTrainer:
         self._begun = False
         for member in members:
             self._open_folder(member)
-        self._logs = [RunLog(folder / m.name, m.config, inputs.market, self._actions) for m in members]
+        self._logs = [
+            RunLog(folder / m.name, m.config, inputs.market, self._actions, told)
+            for m, told in zip(members, tracking, strict=True)
+        ]
         self._snapshots = CheckpointWriter(folder / SNAPSHOTS, 1)
         self._population = Population(compiled, [m.config for m in members])
         self._best: Any = np.array(self._population.state.params)  # (M, N) on the host
@@ -199,7 +212,6 @@ class PopulationTrainer:
 
     def _open_folder(self, member: Member) -> None:
         run_dir, inputs = self._folder / member.name, self._inputs_of(member)
-        run_dir.mkdir(exist_ok=True)
         write_config(run_dir, inputs.resolved)
         count, looks = len(self._members), looks_of(self._config, len(self._members))
         told = {"member": member.name, "values": dict(member.values), "trials": count, "looks": looks}
@@ -275,6 +287,7 @@ class PopulationTrainer:
         log.alarms(row)  # alarms.json; M members would bury the terminal in them
         for write in log.writes(at, updates, length, row):
             write()
+        log.track(at, updates, length, row)
         return row
 
     def _waited(self, display: Display) -> None:

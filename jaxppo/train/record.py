@@ -31,6 +31,7 @@ from jaxppo.store.rows import member_rows, portfolio_rows, train_means, validati
 from jaxppo.store.tables import write_members, write_portfolios, write_validation
 from jaxppo.store.tensorboard import FOLDER as EVENTS
 from jaxppo.store.tensorboard import EventWriter
+from jaxppo.train.tracking import Tracking
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,11 @@ class Progress:
 
 
 class RunLog:
-    """The growing files of a run directory: metrics.csv, events and alarms."""
+    """The growing files of a run directory: metrics.csv, events and alarms; and who is told besides."""
 
-    def __init__(self, run_dir: Path, config: Config, market: Market, actions: ActionTable):
+    def __init__(self, run_dir: Path, config: Config, market: Market, actions: ActionTable, tracking: Tracking):
         self._run_dir = run_dir
+        self._tracking = tracking
         self._config = config
         self._market = market
         self._actions = actions
@@ -118,6 +120,10 @@ class RunLog:
             lambda: self._metrics.append(row),
             lambda: self._events.segment(at.update, length, rows, row, steps),
         )
+
+    def track(self, at: Progress, rows: Mapping[str, np.ndarray], length: int, row: Mapping[str, Any]) -> None:
+        """Tell the trackers of a segment, which they take in on their own time."""
+        self._tracking.segment(at.update, length, rows, row)
 
     @property
     def retries(self) -> tuple[Callable[[], None], ...]:

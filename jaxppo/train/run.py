@@ -63,6 +63,7 @@ from jaxppo.train.resume import (
     resumed_config,
 )
 from jaxppo.train.stop import Stop
+from jaxppo.train.tracking import known_ids, require_trackers, tracked
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,9 @@ class RunOptions(Meeting):
     """On a GPU, the same bits in every run on the same machine: slower kernels in places, and none tuned by timing."""
     max_seconds: float = 0.0
     """Save and stop (status 75) before the process has run so long, compilation included; 0 for no limit."""
+    track: tuple[str, ...] = ()
+    """Trackers to tell of the metrics too, besides TensorBoard's events: wandb, mlflow or a plugin's. With --resume, by
+    default those that the run was begun with."""
 
 
 def resolve_run(request: Request[RunOptions], device: DeviceInfo) -> Resolved:
@@ -98,6 +102,7 @@ def resolve_run(request: Request[RunOptions], device: DeviceInfo) -> Resolved:
         raise ConfigError(f"keep_checkpoints: must be at least 1, got {options.keep_checkpoints}")
     if not 0 <= options.max_seconds < math.inf:
         raise ConfigError(f"max_seconds: must be 0 (no limit) or above, got {options.max_seconds:g}")
+    require_trackers(options.track)
     for name in ("early_stop", "flat_below"):
         if given.get(name):
             raise ConfigError(
@@ -294,14 +299,16 @@ def _train(run_dir: Path, options: RunOptions, inputs: RunInputs, display: Displ
     if hosts.lead:
         write_manifest(run_dir, inputs, actions, facts)
     state, at = (compiled.place(start.state), start.at) if start else (first_state(compiled, config.seed), Progress())
-    trainer = Trainer(run_dir, resolved, market, compiled, options.keep_checkpoints, hosts)
-    try:
-        with display, Stop(options.max_seconds, began, display.say) as stop:
-            finished = trainer.run(state, at, display, sides, stop, start.best if start else None)
-    except KeyboardInterrupt:
-        raise Interrupted(f"go on from the last checkpoint with --run-dir {run_dir} --resume", 130) from None
-    finally:
-        trainer.close()  # waits for the save in flight
+    names = (options.track or tuple(known_ids(run_dir))) if hosts.lead else ()
+    with tracked(run_dir, names, config, display.say) as tracking:
+        trainer = Trainer(run_dir, resolved, market, compiled, options.keep_checkpoints, tracking, hosts)
+        try:
+            with display, Stop(options.max_seconds, began, display.say) as stop:
+                finished = trainer.run(state, at, display, sides, stop, start.best if start else None)
+        except KeyboardInterrupt:
+            raise Interrupted(f"go on from the last checkpoint with --run-dir {run_dir} --resume", 130) from None
+        finally:
+            trainer.close()  # waits for the save in flight
     if finished.edge is None:  # another process writes
         return run_dir
     if finished.edge.explains:
