@@ -20,6 +20,7 @@ BEGAN = time.monotonic()
 """When the process began, as near as the package can tell: it is imported before what is slow to import."""
 
 if TYPE_CHECKING:
+    from jaxppo.api import act as act
     from jaxppo.api import backtest as backtest
     from jaxppo.api import build_market as build_market
     from jaxppo.api import decide as decide
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from jaxppo.version import __version__ as __version__
 
 _HOMES = {
+    "act": "act",
     "backtest": "backtest",
     "replay": "replay",
     "sweep": "sweep",

@@ -13,6 +13,7 @@ COMMANDS = {
     "backtest": "play a run's policy over bars, next to what it must beat",
     "walkforward": "train and test on one period after another",
     "sweep": "search the configuration, and say how much of the winner is luck",
+    "act": "what a run's policy does at the newest bar, as one JSON line",
     "replay": "given decisions through the account of the environment",
     "check": "do data, features, reward or live use deceive themselves?",
     "data": "data check PATH: can these bars be trusted?",

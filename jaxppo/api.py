@@ -209,6 +209,28 @@ def backtest(run_dir: str | Path, **values: Any) -> Path:
     return backtest_run(_all(BacktestOptions, {"run_dir": run_dir, **values}, "backtest"))
 
 
+def act(run_dir: str | Path, bars: str | Path, **values: Any) -> dict[str, Any]:
+    """`python -m jaxppo.act`: what a run's policy does at the newest bar; returns what the command prints.
+
+    Args:
+      run_dir: of the run.
+      bars: file or folder of bars up to the newest.
+      values: further fields of `jaxppo.act.run.ActOptions`, such as `account` and `now`.
+
+    Raises:
+      JaxppoError: why it does not decide, in one sentence.
+
+    Example:
+      >>> import jaxppo
+      >>> line = jaxppo.act("runs/my-run", "bars/", account="account.json")  # doctest: +SKIP
+      >>> line["decisions"][0]["order"]  # doctest: +SKIP
+      0.0917
+    """
+    from jaxppo.act.run import ActOptions, act_run
+
+    return act_run(_all(ActOptions, {"run_dir": run_dir, "bars": bars, **values}, "act"))
+
+
 def replay(bars: str | Path, targets: str | Path, out: str | Path, **values: Any) -> Path:
     """`python -m jaxppo.replay`: your own decisions through the account of the environment; returns the folder.
 

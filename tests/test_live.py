@@ -12,7 +12,7 @@ import pytest
 from helpers import tiny_config
 
 from jaxppo.agent.encoders import receptive_field
-from jaxppo.agent.policy import AgentSpec, init_params, make_agent
+from jaxppo.agent.policy import AgentSpec, constant_params, init_params, make_agent
 from jaxppo.check.verdict import slice_bars
 from jaxppo.config.schema import Config
 from jaxppo.env.account import AccountState
@@ -141,6 +141,7 @@ def test_an_account_told_in_money_decides_as_the_environments(done):
         np.testing.assert_allclose(list(mine.probabilities.values()), list(theirs.probabilities.values()), rtol=1e-4)
         np.testing.assert_allclose(mine.equity, 25_000 * theirs.equity, rtol=1e-6)
         np.testing.assert_allclose(mine.units, 25_000 * theirs.units, rtol=1e-4)
+        assert mine.order == mine.units - told.units
 
 
 def test_what_is_not_known_of_an_account_has_a_plain_value(done):
@@ -174,6 +175,16 @@ def test_what_is_not_known_of_an_account_has_a_plain_value(done):
 def test_an_account_that_cannot_be_is_refused_by_its_field(facts, says):
     with pytest.raises(DataError, match=f"account.json: {says}"):
         Account.from_facts(facts, "account.json")
+
+
+def test_closing_a_position_trades_the_very_units_that_are_held(done):
+    """3 units of an account of 7,000 are .00042857 starting equities, 3.0000001 when they come back from float32."""
+    selling = dataclasses.replace(done.policy, params=constant_params(done.policy.agent, 2))
+    coins = dataclasses.replace(done.history(0), asset_class="crypto")  # without shorts a sale ends flat
+    d = selling.decide(coins, Account(equity=7_000.0, units=3.0))
+    assert (d.action, d.units, d.order, d.stop) == ("sell", 0.0, -3.0, None)
+    held = selling.decide(done.history(0), Account(equity=7_000.0, units=-7_000.0 / done.history(0).close[-1]))
+    assert (held.order, held.exposure) == (0.0, -1.0)  # within the band of what it has
 
 
 def test_several_symbols_at_once(done):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,11 +46,11 @@ from jaxppo.config.schema import BarsFilter, Config
 from jaxppo.device import compile_program, enable_compilation_cache
 from jaxppo.env.trading import EnvSpec, env_spec
 from jaxppo.errors import ConfigError, RunDirectoryError
-from jaxppo.market.bars import Bars, describe_symbols, load_bars
+from jaxppo.market.bars import Bars, describe_symbols
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.costs import read_costs
 from jaxppo.market.dataset import EvaluationSet, Market, Split, build_evaluation, decision_times, evaluation_set
-from jaxppo.market.source import load_market_bars
+from jaxppo.market.source import load_market_bars, load_other_bars
 from jaxppo.page.members import members_line, members_table
 from jaxppo.page.terminal import figure_table, gate_line, percent, plain_console, rules_line
 from jaxppo.play.gate import Record, judge_policy
@@ -106,23 +105,7 @@ def load_backtest_bars(options: BacktestOptions, config: Config) -> tuple[list[B
     require_data(options, options.data, "the run's own bars are used")
     if options.data is None:
         return *load_market_bars(config.data), config
-    read = functools.partial(
-        load_bars,
-        options.data,
-        interval=options.interval,
-        symbols=options.symbols,
-        timezone=options.timezone,
-        symbol_from=options.symbol_from,
-    )
-    bars, classes = read(asset_classes=options.asset_classes), dict(options.asset_classes)
-    # What the run said of a symbol holds here too.
-    known = {b.symbol: c for b in bars if (c := config.data.asset_classes.get(b.symbol)) and b.symbol not in classes}
-    if known:
-        classes |= known
-        bars = read(asset_classes=classes)
-    own = {"data": options.data, "interval": options.interval, "symbols": options.symbols}
-    own |= {"timezone": options.timezone, "symbol_from": options.symbol_from}
-    data = dataclasses.replace(config.data, **own, asset_classes=classes)  # type: ignore[arg-type]
+    bars, data = load_other_bars(options.data, options, config.data)
     return bars, options.data, dataclasses.replace(config, data=data)
 
 

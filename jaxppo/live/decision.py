@@ -94,6 +94,7 @@ class Seen(NamedTuple):
     size: float | None
     allow_short: bool
     costs: Costs  # () float32
+    times: Sequence[int] | np.ndarray  # UTC seconds of the bars up to it, ascending, or of some thousand of them
 
 
 def answer(agent: Agent, spec: EnvSpec) -> Callable[..., Answer]:
@@ -174,11 +175,11 @@ class Decider:
 
     def see(self, bars: Bars, costs: Costs | None = None, per_year: float | None = None) -> Seen:
         """The newest bar of a history; by default at the costs of the configuration and the bars a year of the bars."""
-        self._require(bars, self.min_bars)
+        self.require_bars(bars)
         config = self.policy.info.config
         # A file of features from elsewhere is read again once it has changed, as it does with every new bar.
         table = (self.recipe if self.recipe.outside is None else feature_recipe(config))(bars)
-        self._require(bars, warm_up_bars(table.min_bars, config.env) + self.reach - 1)
+        self.require_bars(bars, warm_up_bars(table.min_bars, config.env) + self.reach - 1)
         size = None
         if config.env.size_by == "volatility":
             if per_year is None:  # those of 24,000 bars take .8 ms to count
@@ -193,33 +194,41 @@ class Decider:
             size,
             may_short(bars.asset_class, config.env),
             self.costs(bars) if costs is None else costs,
+            bars.time,
         )
 
-    def _require(self, bars: Bars, needed: int) -> None:
+    def require_bars(self, bars: Bars, needed: int | None = None) -> None:
+        """`DataError` for fewer bars than `needed`, by default what features of bars and sizes need."""
+        needed = self.min_bars if needed is None else needed
         if len(bars.time) < needed:
             raise DataError(
                 f"{bars.symbol}: {len(bars.time)} bars in {bars.source}, but a decision needs at least {needed}:"
                 f" those of the features and of the size, and {self.reach - 1} before the last that the encoder sees"
             )
 
-    def decide(self, seen: Seen, account: AccountState, start: float = 1.0, price: float | None = None) -> Decision:
+    def decide(self, seen: Seen, account: AccountState | Account | None, price: float | None = None) -> Decision:
         """The decision on what is seen.
 
         Args:
           seen: of `see`, or of a stream.
-          account: of shape (), with money and units in starting equities, at the close.
-          start: money that its 1 stands for.
+          account: at the close; None is a fresh one.
           price: at which the order is expected to fill; by default the close.
         """
+        state, start = self.fresh if account is None else account, 1.0
+        if isinstance(account, Account):
+            state, start = account.state(seen.close, self.spec.config, seen.times)
         price = seen.close if price is None else price
         quote = Quote(np.float32(seen.close), None if seen.size is None else np.float32(seen.size))  # type: ignore[arg-type]
-        arguments = (seen.window, account, quote, np.float32(price), seen.costs, np.bool_(seen.allow_short))
+        arguments = (seen.window, state, quote, np.float32(price), seen.costs, np.bool_(seen.allow_short))
         log_probs, numbers = jax.device_get(self._answer(self.policy.params, *arguments))
         if not np.isfinite(numbers[:6]).all():
             raise DataError(
                 f"{seen.symbol}: the policy's answer is no number; an amount of the account is none, or too large"
             )
         _, value, exposure, equity, units, order, stop, take = map(float, numbers)
+        held = account.units if isinstance(account, Account) else float(state.units)
+        # Reckoned from what is held as it was told: the program has it in float32, over the start.
+        after = units * start if order else held
         labels = self.spec.actions.labels
         return Decision(
             symbol=seen.symbol,
@@ -231,20 +240,12 @@ class Decider:
             exposure=exposure,
             price=price,
             equity=equity * start,
-            units=units * start,
-            order=order * start,
+            units=after,
+            order=after - held,
             stop=_level(stop, units),
             take_profit=_level(take, units),
             min_bars=self.min_bars,
         )
-
-    def account(
-        self, account: AccountState | Account | None, close: float, times: Sequence[int] | np.ndarray
-    ) -> tuple[AccountState, float]:
-        """An account in starting equities, and the money that its 1 stands for; None is a fresh one."""
-        if isinstance(account, Account):
-            return account.state(close, self.spec.config, times)
-        return (self.fresh if account is None else account), 1.0
 
     def __call__(
         self, bars: Any, account: Any = None, *, price: Any = None, costs: Any = None, bars_per_year: Any = None
@@ -252,7 +253,7 @@ class Decider:
         """A decision of one symbol, or of each in a mapping: see `RestoredPolicy.decide`."""
         if isinstance(bars, Bars):
             seen = self.see(bars, costs, bars_per_year)
-            return self.decide(seen, *self.account(account, seen.close, bars.time), price)
+            return self.decide(seen, account, price)
         given = {"account": account, "price": price, "costs": costs, "bars_per_year": bars_per_year}
         given = {name: values or {} for name, values in given.items()}
         for name, values in given.items():

@@ -110,9 +110,17 @@ class Stream:
             raise DataError(
                 f"{self._symbol}: {self.n_bars} bars so far, but a decision needs at least {self._decider.min_bars}"
             )
-        last, costs = self._times[-1], self._costs
-        seen = Seen(self._window, self._symbol, last, self._close, self._now, self._allowed, costs)
-        return self._decider.decide(seen, *self._decider.account(account, self._close, self._times), price)
+        seen = Seen(
+            self._window,
+            self._symbol,
+            self._times[-1],
+            self._close,
+            self._now,
+            self._allowed,
+            self._costs,
+            self._times,
+        )
+        return self._decider.decide(seen, account, price)
 
     def __call__(self, bar: Any, account: Account | AccountState | None = None, price: float | None = None) -> Decision:
         """`feed` a `Bar`, or what has its fields in that order, and `decide`."""
