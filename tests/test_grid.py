@@ -81,7 +81,7 @@ def test_each_member_is_the_run_that_it_would_be_alone(parent, args, tmp_path):
     assert files == {str(p.relative_to(own)) for p in (own / "validation").iterdir()}
     assert (own / "gate.json").is_file()
     assert json.loads((own / "trackers.json").read_text()) == {"steps": "003"}  # every member by itself
-    assert (own / "steps.txt").read_text() == f"{mine.metrics['env_steps'].max()} finished"
+    assert (own / "steps.txt").read_text() == f"{mine.metrics['env_steps'].max():.0f} finished"
     told = {"member": "003", "values": {"learning_rate": 0.01, "seed": 7}, "trials": 4, "looks": 12}
     assert mine.manifest["population"] == told
     assert tried(own) == (4, 12)  # which a backtest deflates by
