@@ -39,6 +39,7 @@ def read_manifest(run_dir: Path) -> dict[str, Any]:
             "cutoffs": raw["data"]["cutoffs"],
             "hash": raw["data"]["hash"],
             "periods": {s["symbol"]: (_seconds(s["start"]), _seconds(s["end"])) for s in raw["data"]["symbols"]},
+            "init": raw.get("init"),
             "finished": raw.get("finished") is not None,
             "rules": {name: Fitted.of(of) for name, of in raw.get("rules", {}).items()},
         }
@@ -126,6 +127,21 @@ def seen_warnings(shares: Mapping[str, float], which: Which, split: SplitName) -
     }
     found += [f"{100 * shares[k]:.1f} % of the decisions {text}" for k, text in texts.items() if shares.get(k, 0) > 0]
     return found
+
+
+def start_warnings(manifest: dict[str, Any], split: Split) -> list[str]:
+    """That the run began with the policy of one that had seen some of the bars."""
+    began = manifest["init"]
+    if began is None:
+        return []
+    if began.get("seen_until") is None:
+        return [f"the run began with the policy of {began['path']}, and which bars that had seen is not known"]
+    at = np.concatenate(decision_times(split))
+    seen = float((at < _seconds(began["seen_until"])).mean())
+    return [
+        f"{100 * seen:.1f} % of the decisions lie before {began['seen_until'][:10]}, up to when {began['path']}, whose"
+        " policy the run began with, was trained and chosen"
+    ] * (seen > 0)
 
 
 def unfinished_warnings(manifest: dict[str, Any], info: CheckpointInfo) -> list[str]:

@@ -28,6 +28,7 @@ from jaxppo.backtest.facts import (
     rule_warnings,
     seen_shares,
     seen_warnings,
+    start_warnings,
     terms,
     unfinished_warnings,
     validation_record,
@@ -189,6 +190,7 @@ def prepare(options: BacktestOptions) -> Setup:
         warnings=(
             *unfinished_warnings(manifest, info),
             *seen_warnings(shares, which, options.split),
+            *start_warnings(manifest, split),
             *look_warnings(run_dir, options.split),
             *rule_warnings(sides),
             *data_warnings(policy, market, manifest, options.data is None),

@@ -110,6 +110,12 @@ def require_data(given: BarsFilter, data: str | None, otherwise: str) -> None:
             )
 
 
+def require_from_scratch(config: Config, why: str) -> None:
+    """`ConfigError` where a configuration begins from an earlier run, and what is done begins from scratch."""
+    if config.start.init_from is not None:
+        raise ConfigError(f"init_from: {why}; leave --init-from out")
+
+
 def require_validations(config: Config) -> None:
     """`ConfigError` where there are more validations than updates to take them after."""
     budget = config.budget
@@ -125,6 +131,9 @@ def check_config(config: Config) -> Config:
     refuse_url(config.data.data or "", "data")
     refuse_url(config.env.costs or "", "costs")
     refuse_url(config.features.extra_features or "", "extra_features")
+    refuse_url(config.start.init_from or "", "init_from")
+    if config.start.init_from is None and config.start.init_what != "policy":
+        raise ConfigError("init_what: says what to take of --init-from; give that, or leave --init-what out")
     require_data(config.data, config.data.data, "the bars are made up")
     REWARD_PRESETS.find(config.reward.reward, "reward")
     _require_positive(config)

@@ -246,6 +246,17 @@ class BudgetConfig:
 
 
 @dataclass(frozen=True)
+class StartConfig:
+    """What a run begins with."""
+
+    init_from: str | None = None
+    """Folder of an earlier run, whose policy this one begins with; features, actions and sizes must be the same."""
+    init_what: Literal["policy", "all"] = "policy"
+    """policy: the parameters of the best validation; all: the last ones and the moments of the optimizer. The schedules
+    begin anew."""
+
+
+@dataclass(frozen=True)
 class GateConfig:
     """What a policy must show before it is APPROVED or worth a REVIEW."""
 
@@ -306,6 +317,7 @@ class Config:
     agent: AgentConfig = AgentConfig()
     ppo: PPOConfig = PPOConfig()
     budget: BudgetConfig = BudgetConfig()
+    start: StartConfig = StartConfig()
     gate: GateConfig = GateConfig()
 
     @property

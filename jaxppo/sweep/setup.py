@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.cli import Request
+from jaxppo.config.checks import require_from_scratch
 from jaxppo.config.layers import Resolved, flat_fields, with_updates
 from jaxppo.config.schema import FIELD_GROUP, FILES, Config
 from jaxppo.device import detect_device
@@ -81,6 +82,7 @@ def prepare(request: Request[SweepOptions]) -> Setup:
         return Request(None, request.preset, given, request.file).resolve(device).config
 
     base = Request(None, request.preset, {**request.given, **first}, request.file).resolve(device)
+    require_from_scratch(base.config, "the trials of a sweep begin from scratch")
     check_space(resolve, space)
     overrides = common_purge(resolve, space)
     bars, source = load_market_bars(base.config.data)

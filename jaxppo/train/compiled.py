@@ -70,7 +70,9 @@ def compile_run(
     return Compiled(program, done.run, hyper, tape, data, done.seconds, done.memory_bytes, options, placed)
 
 
-def first_state(compiled: Compiled, seed: int) -> TrainState:
-    """The state before the first update."""
+def first_state(
+    compiled: Compiled, seed: int, begin: Callable[[TrainState], TrainState] = lambda state: state
+) -> TrainState:
+    """The state before the first update; `begin` puts what an earlier run has learned in place of what was drawn."""
     init = jax.jit(compiled.program.init, compiler_options=dict(compiled.options))
-    return compiled.place(init(jax.random.key(seed), compiled.hyper, compiled.tape))
+    return compiled.place(begin(init(jax.random.key(seed), compiled.hyper, compiled.tape)))

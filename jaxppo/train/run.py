@@ -17,6 +17,7 @@ import tyro
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import Params
 from jaxppo.cli import Request
+from jaxppo.config.checks import require_from_scratch
 from jaxppo.config.layers import DeviceInfo, Resolved, describe, flat_fields, load_config, with_default, with_updates
 from jaxppo.config.schema import Config
 from jaxppo.device import detect_device, enable_compilation_cache, xla_options
@@ -64,6 +65,7 @@ from jaxppo.train.resume import (
 )
 from jaxppo.train.stop import Stop
 from jaxppo.train.tracking import known_ids, require_trackers, tracked
+from jaxppo.train.warm import WarmStart, read_warm_start, require_same_start
 
 
 @dataclass(frozen=True)
@@ -231,13 +233,19 @@ def _train_together(request: Request[RunOptions], hosts: Hosts, began: float) ->
     if options.resume and config.ppo.blocks == 1 and device.count > math.gcd(seeds, device.count):
         display.say("minibatches are drawn within each device's paths from here on, as the run has one block of them")
     check_program(config)  # before anything is read
+    if options.grid:
+        require_from_scratch(config, "the runs of a grid begin from scratch")
     member_configs(config, grid_values(parse_grid(options.grid)))
     bars, source = load_market_bars(config.data)
     if source == SYNTHETIC:
         display.say("no --data given: training on the embedded synthetic market, which is made up")
     market = build_market(bars, config, receptive_field(config.agent))
-    warnings = market_warnings(market)
+    begun = options.resume and options.run_dir is not None and has_checkpoints(options.run_dir)
+    warm = None if begun else read_warm_start(config, market)
+    warnings = (*market_warnings(market), *(warm.warnings if warm else ()))
     for line in describe_market(market, source, warnings, config.data.data):
+        display.say(line)
+    for line in warm.lines if warm else ():
         display.say(line)
     if not options.resume:  # what is saved has its updates
         resolved = with_updates(resolved, market.n_decided("train"))
@@ -253,19 +261,30 @@ def _train_together(request: Request[RunOptions], hosts: Hosts, began: float) ->
             inputs = RunInputs(resolved, market, source, warnings, device)
             if options.grid or is_population(run_dir):
                 return train_population(run_dir, options, inputs, display, began)
-            return _train(run_dir, options, inputs, display, began, hosts)
+            return _train(run_dir, options, inputs, display, began, hosts, warm)
     except OSError as error:  # the loop goes on without what it cannot write; before and after it nothing does
         raise RunDirectoryError(
             f"{error.filename or run_dir}: {error.strerror or error}; mend that, then --run-dir {run_dir} --resume"
         ) from error
 
 
-def _train(run_dir: Path, options: RunOptions, inputs: RunInputs, display: Display, began: float, hosts: Hosts) -> Path:
+def _train(
+    run_dir: Path,
+    options: RunOptions,
+    inputs: RunInputs,
+    display: Display,
+    began: float,
+    hosts: Hosts,
+    warm: WarmStart | None,
+) -> Path:
     """Everything in a run directory that is this process's alone."""
     resolved, market = inputs.resolved, inputs.market
     config = resolved.config
     start = _resumed(run_dir, market, config) if options.resume else None
     facts: dict[str, Any] = {}
+    if warm is not None:
+        require_same_start(run_dir, warm)
+        facts["init"] = warm.facts
     if start is not None:
         earlier = earlier_manifest(run_dir)
         changed = changed_environment(earlier, environment_facts(inputs.device))
@@ -298,7 +317,11 @@ def _train(run_dir: Path, options: RunOptions, inputs: RunInputs, display: Displ
     facts |= {"compile_seconds": compiled.compile_seconds, "program": program}
     if hosts.lead:
         write_manifest(run_dir, inputs, actions, facts)
-    state, at = (compiled.place(start.state), start.at) if start else (first_state(compiled, config.seed), Progress())
+    if start:
+        state, at = compiled.place(start.state), start.at
+    else:
+        begin = (warm.begin,) if warm else ()
+        state, at = first_state(compiled, config.seed, *begin), Progress()
     names = (options.track or tuple(known_ids(run_dir))) if hosts.lead else ()
     with tracked(run_dir, names, config, display.say) as tracking:
         trainer = Trainer(run_dir, resolved, market, compiled, options.keep_checkpoints, tracking, hosts)

@@ -20,6 +20,7 @@ from rich.console import Console
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import Params
 from jaxppo.cli import Request
+from jaxppo.config.checks import require_from_scratch
 from jaxppo.config.layers import describe, updates_for_passes, with_updates
 from jaxppo.config.schema import Config
 from jaxppo.device import compile_program, detect_device, enable_compilation_cache, memory_limit
@@ -288,6 +289,7 @@ def walkforward_run(request: Request[WalkforwardOptions]) -> Path:
     config = resolved.config
     check_options(options, request.given, config.budget.early_stop)
     check_program(config)  # before anything is read
+    require_from_scratch(config, "a fold begins from scratch, since a run may have seen what the fold is tested on")
     bars, source = load_market_bars(config.data)
     setup = prepare(options, config, bars)
     resolved = with_updates(resolved, most_trained(setup.plans))
