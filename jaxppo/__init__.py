@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaxppo.api import make_config as make_config
     from jaxppo.api import make_env as make_env
     from jaxppo.api import make_train as make_train
+    from jaxppo.api import paper as paper
     from jaxppo.api import replay as replay
     from jaxppo.api import sweep as sweep
     from jaxppo.api import train as train
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "act": "act",
     "backtest": "backtest",
+    "paper": "paper",
     "replay": "replay",
     "sweep": "sweep",
     "train": "train",

@@ -231,14 +231,40 @@ def act(run_dir: str | Path, bars: str | Path, **values: Any) -> dict[str, Any]:
     return act_run(_all(ActOptions, {"run_dir": run_dir, "bars": bars, **values}, "act"))
 
 
-def replay(bars: str | Path, targets: str | Path, out: str | Path, **values: Any) -> Path:
+def paper(run_dir: str | Path, **values: Any) -> Path:
+    """`python -m jaxppo.paper`: trade what a run's policy decides, by default simulated and dry; returns the folder.
+
+    Args:
+      run_dir: of the run.
+      values: fields of `jaxppo.paper.options.PaperOptions`, such as `submit` and `broker`.
+
+    Raises:
+      JaxppoError: what the command line would print as one sentence.
+
+    Example:
+      >>> import jaxppo
+      >>> folder = jaxppo.paper("runs/my-run", submit=True, out="runs/paper")  # doctest: +SKIP
+      >>> compared = jaxppo.replay(journal=folder, out="runs/compared")  # doctest: +SKIP
+    """
+    from jaxppo.paper.options import PaperOptions
+    from jaxppo.paper.run import paper_run
+
+    options = _all(PaperOptions, {"run_dir": run_dir, **values}, "paper")
+    paper_run(options)
+    return options.folder()
+
+
+def replay(
+    bars: str | Path | None = None, targets: str | Path | None = None, out: str | Path = "replay", **values: Any
+) -> Path:
     """`python -m jaxppo.replay`: your own decisions through the account of the environment; returns the folder.
 
     Args:
       bars: file or folder of bars.
       targets: CSV file of decisions: `bar` and one of `target`, `units` and `order_units`.
       out: folder to write.
-      values: further fields of `jaxppo.replay.run.ReplayOptions`, such as `fee` and `cash`.
+      values: further fields of `jaxppo.replay.run.ReplayOptions`, such as `fee` and `cash`; or `journal` alone, the
+        folder of a session of paper trading.
 
     Raises:
       JaxppoError: what the command line would print as one sentence.

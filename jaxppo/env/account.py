@@ -224,6 +224,34 @@ def fill_order(
     return filled, fill
 
 
+def book_fill(
+    account: AccountState, new_units: jax.Array, price: jax.Array, fee: jax.Array, env: EnvConfig
+) -> AccountState:
+    """A fill that somebody else made: at his price and for his fee, in place of the bar's open and a symbol's costs.
+
+    Args:
+      account: before the fill, any shape.
+      new_units: signed units held after it.
+      price: of the fill.
+      fee: money, 0 or more.
+      env: whose stop and take-profit distances an entry sets.
+    """
+    notional = jnp.abs(new_units - account.units) * price
+    rate = fee / jnp.where(notional > 0, notional, 1.0)
+    nothing = jnp.zeros_like(rate)
+    filled, fill = fill_order(account, new_units, price, Costs(rate, nothing, nothing), env)
+    trades, wins = account.trades + fill.closed.astype(jnp.int32), account.wins + (fill.pnl > 0).astype(jnp.int32)
+    return filled._replace(trades=trades, wins=wins)
+
+
+def book_close(account: AccountState, close: jax.Array) -> AccountState:
+    """The account at the close of a bar on which somebody else filled, and whose borrow he charges."""
+    marked = _earn(account, account.units * (close - account.mark))
+    held = account.bars_held + (account.units != 0).astype(jnp.int32)
+    mark = jnp.broadcast_to(close, marked.equity.shape)
+    return marked._replace(mark=mark, peak=jnp.maximum(account.peak, marked.equity), bars_held=held)
+
+
 def _place_levels(before: AccountState, ordered: AccountState, levels: Levels) -> AccountState:
     """The given levels on the position that the order left; an addition, unlike a flip, keeps the earlier ones."""
     same = before.units * ordered.units > 0

@@ -104,13 +104,13 @@ class Stream:
         self._close = bar.close
         self.n_bars += 1
 
-    def decide(self, account: Account | AccountState | None = None, price: float | None = None) -> Decision:
-        """The decision at the newest bar; arguments as of `RestoredPolicy.decide`, `DataError` for too few bars."""
+    def see(self) -> Seen:
+        """The newest bar as `Decider.see` has it; `DataError` for too few bars."""
         if self.n_bars < self._decider.min_bars:
             raise DataError(
                 f"{self._symbol}: {self.n_bars} bars so far, but a decision needs at least {self._decider.min_bars}"
             )
-        seen = Seen(
+        return Seen(
             self._window,
             self._symbol,
             self._times[-1],
@@ -120,7 +120,10 @@ class Stream:
             self._costs,
             self._times,
         )
-        return self._decider.decide(seen, account, price)
+
+    def decide(self, account: Account | AccountState | None = None, price: float | None = None) -> Decision:
+        """The decision at the newest bar; arguments as of `RestoredPolicy.decide`, `DataError` for too few bars."""
+        return self._decider.decide(self.see(), account, price)
 
     def __call__(self, bar: Any, account: Account | AccountState | None = None, price: float | None = None) -> Decision:
         """`feed` a `Bar`, or what has its fields in that order, and `decide`."""

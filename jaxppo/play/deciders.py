@@ -149,6 +149,25 @@ def wishing(wish: Wish, inputs: Any, spec: EnvSpec) -> Decider:
     return Decider(inputs, decide, dataclasses.replace(spec.config, stop_loss=0.0, take_profit=0.0))
 
 
+class Told(NamedTuple):
+    """What a policy said before each of N bars of S symbols, as a journal has it."""
+
+    log_probs: jax.Array  # (N, S, K)
+    asked: jax.Array  # (N, S) bool: whether it decided there at all
+
+
+def told_policy(told: Told, spec: EnvSpec, tape: Tape) -> Decider:
+    """What a policy said, acted upon as `acting_policy` does; where nothing was asked the position stays as it is."""
+    allow_short = jnp.expand_dims(tape.allow_short, 0)
+
+    def decide(m: Moment) -> Order:
+        policy = Distribution(jnp.expand_dims(m.row.log_probs, 0))  # (1, S, K)
+        units = policy_units(m.account, policy, m.market, m.costs, allow_short, spec)
+        return Order(jnp.where(jnp.expand_dims(m.row.asked, 0), units, m.account.units))
+
+    return Decider(told, decide, spec.config)
+
+
 class Orders(NamedTuple):
     """What L accounts of S symbols are told before each of N bars; nan where nothing is said."""
 

@@ -26,6 +26,7 @@ from jaxppo.market.tape import Costs, Tape, price_tape
 from jaxppo.play.deciders import Orders
 from jaxppo.play.trades import Trade, round_trips, system_quality
 from jaxppo.replay.played import OTHER_COSTS, Replay, Rules, replay
+from jaxppo.replay.sessions import replay_journal
 from jaxppo.store.directory import whole_folder
 from jaxppo.store.files import write_csv
 from jaxppo.store.json import write_json
@@ -39,12 +40,15 @@ TRADE_COLUMNS = ("entry_bar", "exit_bar", "side", "units", "entry_price", "exit_
 class ReplayOptions(BarsFilter):
     """What to replay, on which terms."""
 
-    bars: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BARS")]
+    bars: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="BARS")] = None
     """Parquet or CSV file of bars, or a folder of them."""
-    targets: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TARGETS")]
+    targets: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="TARGETS")] = None
     """CSV file of decisions: bar, one of target, units and order_units, optionally stop and take_profit."""
     out: Path
     """Folder to write, which must not hold anything yet."""
+    journal: Path | None = None
+    """Folder of a session of jaxppo.paper, in place of BARS and TARGETS: its decisions at its own bars and costs, and
+    how its money differs from what the account makes of them."""
     cash: float = 10_000.0
     """Cash to start with."""
     fee: dict[str, float] = field(default_factory=dict)
@@ -82,6 +86,15 @@ def _check_options(options: ReplayOptions) -> None:
         if not good:
             raise ConfigError(f"--{name.replace('_', '-')}: {getattr(options, name)} given; it must be {rule}")
 
+    if options.journal is not None:
+        said = "has bars, costs and decisions of its own; give --out alone with it"
+        others = {f.name for f in fields(options)} - {"journal", "out"}
+        for name in others:
+            own = next(f for f in fields(options) if f.name == name)
+            if getattr(options, name) not in (own.default, {}):
+                raise ConfigError(f"--journal: {options.journal} {said}, and leave {name} out")
+    elif options.bars is None or options.targets is None:
+        raise ConfigError("replay: give a file of bars and one of decisions, or --journal with a session's folder")
     demand(math.isfinite(options.cash) and options.cash > 0, "cash", "a number above 0")
     for name, fee in options.fee.items():
         ASSET_CLASSES.find(name, "fee")
@@ -97,6 +110,8 @@ def _check_options(options: ReplayOptions) -> None:
 
 def _load(options: ReplayOptions) -> tuple[Bars, Decisions, MarketCosts]:
     asked = {f.name: getattr(options, f.name) for f in fields(BarsFilter)}
+    assert options.bars is not None
+    assert options.targets is not None
     found = load_bars(options.bars, **asked)
     if len(found) > 1:
         names = ", ".join(b.symbol for b in found[:8]) + (", ..." if len(found) > 8 else "")
@@ -265,6 +280,8 @@ def replay_run(options: ReplayOptions) -> Path:
     """
     _check_options(options)
     enable_compilation_cache()
+    if options.journal is not None:
+        return replay_journal(options.journal, options.out)
     bars, decisions, costs = _load(options)
     own = costs.by_symbol[bars.symbol]
     with whole_folder(options.out) as folder:

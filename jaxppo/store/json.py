@@ -19,7 +19,7 @@ _INFINITIES = {"inf": math.inf, "-inf": -math.inf}
 
 def write_json(path: Path, value: Any) -> None:
     """Write plain values (dicts, lists, tuples, text, numbers, None) as one JSON file, whole or not at all."""
-    write_atomic(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+    write_atomic(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -51,11 +51,12 @@ def as_figures(value: Any) -> Any:
     return _INFINITIES.get(value, value) if isinstance(value, str) else value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """`value` with its numbers that are not finite as JSON can say them."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value

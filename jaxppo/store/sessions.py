@@ -1,0 +1,71 @@
+"""A session of paper trading as its journal has it: who writes and who reads it share this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxppo.errors import DataError
+from jaxppo.store.journal import JOURNAL, read_journal
+
+SESSION, DECISION, ACK, REJECT, NEVER, SKIPPED, NOTE = (
+    *("session", "decision", "ack", "reject", "never", "skipped", "note"),
+)
+"""Kinds of lines: the terms of the session; a decision with the order that is about to be sent; the broker has it; he
+refused it; he never had it; a bar without a decision, since the broker was silent; a sentence that was said."""
+ENV_FIELDS = (
+    *("act_by", "size_by", "max_exposure", "rebalance_band", "stop_loss", "take_profit", "take_profit_gap"),
+    "ruin_level",
+)
+"""What the account step looks at, of `EnvConfig`: the first line of a journal has it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Played:
+    """What happened to one symbol: a line a bar, the first that of the first decision."""
+
+    symbol: str
+    terms: Mapping[str, Any]  # asset_class, allow_short, fee, impact, borrow a bar
+    lines: list[dict[str, Any]]
+
+    def prices(self, name: str) -> np.ndarray:
+        """(N,) float32, as the account has them: open, high, low or close."""
+        return np.asarray([line["bar"][name] for line in self.lines], np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A journal in parts."""
+
+    head: Mapping[str, Any]  # its first line
+    symbols: list[Played]  # those with two bars or more, since an order fills at the next
+
+
+def read_session(folder: Path) -> Session:
+    """The session in a folder.
+
+    Raises:
+      DataError: there is no journal, or none of a session in which a bar followed a decision.
+    """
+    path = folder / JOURNAL if folder.is_dir() else folder
+    return as_session(read_journal(path), str(path))
+
+
+def as_session(lines: Iterable[Mapping[str, Any]], where: str) -> Session:
+    """The session of these lines; `DataError` as of `read_session`."""
+    found = iter(lines)
+    head = next(found, None)
+    if head is None or head["kind"] != SESSION or head.get("version") != 1:
+        raise DataError(f"{where}: begins with no session of a journal of version 1")
+    of: dict[str, list[dict[str, Any]]] = {symbol: [] for symbol in head["symbols"]}
+    for line in found:
+        if line["kind"] in (DECISION, SKIPPED):
+            of[line["symbol"]].append(dict(line))
+    played = [Played(symbol, head["symbols"][symbol], rows) for symbol, rows in of.items() if len(rows) > 1]
+    if not played:
+        raise DataError(f"{where}: no bar followed a decision yet, so nothing can be compared")
+    return Session(head, played)
