@@ -37,6 +37,8 @@ class DataConfig(BarsFilter):
 
     data: str | None = None
     """File or folder of Parquet or CSV bars; without it, the embedded synthetic market."""
+    resample: str | None = None
+    """Interval of the bars to make of those that are read, such as 4h, 1d or 1w, by the sessions of their class."""
     split_by: Literal["time", "symbol"] = "time"
     """time: the same cut-off dates for every symbol; symbol: fractions of each symbol's own bars (leaks time)."""
     train_fraction: float = 0.70

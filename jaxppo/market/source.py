@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 from jaxppo.config.schema import BarsFilter, DataConfig
 from jaxppo.market.bars import Bars, load_bars
+from jaxppo.market.resample import parse_longer, resample
 from jaxppo.market.synthetic import synthetic_market
 
 SYNTHETIC = "embedded synthetic market"
@@ -14,12 +14,18 @@ SYNTHETIC = "embedded synthetic market"
 
 
 def load_market_bars(data: DataConfig) -> tuple[list[Bars], str]:
-    """The configured bars, one entry a symbol, and what to call them.
+    """The configured bars, one entry a symbol, and what to call them; made into longer ones where that is asked for.
 
     Raises:
       DataError: a file that cannot be trusted or read.
       ConfigError: an interval, symbol, time zone or asset class that does not fit the files.
     """
+    seconds = None if data.resample is None else parse_longer(data.resample, "resample")
+    bars, source = _read(data)
+    return bars if seconds is None else [resample(b, seconds) for b in bars], source
+
+
+def _read(data: DataConfig) -> tuple[list[Bars], str]:
     if data.data is None:
         return synthetic_market(data.market_seed), SYNTHETIC
     bars = load_bars(
@@ -36,20 +42,16 @@ def load_market_bars(data: DataConfig) -> tuple[list[Bars], str]:
 def load_other_bars(path: str, given: BarsFilter, data: DataConfig) -> tuple[list[Bars], DataConfig]:
     """Bars of a file or folder in place of a run's own, and the run's `data` with them in it.
 
-    What the run said of a symbol's asset class holds here too, unless `given` says otherwise. Raises as above.
+    What the run said of a symbol's asset class holds here too, unless `given` says otherwise, and so does what it makes
+    of its bars. Raises as above.
     """
-    read = functools.partial(
-        load_bars,
-        path,
-        interval=given.interval,
-        symbols=given.symbols,
-        timezone=given.timezone,
-        symbol_from=given.symbol_from,
-    )
-    bars, classes = read(asset_classes=given.asset_classes), dict(given.asset_classes)
-    known = {b.symbol: c for b in bars if (c := data.asset_classes.get(b.symbol)) and b.symbol not in classes}
-    if known:
-        classes |= known
-        bars = read(asset_classes=classes)
     own = {f.name: getattr(given, f.name) for f in dataclasses.fields(BarsFilter)}
-    return bars, dataclasses.replace(data, **{**own, "data": path, "asset_classes": classes})
+    there = dataclasses.replace(data, **{**own, "data": path})
+    bars, _ = load_market_bars(there)
+    known = {
+        b.symbol: c for b in bars if (c := data.asset_classes.get(b.symbol)) and b.symbol not in own["asset_classes"]
+    }
+    if known:
+        there = dataclasses.replace(there, asset_classes={**own["asset_classes"], **known})
+        bars, _ = load_market_bars(there)
+    return bars, there

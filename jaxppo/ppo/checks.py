@@ -9,6 +9,7 @@ from jaxppo.env.trading import env_spec
 from jaxppo.market.asset_classes import class_fees
 from jaxppo.market.features import feature_groups, min_bars
 from jaxppo.market.outside import outside_spans
+from jaxppo.market.resample import parse_longer
 
 
 def check_program(config: Config) -> Config:
@@ -22,5 +23,7 @@ def check_program(config: Config) -> Config:
     env_spec(config.env, config.reward)
     min_bars(feature_groups(config.features), config.features.scale_window)
     outside_spans(config.features)
+    if config.data.resample is not None:
+        parse_longer(config.data.resample, "resample")
     class_fees(config.env)
     return config
