@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaxppo.api import backtest as backtest
     from jaxppo.api import build_market as build_market
     from jaxppo.api import decide as decide
+    from jaxppo.api import export as export
     from jaxppo.api import make_config as make_config
     from jaxppo.api import make_env as make_env
     from jaxppo.api import make_train as make_train
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "act": "act",
+    "export": "export",
     "backtest": "backtest",
     "paper": "paper",
     "replay": "replay",

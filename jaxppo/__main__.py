@@ -15,6 +15,7 @@ COMMANDS = {
     "sweep": "search the configuration, and say how much of the winner is luck",
     "act": "what a run's policy does at the newest bar, as one JSON line",
     "paper": "trade what a policy decides, simulated or on paper with a broker",
+    "export": "a run's policy as a folder that decides without jaxppo",
     "replay": "given decisions through the account of the environment",
     "check": "do data, features, reward or live use deceive themselves?",
     "data": "data check PATH: can these bars be trusted?",

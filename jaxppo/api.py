@@ -254,6 +254,26 @@ def paper(run_dir: str | Path, **values: Any) -> Path:
     return options.folder()
 
 
+def export(run_dir: str | Path, **values: Any) -> Path:
+    """`python -m jaxppo.export`: a run's policy as a folder that decides without jaxppo; returns the folder.
+
+    Args:
+      run_dir: of the run.
+      values: fields of `jaxppo.export.run.ExportOptions`, such as `format` and `out`.
+
+    Raises:
+      JaxppoError: what the command line would print as one sentence.
+
+    Example:
+      >>> import jaxppo
+      >>> folder = jaxppo.export("runs/my-run", format="numpy")  # doctest: +SKIP
+      >>> assert (folder / "decide.py").is_file()  # doctest: +SKIP
+    """
+    from jaxppo.export.run import ExportOptions, export_run
+
+    return export_run(_all(ExportOptions, {"run_dir": run_dir, **values}, "export"))
+
+
 def replay(
     bars: str | Path | None = None, targets: str | Path | None = None, out: str | Path = "replay", **values: Any
 ) -> Path:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from helpers import tiny_config
-from test_live import backtested
+from test_live import policy_of
 
 from jaxppo.act import run as act_room
 from jaxppo.act.__main__ import main
@@ -41,7 +41,7 @@ def write(path, bars, symbol="BTCUSDT", interval=HOUR):
 
 @pytest.fixture(scope="module")
 def policy() -> RestoredPolicy:
-    return backtested(tiny_config(encoder="none"), synthetic_market(0, 1, 400)[0], 1, last=30).policy
+    return policy_of(tiny_config(encoder="none"), synthetic_market(0, 1, 400)[0])[0]
 
 
 @pytest.fixture

@@ -49,12 +49,9 @@ class Backtested(NamedTuple):
         return jax.tree.map(lambda x: x[i], self.account)
 
 
-def backtested(config: Config, bars: Bars, members: int, last: int) -> Backtested:
-    """A random policy of a configuration, played as a backtest plays it; over the last decisions only."""
-    reach = receptive_field(config.agent)
-    market = build_evaluation([bars], config, reach, "all", None)
-    split = market.splits["all"]
-    split = dataclasses.replace(split, tape=split.tape._replace(first=split.tape.length - 1 - last))
+def policy_of(config: Config, bars: Bars, members: int = 1) -> tuple[RestoredPolicy, Split]:
+    """A random policy of a configuration, as a run would leave it, and the bars as one split."""
+    market = build_evaluation([bars], config, receptive_field(config.agent), "all", None)
     spec = env_spec(config.env, config.reward)
     agent = make_agent(
         AgentSpec(config.agent, len(market.feature_names), len(ACCOUNT_FEATURES), spec.actions.n_actions)
@@ -63,6 +60,14 @@ def backtested(config: Config, bars: Bars, members: int, last: int) -> Backteste
     drawn = np.random.default_rng(3).normal(0, 0.5, size if members == 1 else (members, *size))
     params = jnp.asarray(drawn, jnp.float32)  # decided, and never trained
     policy = RestoredPolicy(params, agent, final_info(config, market, spec.actions, 1, 0.0))
+    return policy, market.splits["all"]
+
+
+def backtested(config: Config, bars: Bars, members: int, last: int) -> Backtested:
+    """A random policy, played as a backtest plays it, over the last decisions only."""
+    policy, split = policy_of(config, bars, members)
+    split = dataclasses.replace(split, tape=split.tape._replace(first=split.tape.length - 1 - last))
+    agent, spec, reach = policy.agent, env_spec(config.env, config.reward), receptive_field(config.agent)
     n = n_decisions(split.tape)
 
     def trace(params, tape):
@@ -74,7 +79,7 @@ def backtested(config: Config, bars: Bars, members: int, last: int) -> Backteste
 
         return play(decider._replace(decide=noting), tape, n).note
 
-    account, units, note = jax.tree.map(lambda x: np.asarray(x)[:, 0, 0], jax.jit(trace)(params, split.tape))
+    account, units, note = jax.tree.map(lambda x: np.asarray(x)[:, 0, 0], jax.jit(trace)(policy.params, split.tape))
     return Backtested(policy, bars, split, account, units, note.action)
 
 
