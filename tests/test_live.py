@@ -49,7 +49,7 @@ class Backtested(NamedTuple):
         return jax.tree.map(lambda x: x[i], self.account)
 
 
-def policy_of(config: Config, bars: Bars, members: int = 1) -> tuple[RestoredPolicy, Split]:
+def policy_of(config: Config, bars: Bars, members: int = 1, seed: int = 12) -> tuple[RestoredPolicy, Split]:
     """A random policy of a configuration, as a run would leave it, and the bars as one split."""
     market = build_evaluation([bars], config, receptive_field(config.agent), "all", None)
     spec = env_spec(config.env, config.reward)
@@ -57,15 +57,15 @@ def policy_of(config: Config, bars: Bars, members: int = 1) -> tuple[RestoredPol
         AgentSpec(config.agent, len(market.feature_names), len(ACCOUNT_FEATURES), spec.actions.n_actions)
     )
     size = jax.eval_shape(lambda key: init_params(agent.spec, key), jax.random.key(0)).shape
-    drawn = np.random.default_rng(3).normal(0, 0.5, size if members == 1 else (members, *size))
+    drawn = np.random.default_rng(seed).normal(0, 0.5, size if members == 1 else (members, *size))
     params = jnp.asarray(drawn, jnp.float32)  # decided, and never trained
     policy = RestoredPolicy(params, agent, final_info(config, market, spec.actions, 1, 0.0))
     return policy, market.splits["all"]
 
 
-def backtested(config: Config, bars: Bars, members: int, last: int) -> Backtested:
+def backtested(config: Config, bars: Bars, members: int = 1, *, last: int, seed: int = 12) -> Backtested:
     """A random policy, played as a backtest plays it, over the last decisions only."""
-    policy, split = policy_of(config, bars, members)
+    policy, split = policy_of(config, bars, members, seed)
     split = dataclasses.replace(split, tape=split.tape._replace(first=split.tape.length - 1 - last))
     agent, spec, reach = policy.agent, env_spec(config.env, config.reward), receptive_field(config.agent)
     n = n_decisions(split.tape)

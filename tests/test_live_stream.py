@@ -100,7 +100,7 @@ def test_work_and_memory_of_a_bar_do_not_grow():
 @pytest.fixture(scope="module")
 def done() -> Backtested:
     config = tiny_config(features=("base", "trend"), size_by="volatility", trend_returns=(1, 21), actions="sized")
-    return backtested(config, synthetic_market(0, 1, 700)[0], 1, last=60)
+    return backtested(config, synthetic_market(0, 1, 700)[0], last=60, seed=3)
 
 
 def test_a_stream_decides_as_the_whole_history_does(done):

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxppo.backtest.run import parse_which
 from jaxppo.config.schema import BarsFilter
 from jaxppo.device import enable_compilation_cache
 from jaxppo.errors import ConfigError, DataError, nearest
@@ -22,7 +21,7 @@ from jaxppo.live.fresh import require_fresh
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.source import load_other_bars
-from jaxppo.store.checkpoint import RestoredPolicy, restore_policy
+from jaxppo.store.checkpoint import RestoredPolicy, parse_which, restore_policy
 from jaxppo.store.directory import earlier_manifest, iso
 from jaxppo.store.json import read_json
 

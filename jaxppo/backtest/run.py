@@ -57,7 +57,7 @@ from jaxppo.page.terminal import figure_table, gate_line, percent, plain_console
 from jaxppo.play.gate import Record, judge_policy
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.sides import Sides, Yardsticks, rule_sides, rule_signals, score_yardsticks
-from jaxppo.store.checkpoint import RestoredPolicy, Which, require_match, restore_policy
+from jaxppo.store.checkpoint import RestoredPolicy, parse_which, require_match, restore_policy
 from jaxppo.store.directory import iso, tried, whole_folder
 from jaxppo.store.gate import write_gate
 from jaxppo.store.rows import member_rows, pool_and_portfolio, portfolio_rows, symbol_rows
@@ -90,15 +90,6 @@ class BacktestOptions(BarsFilter):
     """Draws of the policy's own decisions shifted to other times."""
     seed: int = 0
     """Seed of those draws."""
-
-
-def parse_which(text: str) -> Which:
-    """A checkpoint's name or the number of an update."""
-    if text in ("best", "latest", "final"):
-        return text  # type: ignore[return-value]
-    if text.isdigit():
-        return int(text)
-    raise ConfigError(f"which: unknown checkpoint {text!r}; give best, latest, final or the number of an update")
 
 
 def load_backtest_bars(options: BacktestOptions, config: Config) -> tuple[list[Bars], str, Config]:

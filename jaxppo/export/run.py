@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from jaxppo.backtest.run import parse_which
 from jaxppo.config.checks import require_data
 from jaxppo.config.schema import BarsFilter
 from jaxppo.device import enable_compilation_cache
@@ -30,7 +29,7 @@ from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import bars_per_year
 from jaxppo.market.costs import market_costs
 from jaxppo.market.source import load_market_bars, load_other_bars
-from jaxppo.store.checkpoint import restore_policy
+from jaxppo.store.checkpoint import parse_which, restore_policy
 from jaxppo.store.directory import whole_folder
 from jaxppo.store.files import write_atomic
 from jaxppo.version import __version__

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from jaxppo.agent.encoders import receptive_field
-from jaxppo.backtest.run import parse_which
 from jaxppo.config.checks import require_data
 from jaxppo.config.schema import Config
 from jaxppo.errors import ConfigError, DataError, RunDirectoryError
@@ -26,7 +25,7 @@ from jaxppo.market.source import load_market_bars, load_other_bars
 from jaxppo.market.splits import cutoff_times, split_ranges
 from jaxppo.market.tape import Costs, Terms
 from jaxppo.paper.options import PaperOptions
-from jaxppo.store.checkpoint import RestoredPolicy, restore_policy
+from jaxppo.store.checkpoint import RestoredPolicy, parse_which, restore_policy
 from jaxppo.store.directory import MANIFEST, earlier_manifest
 from jaxppo.store.sessions import ENV_FIELDS, SESSION
 

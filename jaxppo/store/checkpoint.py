@@ -28,7 +28,7 @@ from jaxppo.agent.policy import Agent, AgentSpec, Params, init_params, make_agen
 from jaxppo.env.account import AccountState
 from jaxppo.env.actions import ActionTable
 from jaxppo.env.trading import ACCOUNT_FEATURES
-from jaxppo.errors import CheckpointError, CheckpointWarning
+from jaxppo.errors import CheckpointError, CheckpointWarning, ConfigError
 from jaxppo.hosts import ALONE, Hosts
 from jaxppo.live.account import Account
 from jaxppo.live.decision import Decider, Decision
@@ -53,6 +53,15 @@ FOLDER = "checkpoints"
 _DESCRIPTIONS = 2**17  # bytes; measured are some 50,000, most of them Orbax's
 LEFT_BEHIND = re.compile(r"\d+(\.saving|\.removing|\.orbax-checkpoint-tmp)+")  # by a process that was killed
 Which = Literal["latest", "best", "final"] | int
+
+
+def parse_which(text: str) -> Which:
+    """A checkpoint's name or the number of an update."""
+    if text in ("best", "latest", "final"):
+        return text  # type: ignore[return-value]
+    if text.isdigit():
+        return int(text)
+    raise ConfigError(f"which: unknown checkpoint {text!r}; give best, latest, final or the number of an update")
 
 
 def _largest(state: TrainState) -> int:
