@@ -51,7 +51,8 @@ class Player(NamedTuple):
 def slice_bars(bars: Bars, rows: slice) -> Bars:
     """Some consecutive bars."""
     fields: Any = {k: getattr(bars, k)[rows] for k in ("time", "open", "high", "low", "close", "volume")}
-    return replace(bars, **fields)
+    dividend = None if bars.dividend is None else bars.dividend[rows]
+    return replace(bars, **fields, dividend=dividend)
 
 
 def as_table(features: FeatureTable | np.ndarray) -> FeatureTable:

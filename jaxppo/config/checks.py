@@ -130,6 +130,7 @@ def check_config(config: Config) -> Config:
     """Return `config`, or raise `ConfigError` with the first thing that does not fit and what would."""
     refuse_url(config.data.data or "", "data")
     refuse_url(config.env.costs or "", "costs")
+    refuse_url(config.data.corporate_actions or "", "corporate_actions")
     refuse_url(config.features.extra_features or "", "extra_features")
     refuse_url(config.start.init_from or "", "init_from")
     if config.start.init_from is None and config.start.init_what != "policy":

@@ -37,6 +37,9 @@ class DataConfig(BarsFilter):
 
     data: str | None = None
     """File or folder of Parquet or CSV bars; without it, the embedded synthetic market."""
+    corporate_actions: str | None = None
+    """CSV or Parquet file of splits and dividends: symbol, date, split (new shares for an old one), dividend (a
+    share)."""
     resample: str | None = None
     """Interval of the bars to make of those that are read, such as 4h, 1d or 1w, by the sessions of their class."""
     split_by: Literal["time", "symbol"] = "time"
@@ -362,7 +365,7 @@ GROUPS: dict[str, Any] = {
     f.name: type(f.default) for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.default)
 }
 FIELD_GROUP: dict[str, str] = {f.name: g for g, cls in GROUPS.items() for f in dataclasses.fields(cls)}
-FILES = frozenset({"data", "costs", "extra_features"})
+FILES = frozenset({"data", "costs", "extra_features", "corporate_actions"})
 """Fields that name files, whose content is compared by its hash, wherever it lies."""
 
 

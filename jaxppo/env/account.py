@@ -75,6 +75,7 @@ class StepRecord(NamedTuple):
     gain: Float[jax.Array, "*record"]  # net P&L of those with a gain
     loss: Float[jax.Array, "*record"]  # net P&L of those with a loss, <= 0
     ruined: Bool[jax.Array, "*record"]  # on this bar or, where an account goes on after its ruin, before
+    dividend: Float[jax.Array, "*record"] | None = None  # money paid at the open for the units held until then
 
 
 def open_account(start: jax.Array) -> AccountState:
@@ -120,6 +121,18 @@ def broken_accounts(account: AccountState) -> jax.Array:
 def equity_at(account: AccountState, price: jax.Array) -> jax.Array:
     """Equity with the position marked at `price`."""
     return account.equity + account.units * (price - account.mark)
+
+
+def ex_dividend(account: AccountState, bar: MarketStep) -> AccountState:
+    """An account at the last close, whose units are about to be paid what `bar` pays those held until it opens.
+
+    The mark goes without it: what the units are worth at any price of the bar is counted from the close less the
+    dividend, so that cash for a long (and what a short owes) is part of the equity from the open on.
+    """
+    if bar.dividend is None:
+        return account
+    trade_pnl = account.trade_pnl + account.units * bar.dividend
+    return account._replace(mark=account.mark - bar.dividend, trade_pnl=trade_pnl)
 
 
 def gone_at(account: AccountState, price: jax.Array, ruin: jax.Array | float) -> jax.Array:
@@ -413,8 +426,11 @@ def settle(
       units: signed units wanted after the order.
       ruined: bool, of an account that was ruined before and stays so.
     """
+    held, account = account.units, ex_dividend(account, bar)
     units = jnp.where(gone_at(account, bar.open, ruin), account.units, units)
     after, record = advance(account, jnp.where(ruined, 0.0, units), bar, costs, ruin, env, levels)
+    if bar.dividend is not None:
+        record = record._replace(dividend=held * bar.dividend)
     # Set here, since for an account liquidated at exactly the ruin level rounding would decide `equity <= ruin`.
     return after, record._replace(ruined=record.ruined | ruined)
 

@@ -19,6 +19,7 @@ from jaxppo.env.account import (
     AccountState,
     StepRecord,
     broken_accounts,
+    ex_dividend,
     exposure_at,
     open_account,
     settle,
@@ -225,6 +226,7 @@ def order_units(
     Arguments as of `trade_bar`.
     """
     config, price, size = spec.config, market.open, market.size
+    account = ex_dividend(account, market)
     exposure = exposure_at(account, price)
     target, keep = target_exposure(spec.actions, action, exposure, allow_short, config.max_exposure, size)
     # Same-side orders within the band are not worth their fee; exits and flips always go out.
@@ -248,6 +250,7 @@ def mean_order_units(
       market, costs, allow_short, spec: as of `trade_bar`.
     """
     config, price, size = spec.config, market.open, market.size
+    account = ex_dividend(account, market)
     exposure = exposure_at(account, price)
     asked = asked_exposures(spec.actions, exposure, allow_short, config.max_exposure, size)
     wanted = (asked * jnp.moveaxis(chances, -1, 0)).sum(0)

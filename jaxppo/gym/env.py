@@ -97,7 +97,7 @@ class TradingEnv(gymnasium.Env[np.ndarray, np.int64]):
         observation, info = self._shown(state)
         result, terminated, truncated = jax.device_get(told)
         self._over = bool(terminated or truncated)
-        record = {name: x.item() for name, x in result.record._asdict().items()}
+        record = {name: x.item() for name, x in result.record._asdict().items() if x is not None}
         return observation, float(result.reward), bool(terminated), bool(truncated), {**record, **info}
 
     def action_masks(self) -> np.ndarray:

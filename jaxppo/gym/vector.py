@@ -103,7 +103,7 @@ class TradingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.nda
         out, (terminated, truncated), last, seen = jax.device_get((result, ends, last, first))
         ended = terminated | truncated
         self._mask = seen.mask
-        record = out.record._asdict()
+        record = {name: x for name, x in out.record._asdict().items() if x is not None}
         infos = {**_told(record, ~ended), **_told(self.host.info(seen), np.ones(self.num_envs, bool))}
         if ended.any():
             final = np.full(self.num_envs, None, dtype=object)

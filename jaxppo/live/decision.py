@@ -22,6 +22,7 @@ from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import bars_per_year
 from jaxppo.market.costs import market_costs
 from jaxppo.market.dataset import warm_up_bars
+from jaxppo.market.inputs import total_return
 from jaxppo.market.recipe import feature_recipe
 from jaxppo.market.tape import Costs, MarketStep, Quote
 from jaxppo.market.volatility import volatility_sizes
@@ -186,7 +187,7 @@ class Decider:
         if config.env.size_by == "volatility":
             if per_year is None:  # those of 24,000 bars take .8 ms to count
                 per_year = bars_per_year(bars.time, bars.interval, bars.asset_class, bars.timezone)
-            sizes = volatility_sizes(bars.close, per_year, config.env)
+            sizes = volatility_sizes(total_return(bars).close, per_year, config.env)
             size = None if sizes is None else float(np.float32(sizes[-1]))  # as the Tape has it
         return Seen(
             table.values[-self.reach :],

@@ -68,6 +68,7 @@ class Bars:
     volume: np.ndarray  # (T,) float64, zeros where the source has none
     source: str  # file names, for messages
     seams: tuple[int, ...] = ()  # first bar of each file but the first, where several were joined
+    dividend: np.ndarray | None = None  # (T,) float64 cash that a unit held until a bar opens is paid there; None: none
 
     @property
     def closes_alone(self) -> bool:
@@ -227,6 +228,8 @@ def data_hash(bars: Sequence[Bars]) -> str:
         digest.update(np.ascontiguousarray(b.time, "<i8").tobytes())
         for field in FIELDS:
             digest.update(np.ascontiguousarray(getattr(b, field), "<f8").tobytes())
+        if b.dividend is not None:
+            digest.update(np.ascontiguousarray(b.dividend, "<f8").tobytes())
     return digest.hexdigest()
 
 

@@ -20,6 +20,7 @@ from jaxppo.market.calendar import DAY, bars_per_year, joint_bars_per_year
 from jaxppo.market.costs import MarketCosts, market_costs
 from jaxppo.market.doubts import in_brief, inspect_all
 from jaxppo.market.features import FeatureTable, feature_hash
+from jaxppo.market.inputs import total_return
 from jaxppo.market.names import some_symbols
 from jaxppo.market.quality import format_time
 from jaxppo.market.recipe import feature_recipe
@@ -96,9 +97,11 @@ class _Symbol:
     values: np.ndarray  # (T, F) float32
     time: np.ndarray  # (T,) int64
     prices: dict[str, np.ndarray]  # open, high, low, close: (T,) float64
+    earned: dict[str, np.ndarray]  # open and close with dividends put back
     volatility: np.ndarray  # (T,)
     bars_per_year: float
     size: np.ndarray | None  # (T,), where positions are sized by volatility
+    dividend: np.ndarray | None  # (T,) cash a unit at the open
 
 
 def build_market(
@@ -301,9 +304,19 @@ def _trim(bars: Bars, table: FeatureTable, min_bars: int, env: EnvConfig) -> _Sy
         )
     prices = {k: getattr(bars, k)[keep] for k in ("open", "high", "low", "close")}
     per_year = bars_per_year(bars.time, bars.interval, bars.asset_class, bars.timezone)
-    size = volatility_sizes(bars.close, per_year, env)
-    own = None if size is None else size[keep]
-    return _Symbol(bars, values, bars.time[keep], prices, trailing_volatility(bars.close)[keep], per_year, own)
+    earned = total_return(bars)
+    size = volatility_sizes(earned.close, per_year, env)
+    return _Symbol(
+        bars,
+        values,
+        bars.time[keep],
+        prices,
+        {"open": earned.open[keep], "close": earned.close[keep]},
+        trailing_volatility(earned.close)[keep],
+        per_year,
+        None if size is None else size[keep],
+        None if bars.dividend is None else bars.dividend[keep],
+    )
 
 
 def _ranges(
@@ -347,7 +360,7 @@ def _split(have: Sequence[tuple[_Symbol, SplitRange]], config: Config, costs: Ma
     def rows(take: str) -> np.ndarray:
         return _pad([s.prices[take][r.begin : r.end] for s, r in have], length)
 
-    forward = [forward_returns(s.prices["open"][r.begin : r.end], s.prices["close"][r.begin : r.end]) for s, r in have]
+    forward = [forward_returns(s.earned["open"][r.begin : r.end], s.earned["close"][r.begin : r.end]) for s, r in have]
     years = [s.bars_per_year for s, _ in have]
     sizes = [s.size[r.begin : r.end] for s, r in have if s.size is not None]
     tape = Tape(
@@ -368,12 +381,22 @@ def _split(have: Sequence[tuple[_Symbol, SplitRange]], config: Config, costs: Ma
         allow_short=jnp.asarray([may_short(s.bars.asset_class, env) for s, _ in have]),
         bars_per_year=jnp.asarray(years, jnp.float32),
         size=jnp.asarray(_pad(sizes, length)) if sizes else None,
+        dividend=_dividends(have, length),
     )
     return Split(
         tape=tape.check(),
         symbols=tuple(s.bars.symbol for s, _ in have),
         times=tuple(s.time[r.begin : r.end] for s, r in have),
     )
+
+
+def _dividends(have: Sequence[tuple[_Symbol, SplitRange]], length: int) -> jax.Array | None:
+    """Cash a unit at each open (S, length), 0 in the padding; None where nothing is ever paid."""
+    out = np.zeros((len(have), length), np.float32)
+    for row, (s, r) in zip(out, have, strict=True):
+        if s.dividend is not None:
+            row[: r.end - r.begin] = s.dividend[r.begin : r.end]
+    return jnp.asarray(out) if out.any() else None
 
 
 class Days(NamedTuple):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -90,8 +92,23 @@ def change(x: np.ndarray, n: int) -> np.ndarray:
     return result
 
 
+def total_return(bars: Bars) -> Bars:
+    """Bars whose prices grow by the dividends too, as if each were put back into the symbol; themselves without any.
+
+    From the first bar on, so that a dividend to come changes nothing before it.
+    """
+    if bars.dividend is None:
+        return bars
+    steps = np.ones(len(bars.close))
+    steps[1:] = 1.0 / (1.0 - bars.dividend[1:] / bars.close[:-1])
+    growth = np.cumprod(steps)
+    prices: Any = {name: getattr(bars, name) * growth for name in ("open", "high", "low", "close")}
+    return dataclasses.replace(bars, **prices, dividend=None)
+
+
 def bar_inputs(bars: Bars, scale_window: int = 256) -> Inputs:
-    """What feature groups and rules compute from: T checked bars of one symbol."""
+    """What feature groups and rules compute from: T checked bars of one symbol, dividends put back."""
+    bars = total_return(bars)
     unit = bars.close[0]
     # Open and close may lie outside the range by the rounding of adjusted prices; in a tiny range that is far outside.
     high = np.maximum(bars.high, np.maximum(bars.open, bars.close)) / unit

@@ -63,6 +63,8 @@ def resample(bars: Bars, seconds: int) -> Bars:
             f"{bars.source}: bars of {have} of {bars.symbol} cannot be made into bars of {want}, which they do not"
             " divide"
         )
+    if bars.dividend is not None and seconds > DAY:
+        raise DataError(f"{bars.source}: dividends are paid within bars of {want}; trade bars of up to a day")
     b = buckets(bars, seconds)
     if not len(b.first):
         raise DataError(
@@ -79,6 +81,7 @@ def resample(bars: Bars, seconds: int) -> Bars:
         low=np.minimum.reduceat(bars.low[:end], b.first),
         close=bars.close[b.last],
         volume=np.add.reduceat(bars.volume[:end], b.first),
+        dividend=None if bars.dividend is None else np.add.reduceat(bars.dividend[:end], b.first),
         source=f"{bars.source} ({have} made into {want})",
         seams=tuple(sorted({int(i) for i in np.searchsorted(b.first, bars.seams) if 0 < i < len(b.first)})),
     )

@@ -6,6 +6,7 @@ import dataclasses
 
 from jaxppo.config.schema import BarsFilter, DataConfig
 from jaxppo.market.bars import Bars, load_bars
+from jaxppo.market.corporate import apply_actions, holds_any, read_actions
 from jaxppo.market.resample import parse_longer, resample
 from jaxppo.market.synthetic import synthetic_market
 
@@ -13,8 +14,12 @@ SYNTHETIC = "embedded synthetic market"
 """What the embedded market is called in place of a file or folder."""
 
 
-def load_market_bars(data: DataConfig) -> tuple[list[Bars], str]:
+def load_market_bars(data: DataConfig, others: bool = False) -> tuple[list[Bars], str]:
     """The configured bars, one entry a symbol, and what to call them; made into longer ones where that is asked for.
+
+    Args:
+      data: which bars, and the file of their splits and dividends.
+      others: whether they stand in for those of a run, of which alone that file may be.
 
     Raises:
       DataError: a file that cannot be trusted or read.
@@ -22,6 +27,10 @@ def load_market_bars(data: DataConfig) -> tuple[list[Bars], str]:
     """
     seconds = None if data.resample is None else parse_longer(data.resample, "resample")
     bars, source = _read(data)
+    if data.corporate_actions is not None:
+        actions, file = read_actions(data.corporate_actions), data.corporate_actions
+        if not others or holds_any(bars, actions, file):
+            bars = apply_actions(bars, actions, file)
     return bars if seconds is None else [resample(b, seconds) for b in bars], source
 
 
@@ -47,11 +56,11 @@ def load_other_bars(path: str, given: BarsFilter, data: DataConfig) -> tuple[lis
     """
     own = {f.name: getattr(given, f.name) for f in dataclasses.fields(BarsFilter)}
     there = dataclasses.replace(data, **{**own, "data": path})
-    bars, _ = load_market_bars(there)
+    bars, _ = load_market_bars(there, others=True)
     known = {
         b.symbol: c for b in bars if (c := data.asset_classes.get(b.symbol)) and b.symbol not in own["asset_classes"]
     }
     if known:
         there = dataclasses.replace(there, asset_classes={**own["asset_classes"], **known})
-        bars, _ = load_market_bars(there)
+        bars, _ = load_market_bars(there, others=True)
     return bars, there

@@ -49,6 +49,7 @@ class Tape(NamedTuple):
     allow_short: Bool[jax.Array, "S ..."]
     bars_per_year: Float[jax.Array, " S"]
     size: Float[jax.Array, "S T ..."] | None = None  # exposure that an action's 1 stands for; None: 1, the equity
+    dividend: Float[jax.Array, "S T ..."] | None = None  # cash a unit that is held until a bar opens; None: never any
 
     def check(self) -> Tape:
         """The Tape itself; `TypeError` or `AssertionError` for a field of another shape or dtype than it says."""
@@ -128,6 +129,7 @@ class MarketStep(NamedTuple):
     forward_return: Float[jax.Array, "*market"]  # bar t
     volatility: Float[jax.Array, "*market"]  # bar t
     size: Float[jax.Array, "*market"] | None = None  # bar t: exposure that an action's 1 stands for
+    dividend: Float[jax.Array, "*market"] | None = None  # bar t + 1: cash a unit that is held until it opens
 
 
 class Quote(NamedTuple):
@@ -162,6 +164,7 @@ def take_steps(tape: Tape, symbol: jax.Array, t: jax.Array) -> MarketStep:
         forward_return=tape.forward_return[symbol, t],
         volatility=tape.volatility[symbol, t],
         size=None if tape.size is None else tape.size[symbol, t],
+        dividend=None if tape.dividend is None else tape.dividend[symbol, after],
     )
 
 

@@ -143,7 +143,7 @@ def wishing(wish: Wish, inputs: Any, spec: EnvSpec) -> Decider:
 
     def decide(m: Moment) -> Order:
         target, close = wish(m.row, m.account.units)
-        wanted = units_for_exposure(m.account, target, m.market.open, m.costs)
+        wanted = units_for_exposure(m.opening, target, m.market.open, m.costs)
         return Order(jnp.where(jnp.isnan(target), m.account.units, wanted), close)
 
     return Decider(inputs, decide, dataclasses.replace(spec.config, stop_loss=0.0, take_profit=0.0))
@@ -184,7 +184,7 @@ class Sent(NamedTuple):
 
 def _ordered_units(m: Moment, value: jax.Array, kind: str) -> jax.Array:
     if kind == "target":
-        wanted = units_for_exposure(m.account, value, m.market.open, m.costs)
+        wanted = units_for_exposure(m.opening, value, m.market.open, m.costs)
     elif kind == "units":
         wanted = value
     else:
@@ -200,8 +200,8 @@ def _within_exposure(m: Moment, wanted: jax.Array, most: float) -> tuple[jax.Arr
     if math.isinf(most):
         return wanted, jnp.zeros(wanted.shape, bool)
     limit = jnp.full_like(wanted, most)
-    long = jnp.maximum(units_for_exposure(m.account, limit, m.market.open, m.costs), m.account.units)
-    short = jnp.minimum(units_for_exposure(m.account, -limit, m.market.open, m.costs), m.account.units)
+    long = jnp.maximum(units_for_exposure(m.opening, limit, m.market.open, m.costs), m.account.units)
+    short = jnp.minimum(units_for_exposure(m.opening, -limit, m.market.open, m.costs), m.account.units)
     allowed = jnp.clip(wanted, short, long)
     # A target that is the limit itself may differ from it by rounding.
     return allowed, jnp.abs(wanted - allowed) > 64 * jnp.finfo(wanted.dtype).eps * jnp.abs(wanted)

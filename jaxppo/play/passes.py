@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from jaxppo.config.schema import EnvConfig
-from jaxppo.env.account import AccountState, Levels, StepRecord, close_out, gone_at, open_account, settle
+from jaxppo.env.account import AccountState, Levels, StepRecord, close_out, ex_dividend, gone_at, open_account, settle
 from jaxppo.market.tape import Costs, MarketStep, Quote, Tape, consecutive_bars, take_quotes, take_steps
 from jaxppo.play.curve import TradeSums
 
@@ -30,6 +30,11 @@ class Moment(NamedTuple):
     market: MarketStep  # (1, S): the bar to come, at whose open the order fills; nothing else of it may be looked at
     costs: Costs  # (L, S)
     gone: Bool[jax.Array, "L S"]  # ruined before, or about to be at that open; such an account sends no order
+
+    @property
+    def opening(self) -> AccountState:
+        """The account that an order is computed from, with what its units are paid as the bar to come opens."""
+        return ex_dividend(self.account, self.market)
 
 
 class Order(NamedTuple):
@@ -161,7 +166,7 @@ def play(
     def bar(carry: _Carry, x: tuple[Any, ...]) -> tuple[_Carry, tuple[StepRecord, Any]]:
         row, market, quote, ok, last = x
         before = carry.account
-        gone = carry.ruined | gone_at(before, market.open, ruin)
+        gone = carry.ruined | gone_at(ex_dividend(before, market), market.open, ruin)
         order = decider.decide(Moment(row, before, quote, market, costs, gone))
         chex.assert_shape(order.units, before.units.shape)
         account, record = settle(before, order.units, market, costs, ruin, decider.env, carry.ruined, order.levels)

@@ -94,7 +94,8 @@ def sized_returns(tape: Tape) -> np.ndarray:
     """
     open_ = np.asarray(tape.open, np.float64)
     out = np.zeros_like(open_)
-    out[:, :-2] = open_[:, 2:] / open_[:, 1:-1] - 1.0
+    paid = 0.0 if tape.dividend is None else np.asarray(tape.dividend, np.float64)[:, 2:]
+    out[:, :-2] = (open_[:, 2:] + paid) / open_[:, 1:-1] - 1.0
     return out if tape.size is None else out * np.asarray(tape.size, np.float64)
 
 
@@ -239,10 +240,10 @@ def play_rules(sides: jax.Array, env: EnvConfig, tape: Tape, n_bars: int, costs:
 
     def decide(m: Moment) -> Order:
         target, size = m.row
-        exposure = exposure_at(m.account, m.market.open)
+        exposure = exposure_at(m.opening, m.market.open)
         turned = jnp.sign(target) != jnp.sign(m.account.units)
         moved = jnp.abs(target - exposure) >= env.rebalance_band * size
-        wanted = units_for_exposure(m.account, target, m.market.open, m.costs)
+        wanted = units_for_exposure(m.opening, target, m.market.open, m.costs)
         return Order(jnp.where(turned | moved, wanted, m.account.units))
 
     plain = dataclasses.replace(env, stop_loss=0.0, take_profit=0.0)

@@ -22,7 +22,7 @@ class Trade:
     exit_price: float  # average fill price of all exits
     fees: float
     borrow: float
-    pnl: float  # net of fees and borrow
+    pnl: float  # net of fees and borrow, dividends included
     return_: float  # pnl / entry notional
     reason: str  # what closed it, one of REASONS
 
@@ -37,10 +37,11 @@ class _Open:
     sold_notional: float = 0.0
     fees: float = 0.0
     borrow: float = 0.0
+    dividend: float = 0.0
 
     def close(self, bar: int, reason: str) -> Trade:
         entry, exit_ = self.bought_notional / self.bought, self.sold_notional / self.sold
-        pnl = self.side * (self.sold_notional - self.bought_notional) - self.fees - self.borrow
+        pnl = self.side * (self.sold_notional - self.bought_notional) - self.fees - self.borrow + self.dividend
         return Trade(
             side="long" if self.side > 0 else "short",
             entry_bar=self.entry_bar,
@@ -94,12 +95,15 @@ def round_trips(record: StepRecord, fee: float) -> list[Trade]:
     Returns:
       Trades in the order in which they closed; bars are indices into the record.
     """
-    fields = {k: np.asarray(v, np.float64) for k, v in record._asdict().items()}
+    fields = {k: np.asarray(v, np.float64) for k, v in record._asdict().items() if v is not None}
+    paid = fields.get("dividend", np.zeros_like(fields["units"]))
     order, exits, units = fields["order_units"], fields["exit_units"], fields["units"]
     book = _Book(fee)
-    for bar in np.flatnonzero((order != 0) | (exits != 0) | (fields["borrow"] != 0)):
+    for bar in np.flatnonzero((order != 0) | (exits != 0) | (fields["borrow"] != 0) | (paid != 0)):
         after_exit = units[bar]
         after_order = after_exit - exits[bar] if fields["reason"][bar] != REASON_NONE else after_exit
+        if book.open is not None:  # paid as the bar opens, before an order fills
+            book.open.dividend += paid[bar]
         if order[bar] != 0:
             book.fill(int(bar), order[bar], fields["order_price"][bar], after_order, REASONS[0])
         if book.open is not None:
