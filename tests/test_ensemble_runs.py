@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from benchmarks.robustness.runs import differences, write_bars
 from jaxppo.check.verdict import slice_bars
 from jaxppo.config.layers import load_config
 from jaxppo.errors import ConfigError
+from jaxppo.export.standalone import self_test
 from jaxppo.market.bars import load_bars
 from jaxppo.page.members import members_line, members_section, members_sentence
 from jaxppo.ppo.program import COUNTS, _each_member, begin_run, run_updates
@@ -178,6 +180,18 @@ def test_a_restored_ensemble_decides_as_the_backtest_did(run, tested, bars):
         history = slice_bars(b, slice(at))
         decided = jaxppo.decide(policy, history)
         assert decided.action == policy.info.actions.labels[first["action"]]
+
+
+def test_a_run_acts_and_is_exported(run, bars, tmp_path):
+    """From its folder: what `act` says is the restored policy's decision, and its export repeats what it decided."""
+    alfa = load_bars(str(bars))[0]
+    now = f"{datetime.fromtimestamp(int(alfa.time[-1]) + 3601, UTC):%Y-%m-%dT%H:%M:%S}"
+    line = jaxppo.act(run, bars, which="final", now=now, symbols=("ALFA",), max_missing=900)
+    decided = jaxppo.decide(restore_policy(run, "final"), alfa)
+    assert [d["action"] for d in line["decisions"]] == [decided.action]
+    assert line["decisions"][0]["probabilities"] == decided.probabilities
+    folder = jaxppo.export(run, out=tmp_path / "exported", which="final")
+    assert self_test(folder) == 0
 
 
 def test_a_spread_is_of_each_figure_by_itself_and_leaves_out_what_is_not_defined():

@@ -82,7 +82,10 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+LONG = ("hold, the current bar, three layers", "one layer, without levels")
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow) if k in LONG else k for k in KINDS])
 def test_every_kind_of_policy_passes_its_self_test(kind, tmp_path, capsys):
     policy, _ = policy_of(tiny_config(**KINDS[kind]), BARS)
     for form in ("numpy", "onnx"):
