@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from jaxppo.check.parity import check_parity as check_parity
     from jaxppo.config.schema import Config as Config
     from jaxppo.errors import JaxppoError as JaxppoError
+    from jaxppo.live.account import Account as Account
+    from jaxppo.live.features import Bar as Bar
     from jaxppo.market.bars import load_bars as load_bars
     from jaxppo.market.synthetic import synthetic_market as synthetic_market
     from jaxppo.plugins import load_plugin as load_plugin
@@ -60,6 +62,8 @@ _HOMES = {
     "make_train": "api",
     "check_lookahead": "check.lookahead",
     "check_parity": "check.parity",
+    "Account": "live.account",
+    "Bar": "live.features",
     "Config": "config.schema",
     "JaxppoError": "errors",
     "load_bars": "market.bars",

@@ -27,7 +27,7 @@ def rows(bars: Bars) -> list[Bar]:
 
 
 def broken_up(bars: Bars) -> Bars:
-    """Prices of two decimals, a feed that stands still for 80 bars and more, no volume then, holes and a jump."""
+    """Two decimals, a feed that stands still for 120 bars without volume, holes, a jump, summer time in March."""
     keep = np.ones(len(bars.time), bool)
     keep[700:760] = keep[1200:1201] = False
     values = {
@@ -38,7 +38,8 @@ def broken_up(bars: Bars) -> Bars:
         values[k][500:620] = values["close"][500]
     volume = bars.volume.copy()
     volume[500:620] = 0.0
-    whole = dataclasses.replace(bars, volume=volume, timezone="America/New_York", **values)
+    time = 1_706_745_600 + 3600 * np.arange(len(keep))  # from February 2024 on
+    whole = dataclasses.replace(bars, time=time, volume=volume, timezone="America/New_York", **values)
     fields = {k: getattr(whole, k)[keep] for k in ("time", "open", "high", "low", "close", "volume")}
     return dataclasses.replace(whole, **fields)
 

@@ -152,6 +152,7 @@ class Decider:
         self.min_bars = warm_up + self.reach - 1  # else the encoder would see rows before the features are known
         self._check_features()
         self._answer = jax.jit(answer(policy.agent, self.spec))
+        self._charged: dict[tuple[str, str], Costs] = {}
         self.fresh: AccountState = jax.device_get(open_account(jnp.ones(())))  # one that has not traded
 
     def _check_features(self) -> None:
@@ -170,11 +171,14 @@ class Decider:
 
     def costs(self, bars: Bars) -> Costs:
         """What the run's configuration charges for fills of this symbol; () float32, the borrow not needed here."""
-        env = self.spec.config
-        charged = market_costs([bars], env)
-        own = charged.by_symbol[bars.symbol]
-        # The sum in float64, as the Tape has it: rounded apart, a size can differ in its last bit.
-        return Costs(*(np.float32(x) for x in (own.fee, own.half_spread + charged.slippage, 0.0)))  # type: ignore[arg-type]
+        of = bars.symbol, bars.asset_class
+        if of not in self._charged:  # a file of costs is read once
+            charged = market_costs([bars], self.spec.config)
+            own = charged.by_symbol[bars.symbol]
+            # The sum in float64, as the Tape has it: rounded apart, a size can differ in its last bit.
+            numbers = (own.fee, own.half_spread + charged.slippage, 0.0)
+            self._charged[of] = Costs(*(np.float32(x) for x in numbers))  # type: ignore[arg-type]
+        return self._charged[of]
 
     def see(self, bars: Bars, costs: Costs | None = None, per_year: float | None = None) -> Seen:
         """The newest bar of a history; by default at the costs of the configuration and the bars a year of the bars."""

@@ -4,7 +4,8 @@ They add, multiply and divide in the order in which `jaxppo.market.inputs`, TA-L
 So float64 is the same to the last bit but for two averages of TA-Lib's (EMA, ATR), whose compiled code fuses products
 with sums where the processor can, and Polars' deviation: there it differs by 1e-16. Features are float32, of which two
 in 24 million showed it, by their last bit. Elementary functions are NumPy's, as those of `math` round the last bit in
-other places. Nothing but NumPy is needed: an exported policy takes this file along.
+other places. A market that stands still is judged as TA-Lib 0.8 does. Nothing but NumPy is needed: an exported policy
+takes this file along.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Stream:
       >>> import jaxppo
       >>> policy = jaxppo.restore_policy("runs/my-run")  # doctest: +SKIP
       >>> stream = policy.stream(jaxppo.load_bars("BTCUSDT.csv")[0])  # doctest: +SKIP
-      >>> decision = stream(Bar(1735689600, 93500.0, 93800.0, 93300.0, 93650.0, 41.5))  # doctest: +SKIP
+      >>> decision = stream(jaxppo.Bar(1735689600, 93500.0, 93800.0, 93300.0, 93650.0, 41.5))  # doctest: +SKIP
     """
 
     def __init__(

@@ -355,7 +355,7 @@ class RestoredPolicy:
         Args:
           bars: history of one symbol, at least as long as features, size and receptive field need, from the same first
             bar on as in the backtest where the last bit matters; or a mapping of symbols to theirs.
-          account: plain facts (`jaxppo.live.account.Account`, in money), or an `AccountState` of the environment, of
+          account: plain facts (`jaxppo.Account`, in money), or an `AccountState` of the environment, of
             shape () and in units of its starting equity; by default a fresh one. Or a mapping of symbols to theirs.
           price: at which the order is expected to fill, by default the close; the order is reckoned at it.
           costs: of fills, () float32; by default what the run's configuration charges.
@@ -373,7 +373,7 @@ class RestoredPolicy:
           >>> import jaxppo
           >>> policy = jaxppo.restore_policy("runs/my-run")  # doctest: +SKIP
           >>> bars = jaxppo.load_bars("BTCUSDT.csv")[0]  # doctest: +SKIP
-          >>> policy.decide(bars, Account(equity=10_000.0)).order  # doctest: +SKIP
+          >>> policy.decide(bars, jaxppo.Account(equity=10_000.0)).order  # doctest: +SKIP
           0.0917
         """
         return self.decider(bars, account, price=price, costs=costs, bars_per_year=bars_per_year)
