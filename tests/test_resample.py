@@ -106,6 +106,10 @@ def test_what_comes_after_a_day_that_was_over_goes_into_the_next() -> None:
     later = bars_at(np.append(time, session("2024-07-17", True)[0]), asset_class="equity", timezone="America/New_York")
     daily = resample(later, DAY)
     assert (times(daily)[-1], daily.open[-1], daily.close[-1]) == ("2024-07-16T00:00", 142, 149.5)
+    # Twenty days on, that late hour is forgotten: the last of them is over with its usual last bar.
+    more = [session(str(d), True) for d in np.arange("2024-07-17", "2024-08-14", dtype="M8[D]") if np.is_busday(d)]
+    month = bars_at(np.concatenate([time, *more]), asset_class="equity", timezone="America/New_York")
+    assert times(resample(month, DAY))[-1] == "2024-08-13T00:00"
 
 
 @pytest.mark.parametrize("asset_class", ["crypto", "equity", "fx"])

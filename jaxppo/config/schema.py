@@ -66,6 +66,10 @@ class FeatureConfig:
     """Horizons in bars of the returns of the features `trend`."""
     trend_macd: tuple[int, ...] = (8, 16, 32)
     """Fast averages in bars of the MACD of the features `trend`; the slow ones are three times as long."""
+    context: tuple[str, ...] = ()
+    """Longer intervals, such as 4h 1d, whose bars' features are seen too: those of the last one that is complete."""
+    context_features: tuple[str, ...] = ("base",)
+    """Feature groups of those longer bars."""
     extra_features: str | None = None
     """CSV or Parquet file of features from elsewhere, such as another model's predictions: timestamp (when a row became
     known), symbol, and a column a feature. At a bar's close the newest row known by then is seen."""

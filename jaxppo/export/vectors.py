@@ -93,7 +93,7 @@ def vectors(decider: Decider, bars: Sequence[Bars]) -> dict[str, np.ndarray]:
 
 def streams(decider: Decider) -> bool:
     """Whether all features of a policy are made of bars, by built-in groups."""
-    return decider.recipe.outside is None and all(group.name in STREAMS for group in decider.groups)
+    return decider.recipe.bars_alone and all(group.name in STREAMS for group in decider.groups)
 
 
 def _streamed(decider: Decider, bars: Bars) -> dict[str, np.ndarray]:

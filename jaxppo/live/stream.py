@@ -56,6 +56,10 @@ class Stream:
                 f"features from elsewhere ({decider.recipe.outside.file}) are not bars, so they cannot be fed; use"
                 " decide with the history"
             )
+        if decider.recipe.contexts:
+            raise ConfigError(
+                "features of longer bars (--context) cannot be fed bar by bar; use decide with the history"
+            )
         if bars.dividend is not None:
             raise ConfigError(
                 f"{bars.symbol}: bars with dividends, which bars that are fed do not have; use decide with the history"

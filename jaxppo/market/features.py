@@ -253,10 +253,16 @@ FEATURE_GROUPS = Registry(
 """The first six are 53 features, sizes of the predecessor; what each regime is made of is ours."""
 
 
-def feature_groups(config: FeatureConfig) -> list[FeatureGroup]:
-    """The groups that a configuration names, with its horizons; `ConfigError` for an unknown or repeated name."""
+def feature_groups(config: FeatureConfig, names: Sequence[str] | None = None) -> list[FeatureGroup]:
+    """The groups that a configuration names, with its horizons; `ConfigError` for an unknown or repeated name.
+
+    Args:
+      config: names and horizons.
+      names: of other groups than its `features`.
+    """
     own = trend_group(config.trend_returns, config.trend_macd)
-    return [own if group.name == own.name else group for group in _groups(config.features)]
+    wanted = config.features if names is None else names
+    return [own if group.name == own.name else group for group in _groups(wanted)]
 
 
 def _groups(groups: Sequence[str | FeatureGroup]) -> list[FeatureGroup]:

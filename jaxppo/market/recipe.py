@@ -1,4 +1,4 @@
-"""How the features of a configuration are made of a symbol's bars: its groups, and what is known from elsewhere."""
+"""How the features of a configuration are made: groups over bars, longer bars, and what is known from elsewhere."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from jaxppo.config.schema import Config
 from jaxppo.errors import ConfigError, DataError
 from jaxppo.market.bars import Bars
+from jaxppo.market.context import Context, contexts
 from jaxppo.market.features import FeatureTable, compute_features, feature_groups, feature_hash, feature_names, min_bars
 from jaxppo.market.inputs import FeatureGroup
 from jaxppo.market.outside import Outside, read_outside
@@ -23,12 +24,19 @@ class Recipe:
 
     groups: tuple[FeatureGroup, ...]
     scale_window: int
+    contexts: tuple[Context, ...] = ()
     outside: Outside | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the features, in their order."""
-        return feature_names(self.groups) + (self.outside.columns if self.outside else ())
+        longer = tuple(name for context in self.contexts for name in context.names)
+        return feature_names(self.groups) + longer + (self.outside.columns if self.outside else ())
+
+    @property
+    def bars_alone(self) -> bool:
+        """Whether groups over the bars themselves are all there is, such as can be fed bar by bar."""
+        return not self.contexts and self.outside is None
 
     @property
     def hash(self) -> str:
@@ -37,7 +45,7 @@ class Recipe:
 
     @property
     def min_bars(self) -> int:
-        """Bars of history needed for one row; a symbol whose features from elsewhere begin later needs more."""
+        """Bars of history that the groups need for one row; longer bars, or what is known elsewhere, may need more."""
         return min_bars(self.groups, self.scale_window)
 
     def __call__(self, bars: Bars) -> FeatureTable:
@@ -47,19 +55,28 @@ class Recipe:
           DataError: too few bars, a value that is no price, or bars without any row from elsewhere.
         """
         table = compute_features(bars, self.groups, self.scale_window)
-        if self.outside is None:
+        if self.bars_alone:
             return table
-        values, first = self.outside.features(bars)
-        needed = max(table.min_bars, first + 1)
-        if needed > len(bars.time):
-            raise DataError(
-                f"{bars.symbol}: {len(bars.time)} bars in {bars.source}, but features from {self.outside.file} are"
-                f" first known at bar {self.outside.join(bars).first} (0-based) and need {needed} bars with"
-                f" --scale-window {self.scale_window}; give earlier rows, or --extra-scale none"
-            )
-        joined = np.concatenate([table.values, values.astype(np.float32)], axis=1)
+        parts, needed = [table.values], table.min_bars
+        for part in self.contexts:
+            values, first = part.features(bars)
+            parts, needed = [*parts, values], max(needed, first + 1)
+        if self.outside is not None:
+            values, first = self._outside_features(self.outside, bars)
+            parts, needed = [*parts, values], max(needed, first + 1)
+        joined = np.concatenate(parts, axis=1)
         joined[: needed - 1] = 0.0
         return FeatureTable(joined, self.names, needed)
+
+    def _outside_features(self, outside: Outside, bars: Bars) -> tuple[np.ndarray, int]:
+        values, first = outside.features(bars)
+        if first >= len(bars.time):
+            raise DataError(
+                f"{bars.symbol}: {len(bars.time)} bars in {bars.source}, but features from {outside.file} are first"
+                f" known at bar {outside.join(bars).first} (0-based) and need {first + 1} bars with --scale-window"
+                f" {self.scale_window}; give earlier rows, or --extra-scale none"
+            )
+        return values.astype(np.float32), first
 
     def without_outside(self) -> Recipe:
         """The groups alone: of made-up bars nothing is known from elsewhere."""
@@ -97,10 +114,12 @@ def feature_recipe(config: Config) -> Recipe:
       >>> feature_recipe(Config()).min_bars
       388
     """
-    groups = tuple(feature_groups(config.features))
-    recipe = Recipe(groups, config.features.scale_window, read_outside(config.features, config.data.timezone))
+    features = config.features
+    groups, outside = tuple(feature_groups(features)), read_outside(features, config.data.timezone)
+    recipe = Recipe(groups, features.scale_window, contexts(features), outside)
     if recipe.outside:
-        twice = [name for name in recipe.outside.columns if name in feature_names(groups)]
+        own = dataclasses.replace(recipe, outside=None).names
+        twice = [name for name in recipe.outside.columns if name in own]
         if twice:
             raise ConfigError(
                 f"{recipe.outside.file}: column {twice[0]!r} has the name of a feature of --features; rename it"

@@ -43,7 +43,7 @@ class Mind:
         self._policy, self._terms, self._per_year = policy, terms, per_year
         self._streams: dict[str, Stream] = {}
         # The features of a plugin, or from elsewhere, need the whole history at every bar.
-        fed = policy.decider.recipe.outside is None and all(g.name in STREAMS for g in policy.decider.groups)
+        fed = policy.decider.recipe.bars_alone and all(g.name in STREAMS for g in policy.decider.groups)
         self._look = self._feed if fed else self._read
         decide, config = answer(policy.agent, self.spec), self.spec.config
 

@@ -7,6 +7,7 @@ from jaxppo.config.checks import check_config
 from jaxppo.config.schema import Config
 from jaxppo.env.trading import env_spec
 from jaxppo.market.asset_classes import class_fees
+from jaxppo.market.context import contexts
 from jaxppo.market.features import feature_groups, min_bars
 from jaxppo.market.outside import outside_spans
 from jaxppo.market.resample import parse_longer
@@ -22,6 +23,7 @@ def check_program(config: Config) -> Config:
     check_encoder(config.agent)
     env_spec(config.env, config.reward)
     min_bars(feature_groups(config.features), config.features.scale_window)
+    contexts(config.features)
     outside_spans(config.features)
     if config.data.resample is not None:
         parse_longer(config.data.resample, "resample")
