@@ -86,6 +86,14 @@ def test_it_prints_the_decision_of_the_policy_as_one_line(act, policy):
     assert act(account={"cash": 2_000.0})[1]["decisions"][0]["probabilities"]["sell"] == 0
 
 
+def test_features_that_differ_are_a_reason(act, policy, monkeypatch):
+    info = dataclasses.replace(policy.info, feature_hash="0" * 64)
+    monkeypatch.setattr(act_room, "restore_policy", lambda run_dir, which: dataclasses.replace(policy, info=info))
+    status, said = act()
+    assert status == 2
+    assert "the policy's features have the hash 000000000000 and those computed here" in said
+
+
 def test_several_symbols_are_one_line(act, policy):
     folder = act.folder / "bars"
     folder.mkdir()
@@ -177,6 +185,32 @@ def test_the_market_s_calendar_says_what_is_stale():
     assert bar_end(pairs, int(pairs.time[-1])) == at("2024-07-12T21:00")
     assert bars_behind(pairs, at("2024-07-15T20:00")) == 0
     assert bars_behind(pairs, at("2024-07-15T21:00")) == 1
+
+
+def test_hours_of_an_exchange_and_of_fx_are_expected_when_it_is_open():
+    """Hours from 9:30 to 16:00 New York on weekdays, and FX from Sunday 17:00, of which brokers may miss two hours, to
+    Friday 17:00; July 2024 is summer time."""
+    monday = int(at("2024-07-01T00:00"))
+    starts = [monday + d * DAY + 13 * HOUR + 1800 + h * HOUR for d in range(19) if d % 7 < 5 for h in range(7)]
+    starts = [t for t in starts if not at("2024-07-04T00:00") <= t < at("2024-07-05T00:00")]  # Independence Day
+    starts = [t for t in starts if not at("2024-07-03T17:00") <= t < at("2024-07-04T00:00")]  # closed at 13:00
+    price = np.full(len(starts), 10.0)
+    stock = Bars("X", "equity", HOUR, "America/New_York", np.array(starts), price, price, price, price, price, "x.csv")
+    assert stock.time[-1] == at("2024-07-19T19:30")
+    for now, behind in (
+        ("2024-07-20T12:00", 0),
+        ("2024-07-22T14:29", 0),
+        ("2024-07-22T14:30", 1),
+        ("2024-07-22T16:40", 3),
+    ):
+        assert bars_behind(stock, at(now)) == behind, now
+    assert missing_lately(stock, len(starts)) == (0, None)
+    sunday = int(at("2024-06-30T21:00"))
+    starts = [sunday + w * 7 * DAY + h * HOUR for w in range(4) for h in range(120)]
+    price = np.full(len(starts), 1.1)
+    pair = Bars("EURUSD", "fx", HOUR, "America/New_York", np.array(starts), price, price, price, price, price, "x.csv")
+    for now, behind in (("2024-07-27T12:00", 0), ("2024-07-28T23:59", 0), ("2024-07-29T00:00", 1)):
+        assert bars_behind(pair, at(now)) == behind, now
 
 
 def test_holes_count_by_the_market_s_calendar_and_only_lately():
