@@ -65,14 +65,23 @@ def test_bars_of_full_hours_are_counted_from_nine() -> None:
     ]  # fmt: skip
 
 
-def test_a_half_day_is_over_at_one() -> None:
+def test_a_half_day_is_over_when_the_next_day_begins() -> None:
     days = ["2024-11-21", "2024-11-22", "2024-11-25", "2024-11-26", "2024-11-27"]
     time = np.concatenate([*(session(d, False) for d in days), session("2024-11-29", False, range(4))])
     bars = bars_at(time, asset_class="equity", timezone="America/New_York")
-    assert times(resample(bars, DAY))[-1] == "2024-11-29T00:00"
-    assert times(resample(slice_bars(bars, slice(-1)), DAY))[-1] == "2024-11-27T00:00"
-    # It was Friday, so the week is over too; Thursday was Thanksgiving.
-    assert times(resample(bars, WEEK)) == ["2024-11-18T00:00", "2024-11-25T00:00"]
+    assert times(resample(bars, DAY))[-1] == "2024-11-27T00:00"
+    later = bars_at(np.append(time, session("2024-12-02", False)[0]), asset_class="equity", timezone="America/New_York")
+    daily = resample(later, DAY)
+    assert (times(daily)[-1], daily.open[-1], daily.close[-1]) == ("2024-11-29T00:00", 135, 138.5)
+    assert times(resample(later, WEEK)) == ["2024-11-18T00:00", "2024-11-25T00:00"]
+
+
+def test_a_week_is_over_with_the_last_day_that_the_exchange_is_open() -> None:
+    # 29 March 2024 was Good Friday.
+    days = ["2024-03-20", "2024-03-21", "2024-03-22", "2024-03-25", "2024-03-26", "2024-03-27", "2024-03-28"]
+    bars = bars_at(np.concatenate([session(d, True) for d in days]), asset_class="equity", timezone="America/New_York")
+    assert times(resample(bars, WEEK)) == ["2024-03-18T00:00", "2024-03-25T00:00"]
+    assert times(resample(slice_bars(bars, slice(-1)), WEEK)) == ["2024-03-18T00:00"]
 
 
 def test_days_of_fx_end_at_17_new_york_and_weeks_on_friday() -> None:

@@ -19,8 +19,6 @@ from jaxppo.market.sessions import local_days, nyse_holidays
 
 _OPEN = 9 * HOUR + HOUR // 2
 """Second of New York's day from which bars of an exchange are counted: the first of a regular session begins there."""
-_REGULAR_END, _HALF_DAY_END = 16 * HOUR + HOUR // 2, 13 * HOUR
-"""Bars that never end later hold no extended hours (the last of an hour ends at 16:30); half days end at 13:00 then."""
 _KNOWN_DAYS, _DAYS = 5, 20
 """Days of an exchange that must be known, and those that are looked back at, for their latest end to be that of a day:
 one that stayed open longer than ever is forgotten after a month."""
@@ -129,14 +127,16 @@ def _cut(bars: Bars, seconds: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _day_close(day: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Second of the day (T,) at which the days of an exchange are over: the latest end of the twenty days before."""
+    """Second of the day (T,) at which the days of an exchange are over: the latest end of the twenty days before.
+
+    Which days are half days is not asked: the rules changed, and a full day that is cut at 13:00 is worse than a half
+    one that is known to be over when the next begins.
+    """
     starts = np.flatnonzero(np.diff(day, prepend=day[0] - 1))
     ends = np.concatenate((np.zeros(_DAYS - 1, np.int64), np.maximum.reduceat(end, starts)))
     latest = np.lib.stride_tricks.sliding_window_view(ends, _DAYS).max(axis=1)
     before = np.concatenate(([DAY], latest[:-1]))
     before[: min(_KNOWN_DAYS, len(before))] = DAY
-    short = np.isin(day[starts], nyse_holidays(int(day[0]), int(day[-1]))[1]) & (before <= _REGULAR_END)
-    before[short] = np.minimum(before[short], _HALF_DAY_END)
     return np.repeat(before, np.diff(np.append(starts, len(day))))
 
 
