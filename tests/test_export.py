@@ -19,7 +19,7 @@ from jaxppo.export import run as export_room
 from jaxppo.export.formats import FORMATS
 from jaxppo.export.networks import FILES
 from jaxppo.export.run import ExportOptions, export_run, write_export
-from jaxppo.export.standalone import MARKET, NUMBERS, Policy, Refused, self_test
+from jaxppo.export.standalone import MARKET, NUMBERS, Policy, Refused, Stream, self_test
 from jaxppo.live.account import Account
 from jaxppo.live.decision import Seen
 from jaxppo.market.synthetic import synthetic_market
@@ -53,7 +53,7 @@ def test_it_decides_as_the_policy_on_a_whole_split(done, form, tmp_path):
     np.testing.assert_allclose(found["units"], done.units, rtol=3e-6, atol=1e-9)
     assert len(np.unique(done.action)) > 1
     for i in range(n):
-        seen = Seen(windows[i], "", 0, float(market["close"][i]), float(market["size"][i]), True, tape.costs, [])
+        seen = Seen(windows[i], "", 0, float(market["close"][i]), float(market["size"][i]), True, tape.costs, [], 0)
         d = done.policy.decider.decide(seen, done.at(i), float(market["price"][i]))
         np.testing.assert_allclose(np.exp(found["log_probs"][i]), list(d.probabilities.values()), atol=1e-6)
         np.testing.assert_allclose([found["value"][i], found["exposure"][i]], [d.value, d.exposure], atol=3e-6)
@@ -150,6 +150,15 @@ def test_what_the_folder_says_of_itself(done, folder):
     assert (facts["min_bars"], facts["receptive_field"], facts["members"]) == (decider.min_bars, decider.reach, 2)
     assert facts["symbols"]["SYN_A"]["fee"] == 0.001
     assert facts["observation"] == list(ACCOUNT_FEATURES)
+
+
+def test_features_that_raw_bars_do_not_give_are_asked_for_as_windows(done, tmp_path):
+    """Bars with dividends: the features are of total returns, which prices alone do not tell."""
+    paying = dataclasses.replace(done.bars, dividend=np.zeros(len(done.bars.time)))
+    write_export(tmp_path, done.policy.decider, [paying], "numpy")
+    assert self_test(tmp_path) == 0
+    with pytest.raises(Refused, match="features: those of this policy cannot be computed here; give windows"):
+        Stream(Policy(tmp_path))
 
 
 def test_a_folder_that_was_changed_is_refused(done, folder, tmp_path):

@@ -86,13 +86,15 @@ def vectors(decider: Decider, bars: Sequence[Bars]) -> dict[str, np.ndarray]:
             for name, value in row.items():
                 rows.setdefault(name, []).append(np.asarray(value))
     found = {name: np.stack(values) for name, values in rows.items()}
-    if streams(decider):
+    if streams(decider, bars):
         found |= _streamed(decider, chosen[0])
     return found
 
 
-def streams(decider: Decider) -> bool:
-    """Whether all features of a policy are made of bars, by built-in groups."""
+def streams(decider: Decider, bars: Sequence[Bars]) -> bool:
+    """Whether all features of a policy are made of bars as they are, without dividends, by built-in groups."""
+    if any(b.dividend is not None for b in bars):
+        return False
     return decider.recipe.bars_alone and all(group.name in STREAMS for group in decider.groups)
 
 

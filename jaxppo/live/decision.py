@@ -98,6 +98,7 @@ class Seen(NamedTuple):
     allow_short: bool
     costs: Costs  # () float32
     times: Sequence[int] | np.ndarray  # UTC seconds of the bars up to it, ascending, or of some thousand of them
+    min_bars: int  # of history that a decision needs
 
 
 def answer(agent: Agent, spec: EnvSpec) -> Callable[..., Answer]:
@@ -186,7 +187,8 @@ class Decider:
         config = self.policy.info.config
         # A file of features from elsewhere is read again once it has changed, as it does with every new bar.
         table = (self.recipe if self.recipe.outside is None else feature_recipe(config))(bars)
-        self.require_bars(bars, warm_up_bars(table.min_bars, config.env) + self.reach - 1)
+        needed = warm_up_bars(table.min_bars, config.env) + self.reach - 1
+        self.require_bars(bars, needed)
         size = None
         if config.env.size_by == "volatility":
             if per_year is None:  # those of 24,000 bars take .8 ms to count
@@ -202,6 +204,7 @@ class Decider:
             may_short(bars.asset_class, config.env),
             self.costs(bars) if costs is None else costs,
             bars.time,
+            needed,
         )
 
     def require_bars(self, bars: Bars, needed: int | None = None) -> None:
@@ -251,7 +254,7 @@ class Decider:
             order=after - held,
             stop=_level(stop, units),
             take_profit=_level(take, units),
-            min_bars=self.min_bars,
+            min_bars=seen.min_bars,
         )
 
     def __call__(

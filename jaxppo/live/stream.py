@@ -127,6 +127,7 @@ class Stream:
             self._allowed,
             self._costs,
             self._times,
+            self._decider.min_bars,
         )
 
     def decide(self, account: Account | AccountState | None = None, price: float | None = None) -> Decision:
