@@ -22,6 +22,7 @@ import hashlib
 import json
 import math
 import sys
+import zipfile
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -338,7 +339,7 @@ def main(argv: list[str] | None = None) -> int:
             stream.feed(bar)
         account = None if args.account is None else json.loads(Path(args.account).read_text(encoding="utf-8"))
         print(json.dumps(stream.decide(policy, account, args.symbol, args.price), allow_nan=False))
-    except (Refused, OSError, ValueError) as error:
+    except (Refused, OSError, ValueError, zipfile.BadZipFile) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
