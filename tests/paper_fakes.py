@@ -17,15 +17,16 @@ from jaxppo.market.bars import Bars
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.tape import Costs, Terms
 from jaxppo.paper.broker import Order, OrderState, Rejected, Rules, Unreachable
-from jaxppo.paper.feed import ReplayFeed
+from jaxppo.paper.feed import Clock, ReplayFeed
 from jaxppo.paper.limits import Limits
 from jaxppo.paper.loop import Conduct, Loop
 from jaxppo.paper.mind import Thought
 from jaxppo.paper.simulated import BarStep, SimulatedBroker
-from jaxppo.store.journal import JOURNAL, Journal
+from jaxppo.store.journal import JOURNAL, Journal, read_journal
 from jaxppo.store.sessions import ENV_FIELDS
 
 POLICY = "0123456789abcdef"
+NO_WAIT = Clock(sleep=lambda seconds: None)
 HOUR = 3600
 SHARE = 10_000.0
 COSTS = Terms(Costs(*map(np.float32, (0.001, 0.0005, 0.00001))), np.bool_(True))
@@ -142,6 +143,7 @@ class FakeBroker:
         self.orders[order.id] = state
         self.held[order.symbol] = self.held.get(order.symbol, 0.0) + filled
         if self.lose:
+            self.silent = 1  # nor is it to be looked up at once
             raise Unreachable("fake: no answer within 10 s")
         return state
 
@@ -194,23 +196,21 @@ class Session:
         of = spec(env)
         symbols = tuple(b.symbol for b in bars)
         self.journal = Journal(folder / JOURNAL)
-        if not self.journal.lines:
+        if next(self.journal.read(), None) is None:
             line = head(env, symbols, "fake" if broker else "simulated", submit)
             self.journal.append(line)
-            self.journal.lines.append(line)
         watch = before or (lambda b: None)
         if broker is None:
             log = Journal(folder / "broker.jsonl")
             broker = SimulatedBroker(STEPS[id(env)], dict.fromkeys(symbols, COSTS), SHARE, log)
             watch = broker.trade
         self.broker = broker
-        since = max((x["time"] for x in self.journal.lines if "time" in x), default=None)
+        since = max((x["time"] for x in self.journal.read() if "time" in x), default=None)
         feed = ReplayFeed(bars, dict.fromkeys(symbols, first), since=since, watch=watch)
         limits = limits or Limits()
         conduct = Conduct(POLICY, of, SHARE, limits, submit, differing, folder / "KILL", pause=0.0)
         ask = Script(of, told)
-        sleep = lambda seconds: None  # noqa: E731
-        self.loop = Loop(ask, feed, broker, self.journal, conduct, symbols, HOUR, self.said.append, sleep)
+        self.loop = Loop(ask, feed, broker, self.journal, conduct, symbols, HOUR, self.said.append, NO_WAIT)
 
     def run(self) -> Session:
         self.loop.run()
@@ -218,7 +218,7 @@ class Session:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        return list(Journal(self.folder / JOURNAL).lines)
+        return list(read_journal(self.folder / JOURNAL))
 
     @property
     def decisions(self) -> list[dict[str, Any]]:

@@ -419,7 +419,10 @@ def test_limits_of_a_day_bite_are_journaled_and_end_with_the_day(tmp_path):
     session = Session(tmp_path, bars, limits=Limits(max_orders_a_day=2)).run()
     found = [b for x in session.decisions for b in x["limits"]]
     assert {b["limit"] for b in found} == {"orders_a_day"}
-    assert set(session.said) >= {b["sentence"] for b in found}
+    said = [x for x in session.said if "orders were sent today" in x]
+    assert set(said) <= {b["sentence"] for b in found}
+    times = {(x["symbol"], str(np.datetime64(x["time"] + HOUR, "s"))[:10]) for x in session.decisions if x["limits"]}
+    assert len(said) == len(times) < len(found)  # once a day and symbol
     days: dict[str, int] = {}
     for x in session.decisions:
         if x["order"] and abs(x["units"] + x["order"]["units"]) > abs(x["units"]):

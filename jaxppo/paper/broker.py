@@ -59,6 +59,7 @@ class Rules:
     """What a broker asks of orders in a symbol."""
 
     step: float = 0.0  # units are whole multiples of this; 0 for any
+    short_step: float = 0.0  # likewise, of what opens a short position or adds to one
     least_units: float = 0.0
     least_notional: float = 0.0  # money
     flips: bool = True  # one order may go from long to short

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from jaxppo.errors import DataError
+from jaxppo.live.fresh import bars_behind
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.quality import FIELDS, format_time
@@ -24,6 +25,13 @@ class Closed(NamedTuple):
     time: int  # start of the bars, UTC seconds
     bars: Mapping[str, Bars]  # history of each symbol that has a bar then, up to that bar
     late: bool = False  # later bars are there already: to be told, but too late to trade on
+
+
+class Clock(NamedTuple):
+    """What time it is, and how to wait."""
+
+    now: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
 
 
 class Feed(Protocol):
@@ -47,18 +55,20 @@ class ReplayFeed:
     first: Mapping[str, int]  # row of the first bar of each symbol that is decided on; symbols without are left out
     speed: float = 0.0  # times as fast as it was; 0: as fast as it goes
     since: int | None = None  # start of the bars to begin again with, after a stop
+    end: int | None = None  # time before which bars begin
     watch: Callable[[Bars], None] = lambda bars: None
-    sleep: Callable[[float], None] = time.sleep
+    clock: Clock = Clock()
 
     def bars(self) -> Iterator[Closed]:
         """Every time at which some symbol has a bar."""
         of = {b.symbol: b for b in self.history if b.symbol in self.first}
         rows = {s: {int(t): i for i, t in enumerate(b.time)} for s, b in of.items()}
         times = np.unique(np.concatenate([b.time[self.first[s] :] for s, b in of.items()]))
+        times = times if self.since is None else times[times >= self.since]
         last = None
-        for start in map(int, times if self.since is None else times[times >= self.since]):
+        for start in map(int, times if self.end is None else times[times < self.end]):
             if self.speed > 0 and last is not None:
-                self.sleep((start - last) / self.speed)
+                self.clock.sleep((start - last) / self.speed)
             last = start
             there = {s: rows[s][start] for s in of if rows[s].get(start, -1) >= self.first[s]}
             now = {s: until(of[s], row) for s, row in there.items()}
@@ -71,6 +81,33 @@ Row = tuple[int, float, float, float, float, float]
 """A bar as vendors send it: start in UTC seconds, open, high, low, close, volume."""
 
 
+def checked(bars: Bars, rows: Sequence[Row]) -> list[Row]:
+    """The rows after the newest of `bars`, oldest first; `DataError` for prices that cannot be."""
+    last, good = int(bars.time[-1]) if len(bars.time) else -1, []
+    for row in sorted(rows):
+        start, open_, high, low, close, _ = row
+        if start <= last:
+            continue
+        if not (np.isfinite(row).all() and 0 < low <= min(open_, close) <= max(open_, close) <= high):
+            raise DataError(
+                f"{bars.symbol}: the bar of {format_time(start)} has open {open_:g}, high {high:g}, low {low:g}, close"
+                f" {close:g}, which no market can have; nothing was sent on it"
+            )
+        good.append(row)
+        last = start
+    return good
+
+
+def appended(bars: Bars, rows: Sequence[Row]) -> Bars:
+    """`bars` with later ones, checked."""
+    columns = list(zip(*checked(bars, rows), strict=True))
+    if not columns:
+        return bars
+    more = zip(("time", *FIELDS), columns, strict=True)
+    grown = {k: np.concatenate([getattr(bars, k), np.asarray(x, getattr(bars, k).dtype)]) for k, x in more}
+    return dataclasses.replace(bars, **grown)  # type: ignore[arg-type]
+
+
 @dataclasses.dataclass
 class PolledFeed:
     """A vendor's bars: asked for once an interval has ended, and again until they are there."""
@@ -80,9 +117,7 @@ class PolledFeed:
     say: Say
     delay: float = 5.0  # seconds after an interval's end at which its bar is first asked for
     again: float = 15.0  # seconds until it is asked for again, twice as long each time, up to a tenth of the interval
-    now: Callable[[], float] = time.time
-    sleep: Callable[[float], None] = time.sleep
-    watch: Callable[[Bars], None] = lambda bars: None
+    clock: Clock = Clock()
 
     def bars(self) -> Iterator[Closed]:
         """Bars that closed since the last one, oldest first; all but the newest are late. Ends never."""
@@ -90,12 +125,12 @@ class PolledFeed:
         yield from self._newest()
         wait, silent = self.again, False
         while True:
-            now = self.now() - self.delay
+            now = self.clock.now() - self.delay
             overdue = max(int(b.time[-1]) for b in self.history.values()) + 2 * interval <= now
-            self.sleep(wait if overdue else interval - now % interval)
+            self.clock.sleep(wait if overdue else interval - now % interval)
             wait = min(2 * wait, max(self.again, interval / 10)) if overdue else self.again
             try:
-                found = {s: self._checked(s, self.fetch(s, int(b.time[-1]) + 1)) for s, b in self.history.items()}
+                found = {s: checked(b, self.fetch(s, int(b.time[-1]) + 1)) for s, b in self.history.items()}
             except Unreachable as error:
                 if not silent:
                     self.say(f"{error}; the bars are asked for until they come")
@@ -107,29 +142,14 @@ class PolledFeed:
                 yield self._closed(start, found, start != times[-1])
 
     def _newest(self) -> Iterator[Closed]:
-        """The newest bars of the history, where they are not older than an interval."""
+        """The newest bars of the history."""
         newest = max(int(b.time[-1]) for b in self.history.values())
-        interval = next(iter(self.history.values())).interval
         there = {s: b for s, b in self.history.items() if int(b.time[-1]) == newest}
-        for bars in there.values():
-            self.watch(bars)
-        yield Closed(newest, there, late=self.now() >= newest + 2 * interval)
+        yield Closed(newest, there, self._late(there))
 
-    def _checked(self, symbol: str, rows: Sequence[Row]) -> list[Row]:
-        """New whole bars in order; `DataError` for prices that cannot be."""
-        last, good = int(self.history[symbol].time[-1]), []
-        for row in rows:
-            start, open_, high, low, close, _ = row
-            if start <= last:
-                continue
-            if not (np.isfinite(row).all() and 0 < low <= min(open_, close) <= max(open_, close) <= high):
-                raise DataError(
-                    f"{symbol}: the bar of {format_time(start)} has open {open_:g}, high {high:g}, low {low:g}, close"
-                    f" {close:g}, which no market can have; nothing was sent on it"
-                )
-            good.append(row)
-            last = start
-        return good
+    def _late(self, there: Mapping[str, Bars]) -> bool:
+        """Whether by their calendar another bar has closed since, so that the next open is gone."""
+        return all(bars_behind(b, self.clock.now()) > 0 for b in there.values())
 
     def _closed(self, start: int, found: Mapping[str, Sequence[Row]], late: bool) -> Closed:
         there = {}
@@ -142,8 +162,6 @@ class PolledFeed:
             if gap > 0 and bars.asset_class == "crypto":
                 width = format_interval(bars.interval)
                 self.say(f"{symbol}: {gap} bars of {width} are missing before {format_time(start)}")
-            grown = {k: np.append(getattr(bars, k), x) for k, x in zip(("time", *FIELDS), row, strict=True)}
-            self.history[symbol] = dataclasses.replace(bars, **grown)  # type: ignore[arg-type]
+            self.history[symbol] = appended(bars, [row])
             there[symbol] = self.history[symbol]
-            self.watch(there[symbol])
-        return Closed(start, there, late)
+        return Closed(start, there, late or self._late(there))

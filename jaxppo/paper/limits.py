@@ -149,8 +149,9 @@ def _rules(units: float, limits: Limits, at: Situation, note: Note) -> float:
     if not rules.flips and at.held != 0 and at.held * (at.held + units) < 0:
         units = -at.held
         note(Bite("flip", f"{at.symbol}: the broker turns no position over in one order; it is closed first"))
-    if rules.step > 0 and units != -at.held:
-        units = math.copysign(math.floor(abs(units) / rules.step * (1 + 1e-12)) * rules.step, units)
+    step = max(rules.step, rules.short_step) if units < 0 and at.held <= 0 else rules.step
+    if step > 0 and units != -at.held:
+        units = math.copysign(math.floor(abs(units) / step * (1 + 1e-12)) * step, units)
     if units == 0 or abs(units) < rules.least_units or abs(units) * at.price < rules.least_notional:
         note(Bite("too_small", f"{at.symbol}: less is wanted than the broker's least order, so none is sent"))
         return 0.0

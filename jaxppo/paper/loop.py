@@ -8,7 +8,6 @@ not, asks the broker for it by its id, and sends it once or not again.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +22,7 @@ from jaxppo.market.bars import Bars
 from jaxppo.market.quality import FIELDS, format_time
 from jaxppo.paper.book import Book, Holding
 from jaxppo.paper.broker import Broker, BrokerError, Order, OrderState, Rejected, Unreachable, id_prefix, order_id
-from jaxppo.paper.feed import Closed, Feed
+from jaxppo.paper.feed import Clock, Closed, Feed
 from jaxppo.paper.limits import Bite, Limits, Situation, only_reducing, within
 from jaxppo.paper.mind import Ask, Thought
 from jaxppo.paper.record import Day, Standing, order_facts, standing, state_facts
@@ -65,13 +64,14 @@ class Loop:
     symbols: tuple[str, ...]
     interval: int
     say: Callable[[str], None]
-    sleep: Callable[[float], None] = time.sleep
+    clock: Clock = Clock()
     _digests: dict[str, Any] = field(default_factory=dict)
+    _told: set[tuple[str, str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         share, env = self.terms.share, self.terms.spec.config
         self.book = Book(self.symbols, share, env)
-        self.standing: Standing = standing(self.journal.lines, share * len(self.symbols), self.interval)
+        self.standing: Standing = standing(self.journal.read(), share * len(self.symbols), self.interval)
         for symbol, line in self.standing.last.items():
             self.book.put(symbol, Holding(account_from(line["account"]), line["units"]))
 
@@ -140,8 +140,7 @@ class Loop:
             "order": None if order is None else order_facts(order, by_policy) | {"reason": reason},
             "dry": not self.terms.submit,
         }
-        for bite in bites:
-            self.say(f"{bite.sentence}")
+        self._tell_bites(symbol, bites)
         self.journal.append(line, sync=order is not None)
         self.standing.add(line)
         if order is not None:
@@ -211,7 +210,7 @@ class Loop:
             self._insist(partial(self.broker.cancel, state))
             state = self._insist(lambda: self.broker.find(symbol, id))
             if state is not None and state.status == "open":
-                self.sleep(self.terms.pause)
+                self.clock.sleep(self.terms.pause)
         return state
 
     def _exit(self, symbol: str) -> dict[str, Any] | None:
@@ -236,16 +235,17 @@ class Loop:
         gap = theirs - ours
         if abs(gap) <= max(1e-6 * max(abs(ours), abs(theirs)), 0.5 * rules.step):
             return None, []
-        in_kind = -rules.fee_in_units * abs(ours) <= gap < 0 < ours
+        in_kind = -1.01 * rules.fee_in_units * ours <= gap < 0 < ours
         if not in_kind and self.terms.differing == "stop":
             raise BrokerError(
                 f"{symbol}: {self.broker.name} holds {theirs:g} and the journal {ours:g}, so somebody else traded, or"
                 " an order is missing; nothing was sent: look at both, then start again with --on-difference adjust to"
                 " take the broker's position as it is"
             )
-        self.book.fill(symbol, gap, close, 0.0)
+        fee = -gap * close if in_kind else 0.0  # what is gone as a fee was not sold
+        self.book.fill(symbol, gap, close, fee)
         why = "fee in kind" if in_kind else "difference"
-        found = {"from": ours, "to": theirs, "price": close, "why": why}
+        found = {"from": ours, "to": theirs, "price": close, "fee": fee, "why": why}
         said = f"{symbol}: {self.broker.name} holds {theirs:g} and the journal {ours:g}; taken over as it is"
         return found, [] if in_kind else [Bite("difference", said)]
 
@@ -303,8 +303,14 @@ class Loop:
             self._refused(order, str(error))
             return
         except Unreachable as error:
-            self.say(f"{error}; whether order {order.id} arrived is asked at the next bar")
-            return
+            try:  # a look, without insisting: what is not there yet may still arrive
+                found = self.broker.find(order.symbol, order.id)
+            except Unreachable:
+                found = None
+            if found is None:
+                self.say(f"{error}; whether order {order.id} arrived is asked at the next bar")
+                return
+            state = found
         if state.status == "rejected":
             self._refused(order, state.reason)
             return
@@ -338,7 +344,7 @@ class Loop:
             except Unreachable:
                 if not left:
                     raise
-                self.sleep(self.terms.pause)
+                self.clock.sleep(self.terms.pause)
         raise AssertionError
 
     def _stop_if_killed(self) -> None:
@@ -370,6 +376,14 @@ class Loop:
         why = line["action"] if line["order"]["reason"] == "policy" else line["order"]["reason"]
         dry = "" if self.terms.submit else " (dry run: not sent)"
         self.say(f"{when} {order.symbol}: {why} ({chance:.0%}), {what} at about {line['bar']['close']:.6g}{dry}")
+
+    def _tell_bites(self, symbol: str, bites: list[Bite]) -> None:
+        """What the limits changed, of each kind once a day and symbol: the journal has every time."""
+        for bite in bites:
+            once = (self.standing.day.date, symbol, bite.limit)
+            if once not in self._told:
+                self.say(bite.sentence)
+            self._told.add(once)
 
     def _tell_fill(self, symbol: str, fill: Mapping[str, Any]) -> None:
         if fill["units"]:

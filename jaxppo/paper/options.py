@@ -34,6 +34,8 @@ class PaperOptions(BarsFilter, Limits):
     default fetched."""
     from_: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """simulated: date, such as 2024-03-01, at which the replay begins; by default the run's test split."""
+    to: str | None = None
+    """simulated: date at which the replay ends; by default with the bars."""
     speed: float = 0.0
     """simulated: times as fast as it was; 3600 plays an hour a second, 0 as fast as it goes."""
     exchange: str | None = None
@@ -54,7 +56,7 @@ class PaperOptions(BarsFilter, Limits):
             raise ConfigError(f"--speed: {self.speed} given; it must be 0 or more")
         if self.capital is not None and not (math.isfinite(self.capital) and self.capital > 0):
             raise ConfigError(f"--capital: {self.capital} given; it must be above 0")
-        replayed = {"--from": self.from_, "--speed": self.speed or None}
+        replayed = {"--from": self.from_, "--to": self.to, "--speed": self.speed or None}
         for flag, value in replayed.items():
             if value is not None and self.broker != "simulated":
                 raise ConfigError(f"{flag}: is of a replay; {self.broker} trades now, so leave it out")

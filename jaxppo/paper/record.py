@@ -20,6 +20,7 @@ class Pending:
     filled: float = 0.0  # signed units that are in the book already
     worth: float = 0.0  # money: their sum of units * price
     fee: float = 0.0
+    arrival: float | None = None  # price of the market when the broker took it in
 
     def count(self, state: OrderState) -> dict[str, Any] | None:
         """What has filled since it was counted last, as a line has it; None for nothing new of an open order."""
@@ -28,7 +29,7 @@ class Pending:
             return None
         price = (state.filled * state.price - self.worth) / units if units else 0.0
         found = {"id": state.id, "units": units, "price": price, "fee": state.fee - self.fee, "status": state.status}
-        return found | {"arrival": state.arrival}
+        return found | {"arrival": self.arrival if state.arrival is None else state.arrival}
 
     def add(self, fill: Mapping[str, Any]) -> None:
         """Count a fill of `count`."""
@@ -84,6 +85,7 @@ class Standing:
                     self.pending[symbol] = Pending(order)
         elif kind == ACK and symbol in self.pending:
             self.pending[symbol].known = True
+            self.pending[symbol].arrival = line["state"]["arrival"]
         elif kind in (REJECT, NEVER):
             self.pending.pop(symbol, None)
             self.day.orders.discard(line["id"])

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxppo.device import enable_compilation_cache
-from jaxppo.errors import ConfigError, RunDirectoryError
+from jaxppo.errors import RunDirectoryError
 from jaxppo.market.bars import describe_symbols
+from jaxppo.market.calendar import parse_interval
 from jaxppo.market.quality import format_time
 from jaxppo.page.terminal import plain_console
+from jaxppo.paper.alpaca import AlpacaBars, AlpacaBroker, connect
 from jaxppo.paper.broker import Broker
-from jaxppo.paper.feed import Feed, ReplayFeed
+from jaxppo.paper.ccxt import CcxtBars, CcxtBroker, open_exchange
+from jaxppo.paper.feed import Clock, Feed, PolledFeed, ReplayFeed
 from jaxppo.paper.loop import Conduct, Loop
 from jaxppo.paper.mind import Mind
 from jaxppo.paper.options import PaperOptions
+from jaxppo.paper.record import standing
 from jaxppo.paper.setup import (
     Asked,
     ask_run,
+    date_seconds,
     first_rows,
     replayed_bars,
     require_same,
@@ -25,6 +30,7 @@ from jaxppo.paper.setup import (
     trading_terms,
 )
 from jaxppo.paper.simulated import BarStep, SimulatedBroker
+from jaxppo.paper.vendor import Fetch, begin, go_on
 from jaxppo.store.journal import JOURNAL, Journal
 from jaxppo.store.locks import Lock
 
@@ -33,7 +39,7 @@ BROKER_LOG, LOCK, KILL = "broker.jsonl", "lock", "KILL"
 KILLED = 1  # exit status of a session that the kill switch ended
 
 
-def paper_run(options: PaperOptions) -> int:
+def paper_run(options: PaperOptions, clock: Clock = Clock()) -> int:
     """Trade until the feed ends; returns the exit status.
 
     Raises:
@@ -45,7 +51,8 @@ def paper_run(options: PaperOptions) -> int:
     folder = options.folder()
     lock = _claim(folder)
     try:
-        return _replay(options, asked, folder) if options.broker == "simulated" else _live(options, asked, folder)
+        begin_ = _replay if options.broker == "simulated" else _live
+        return begin_(options, asked, folder, clock)
     finally:
         lock.release()
 
@@ -61,7 +68,7 @@ def _claim(folder: Path) -> Lock:
     return lock
 
 
-def _replay(options: PaperOptions, asked: Asked, folder: Path) -> int:
+def _replay(options: PaperOptions, asked: Asked, folder: Path, clock: Clock) -> int:
     """Bars of the past, and the account of the environment as the broker."""
     everything, source = replayed_bars(options, asked)
     first = first_rows(everything, options, asked)
@@ -69,37 +76,40 @@ def _replay(options: PaperOptions, asked: Asked, folder: Path) -> int:
     terms, per_year = trading_terms(bars, asked.config)
     capital = options.capital or SIMULATED_CAPITAL
     line = session_line(options, asked, bars, terms, capital, source)
+    end = None if options.to is None else date_seconds("--to", options.to)
     console = plain_console()
     for said in describe_symbols(bars, options.data):
         console.print(said, highlight=False)
-    journal = _journal(folder, line)
+    journal = begun(Journal(folder / JOURNAL), line, folder)
     mind = Mind(asked.policy, terms, per_year)
     log = Journal(folder / BROKER_LOG)
     broker = SimulatedBroker(BarStep(mind.spec), terms, line["share"], log)
-    since = max((x["time"] for x in journal.lines if "time" in x), default=None)
-    feed = ReplayFeed(bars, first, options.speed, since, broker.trade)
+    since = standing(journal.read(), capital, line["interval"]).time
+    feed = ReplayFeed(bars, first, options.speed, since, end, broker.trade, clock)
     starts = min(int(b.time[first[b.symbol]]) for b in bars)
     begins = f"goes on from {format_time(since)}" if since is not None else f"from {format_time(starts)}"
     console.print(f"{source}: {len(bars)} symbols, {begins}; {_conduct(options)}", highlight=False)
-    return _trade(options, asked, _Parts(mind, feed, broker, journal, line, folder))
+    return _trade(options, asked, _Parts(mind, feed, broker, journal, line, folder, clock))
 
 
-class _Parts:
+class _Parts(NamedTuple):
     """What a loop is put together from."""
 
-    def __init__(self, mind: Mind, feed: Feed, broker: Broker, journal: Journal, line: dict[str, Any], folder: Path):
-        self.mind, self.feed, self.broker, self.journal, self.line = mind, feed, broker, journal, line
-        self.folder = folder
+    mind: Mind
+    feed: Feed
+    broker: Broker
+    journal: Journal
+    line: dict[str, Any]  # the journal's first
+    folder: Path
+    clock: Clock
 
 
-def _journal(folder: Path, line: dict[str, Any]) -> Journal:
+def begun(journal: Journal, line: dict[str, Any], folder: Path) -> Journal:
     """The journal of a session that begins, or goes on as it was."""
-    journal = Journal(folder / JOURNAL)
-    if journal.lines:
-        require_same(journal.lines[0], line, str(folder))
+    if (head := next(journal.read(), None)) is not None:
+        require_same(head, line, str(folder))
     else:
         journal.append(line, sync=True)
-        journal.lines.append(line)
     return journal
 
 
@@ -115,13 +125,46 @@ def _trade(options: PaperOptions, asked: Asked, parts: _Parts) -> int:
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False)
 
-    symbols = tuple(line["symbols"])
-    loop = Loop(parts.mind, parts.feed, parts.broker, parts.journal, conduct, symbols, line["interval"], say)
+    symbols, interval = tuple(line["symbols"]), line["interval"]
+    loop = Loop(parts.mind, parts.feed, parts.broker, parts.journal, conduct, symbols, interval, say, parts.clock)
     ended = loop.run()
     equity, capital = loop.standing.equity, line["capital"]
     say(f"equity {equity:,.2f} of {capital:,.2f} ({equity / capital - 1:+.2%}); journal: {parts.folder / JOURNAL}")
     return 0 if ended else KILLED
 
 
-def _live(options: PaperOptions, asked: Asked, folder: Path) -> int:
-    raise ConfigError(f"--broker: {options.broker} cannot be traded with yet; simulated can")
+def _live(options: PaperOptions, asked: Asked, folder: Path, clock: Clock) -> int:
+    """Bars as they close, and a broker's account."""
+    console, interval = plain_console(), parse_interval(asked.interval)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    given = replayed_bars(options, asked)[0] if options.data is not None else None
+    classes = {b.symbol: b.asset_class for b in given} if given else asked.classes(options.symbols)
+    if options.broker == "alpaca":
+        trading, data = connect()
+        broker: Broker = AlpacaBroker(trading, data)
+        coins = {symbol: name == "crypto" for symbol, name in classes.items()}
+        fetch: Fetch = AlpacaBars(data, interval, coins, clock.now)
+    else:
+        assert options.exchange is not None
+        exchange = open_exchange(options.exchange)
+        traded = CcxtBroker(exchange)
+        broker, fetch = traded, CcxtBars(exchange, interval, traded.market, clock.now)
+    broker.check(tuple(classes))
+    if given is not None:
+        bars = go_on(given, fetch)
+    else:
+        needed = asked.policy.decider.min_bars
+        bars = begin(classes, interval, needed, fetch, clock.now(), broker.name)
+    terms, per_year = trading_terms(bars, asked.config)
+    journal = Journal(folder / JOURNAL)
+    head = next(journal.read(), None)  # equity changes, the capital of a session does not
+    capital = options.capital or (broker.equity() if head is None else head["capital"])
+    line = session_line(options, asked, bars, terms, capital, broker.name)
+    begun(journal, line, folder)
+    mind = Mind(asked.policy, terms, per_year)
+    feed = PolledFeed({b.symbol: b for b in bars}, fetch, say, clock=clock)
+    say(f"{broker.name}: {len(bars)} symbols; {_conduct(options)}")
+    return _trade(options, asked, _Parts(mind, feed, broker, journal, line, folder, clock))

@@ -15,7 +15,7 @@ from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.checks import require_data
 from jaxppo.config.schema import Config
 from jaxppo.errors import ConfigError, DataError, RunDirectoryError
-from jaxppo.market.asset_classes import may_short
+from jaxppo.market.asset_classes import guess_asset_class, may_short
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import bars_per_year, format_interval
 from jaxppo.market.costs import market_costs
@@ -38,11 +38,15 @@ class Asked:
     hash: str  # of the policy, hex
     interval: str
     cutoffs: tuple[int, int] | None  # UTC seconds at which validation and test begin
-    symbols: tuple[str, ...]
+    symbols: Mapping[str, str]  # asset class of each that it was trained on
 
     @property
     def config(self) -> Config:
         return self.policy.info.config
+
+    def classes(self, symbols: Sequence[str]) -> dict[str, str]:
+        """Asset class of each of `symbols`; of all that the run was trained on where there are none."""
+        return {s: self.symbols.get(s) or guess_asset_class(s) for s in symbols or self.symbols}
 
 
 def ask_run(options: PaperOptions) -> Asked:
@@ -51,7 +55,7 @@ def ask_run(options: PaperOptions) -> Asked:
     try:
         data = manifest["data"]
         cutoffs = None if data["cutoffs"] is None else tuple(_seconds(text) for text in data["cutoffs"])
-        interval, symbols = str(data["interval"]), tuple(str(s["symbol"]) for s in data["symbols"])
+        interval, symbols = str(data["interval"]), {str(s["symbol"]): str(s["asset_class"]) for s in data["symbols"]}
     except (KeyError, TypeError, ValueError) as error:
         said = f"{options.run_dir}: holds no run that {MANIFEST} describes; give a run directory"
         raise RunDirectoryError(said) from error
@@ -71,7 +75,8 @@ def replayed_bars(options: PaperOptions, asked: Asked) -> tuple[list[Bars], str]
       DataError: bars that cannot be used, or of another interval than the policy was trained on.
     """
     config = asked.config.data
-    require_data(options, options.data, "the run's own bars are replayed")
+    if options.broker == "simulated":
+        require_data(options, options.data, "the run's own bars are replayed")
     if options.data is None:
         bars, source = load_market_bars(config)
     else:
@@ -96,10 +101,12 @@ def first_rows(bars: Sequence[Bars], options: PaperOptions, asked: Asked) -> dic
       ConfigError: a date that is none.
       DataError: no symbol has a bar to decide on.
     """
-    needed = asked.policy.decider.min_bars
+    needed, begin = asked.policy.decider.min_bars, None
+    if options.from_ is not None:
+        begin = date_seconds("--from", options.from_)
     found: dict[str, int] = {}
     for b in bars:
-        row = _from(b, options.from_) if options.from_ is not None else _test(b, asked, needed)
+        row = _test(b, asked, needed) if begin is None else int(np.searchsorted(b.time, begin))
         row = max(row, needed - 1)
         if row < len(b.time):
             found[b.symbol] = row
@@ -113,13 +120,13 @@ def first_rows(bars: Sequence[Bars], options: PaperOptions, asked: Asked) -> dic
     return found
 
 
-def _from(bars: Bars, date: str) -> int:
+def date_seconds(flag: str, date: str) -> int:
+    """UTC seconds of a date, at its midnight UTC where it says no more; `ConfigError` for none."""
     try:
         at = datetime.fromisoformat(date)
     except ValueError as error:
-        raise ConfigError(f"--from: {date!r} is no date; give one such as 2024-03-01") from error
-    seconds = int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
-    return int(np.searchsorted(bars.time, seconds))
+        raise ConfigError(f"{flag}: {date!r} is no date; give one such as 2024-03-01") from error
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
 
 
 def _test(bars: Bars, asked: Asked, needed: int) -> int:

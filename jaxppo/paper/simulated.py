@@ -85,7 +85,7 @@ class SimulatedBroker:
 
     def __post_init__(self) -> None:
         self._symbols = {s: _Symbol(host_account(open_account(np.float32(1.0)))) for s in self.terms}  # type: ignore[arg-type]
-        for line in self.log.lines if self.log else ():
+        for line in self.log.read() if self.log else ():
             self._remember(line)
 
     def _remember(self, line: Mapping[str, Any]) -> None:

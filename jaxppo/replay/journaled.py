@@ -170,7 +170,8 @@ def _items(of: Played, sides: Sequence[_Side], borrow: float) -> dict[str, float
         items["fees"] -= live.fees - account.fees
         items["borrow"] -= live.borrow - account.borrow
         gap = row.get("adjusted")
-        taken = 0.0 if gap is None else gap["to"] - gap["from"]
+        taken, kept = (0.0, 0.0) if gap is None else (gap["to"] - gap["from"], gap["fee"])
+        items["fees"] -= kept
         more["adjusted"] += taken
         held += live.order + live.exit + taken
     return items

@@ -23,21 +23,19 @@ JOURNAL = "journal.jsonl"
 
 
 class Journal:
-    """A journal that is open for writing; `lines` are those that it held when it was opened."""
+    """A journal that is open for writing."""
 
     def __init__(self, path: Path):
-        """Open or create `path`.
-
-        Raises:
-          DataError: a line before the last that is damaged, which no kill leaves behind.
-          OSError: it may not be read or written.
-        """
+        """Open or create `path`; `OSError` where it may not be read or written."""
         self._path = path
-        self.lines = list(read_journal(path)) if path.exists() else []
         self._file = path.open("r+b" if path.exists() else "x+b")
         self._size = _whole(self._file)
         self._file.truncate(self._size)
         self._file.seek(self._size)
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """The lines so far, as of `read_journal`."""
+        return read_journal(self._path)
 
     def append(self, line: dict[str, Any], *, sync: bool = False) -> None:
         """Write a line, whole or not at all; `sync`: onto the disk, so that it outlives the machine and not only us.

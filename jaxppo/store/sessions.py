@@ -64,8 +64,21 @@ def as_session(lines: Iterable[Mapping[str, Any]], where: str) -> Session:
     of: dict[str, list[dict[str, Any]]] = {symbol: [] for symbol in head["symbols"]}
     for line in found:
         if line["kind"] in (DECISION, SKIPPED):
-            of[line["symbol"]].append(dict(line))
+            of[line["symbol"]].append(_slim(line))
     played = [Played(symbol, head["symbols"][symbol], rows) for symbol, rows in of.items() if len(rows) > 1]
     if not played:
         raise DataError(f"{where}: no bar followed a decision yet, so nothing can be compared")
     return Session(head, played)
+
+
+_KEPT = (
+    *("kind", "time", "bar", "fills", "exit", "adjusted", "units", "log_probs", "size", "wanted", "limits", "order"),
+    "dry",
+)
+
+
+def _slim(line: Mapping[str, Any]) -> dict[str, Any]:
+    """What is compared of a line, without what else it tells."""
+    account = line.get("account")
+    own = {} if account is None else {"account": {k: account[k] for k in ("units", "equity")}}
+    return {k: line[k] for k in _KEPT if k in line} | own
