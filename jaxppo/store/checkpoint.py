@@ -13,29 +13,24 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple
 
 import jax
 import orbax.checkpoint as orbax
 from jax.sharding import Mesh, NamedSharding
 
 from jaxppo.agent.policy import Agent, AgentSpec, Params, init_params, make_agent
-from jaxppo.env.account import AccountState
 from jaxppo.env.actions import ActionTable
 from jaxppo.env.trading import ACCOUNT_FEATURES
 from jaxppo.errors import CheckpointError, CheckpointWarning, ConfigError
 from jaxppo.hosts import ALONE, Hosts
-from jaxppo.live.account import Account
-from jaxppo.live.decision import Decider, Decision
-from jaxppo.live.stream import Stream
-from jaxppo.market.bars import Bars
+from jaxppo.live.policy import Deciding
 from jaxppo.market.dataset import Market
-from jaxppo.market.tape import Costs, zero_tape
+from jaxppo.market.tape import zero_tape
 from jaxppo.play.best import best_update
 from jaxppo.plugins import require_plugins
 from jaxppo.ppo.layout import fetch, of_members, place
@@ -313,74 +308,12 @@ def _choose(infos: dict[int, CheckpointInfo], which: str, folder: Path) -> _Chos
 
 
 @dataclass(frozen=True)
-class RestoredPolicy:
-    """A policy and what it was trained on; `agent.encode` and `agent.act` apply it."""
+class RestoredPolicy(Deciding):
+    """A policy and what it was trained on; `decide` and `stream` use it, `agent.encode` and `agent.act` apply it."""
 
     params: Params  # (N,), or (M, N) of an ensemble
     agent: Agent
     info: CheckpointInfo
-
-    @cached_property
-    def decider(self) -> Decider:
-        """The policy ready to decide: its program is compiled once, with the first decision."""
-        return Decider(self)
-
-    @overload
-    def decide(
-        self,
-        bars: Bars,
-        account: Account | AccountState | None = ...,
-        *,
-        price: float | None = ...,
-        costs: Costs | None = ...,
-        bars_per_year: float | None = ...,
-    ) -> Decision: ...
-    @overload
-    def decide(
-        self,
-        bars: Mapping[str, Bars],
-        account: Mapping[str, Account | AccountState] | None = ...,
-        *,
-        price: Mapping[str, float] | None = ...,
-        costs: Mapping[str, Costs] | None = ...,
-        bars_per_year: Mapping[str, float] | None = ...,
-    ) -> dict[str, Decision]: ...
-    def decide(
-        self, bars: Any, account: Any = None, *, price: Any = None, costs: Any = None, bars_per_year: Any = None
-    ) -> Any:
-        """What the policy does at the close of the newest bar, by the training's own functions.
-
-        Stateless; its time grows with the history, whose features it computes. `Stream` does so bar by bar.
-
-        Args:
-          bars: history of one symbol, at least as long as features, size and receptive field need, from the same first
-            bar on as in the backtest where the last bit matters; or a mapping of symbols to theirs.
-          account: plain facts (`jaxppo.Account`, in money), or an `AccountState` of the environment, of
-            shape () and in units of its starting equity; by default a fresh one. Or a mapping of symbols to theirs.
-          price: at which the order is expected to fill, by default the close; the order is reckoned at it.
-          costs: of fills, () float32; by default what the run's configuration charges.
-          bars_per_year: that annualise the forecast of a size by volatility; by default those of `bars`, of which there
-            should be four weeks to tell what is usual.
-
-        Returns:
-          A `Decision`, or one for each symbol of `bars`.
-
-        Raises:
-          DataError: too few bars, or an account that cannot be.
-          CheckpointError: features that are computed otherwise than the policy was trained with.
-
-        Example:
-          >>> import jaxppo
-          >>> policy = jaxppo.restore_policy("runs/my-run")  # doctest: +SKIP
-          >>> bars = jaxppo.load_bars("BTCUSDT.csv")[0]  # doctest: +SKIP
-          >>> policy.decide(bars, jaxppo.Account(equity=10_000.0)).order  # doctest: +SKIP
-          0.0917
-        """
-        return self.decider(bars, account, price=price, costs=costs, bars_per_year=bars_per_year)
-
-    def stream(self, bars: Bars, *, costs: Costs | None = None, bars_per_year: float | None = None) -> Stream:
-        """The policy fed bar by bar, beginning with a history: see `jaxppo.live.stream.Stream`."""
-        return Stream(self.decider, bars, costs=costs, bars_per_year=bars_per_year)
 
 
 def restore_policy(path: str | Path, which: Which = "best", market: Market | None = None) -> RestoredPolicy:
