@@ -1,6 +1,7 @@
 """How long a decision takes once everything is warm, and whether features streamed bar by bar keep their bits.
 
     taskset -c 0 python benchmarks/live.py
+    taskset -c 0 python benchmarks/live.py --exports
     python benchmarks/live.py --bits 20
 
 The networks are untrained, which does not change the work. Bits: so many made-up symbols of 20,000 bars each, a third
@@ -12,8 +13,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 if len(os.sched_getaffinity(0)) == 1:  # before JAX is imported
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
@@ -27,6 +30,11 @@ from jaxppo.agent.policy import AgentSpec, init_params, make_agent
 from jaxppo.api import make_config
 from jaxppo.config.schema import Config, FeatureConfig
 from jaxppo.env.trading import ACCOUNT_FEATURES, env_spec
+from jaxppo.export.networks import FILES
+from jaxppo.export.run import write_export
+from jaxppo.export.standalone import MARKET, NUMBERS
+from jaxppo.export.standalone import Policy as Alone
+from jaxppo.export.vectors import drawn_account
 from jaxppo.live.account import Account
 from jaxppo.live.features import STREAMS, Bar, Features
 from jaxppo.market.bars import Bars
@@ -94,6 +102,39 @@ def latency(name: str, config: Config, n: int) -> None:
     )
 
 
+def exports(name: str, config: Config, n: int) -> None:
+    """Each format on n bars of accounts that are made up, beside the policy itself."""
+    bars = synthetic_market(27, 1, 3000 + n)[0]
+    policy, rng = untrained(config, bars), np.random.default_rng(0)
+    decider, env = policy.decider, config.env
+    newest, values, labels = decider.see(bars), decider.recipe(bars).values, policy.info.actions.labels
+    asked = []
+    for t in range(2999, 2999 + n):
+        window, close = values[t - decider.reach + 1 : t + 1], float(bars.close[t])
+        account = drawn_account(rng, close, (0, 1, -1)[t % 3], env)
+        seen = newest._replace(window=window, close=close)
+        asked.append((seen, account, decider.decide(seen, account, float(bars.open[t + 1]))))
+    for form in FILES:
+        with tempfile.TemporaryDirectory() as folder:
+            write_export(Path(folder), decider, [bars], form)
+            alone = Alone(folder)
+        off, others, took = 0.0, 0, []
+        for seen, account, decision in asked:
+            one = {k: np.asarray(getattr(account, k), np.float32).reshape(1) for k in NUMBERS}
+            told = (seen.close, decision.size, decision.price, seen.allow_short, seen.costs.fee, seen.costs.impact)
+            market = {
+                k: np.array([x], bool if k == "allow_short" else np.float32) for k, x in zip(MARKET, told, strict=True)
+            }
+            began = time.perf_counter()
+            found = alone.run(seen.window[None], one, market)
+            took.append(time.perf_counter() - began)
+            shares = np.array([decision.probabilities[label] for label in labels])
+            off = max(off, float(np.abs(np.exp(found["log_probs"][0]) - shares).max()))
+            others += labels[int(found["action"][0])] != decision.action
+        said = f"{n} bars, {others} other actions, probabilities within {off:.1e}"
+        print(f"{name}, {form}: {said}, {microseconds(took[n // 2 :])}")
+
+
 def markets(n: int) -> Iterator[Bars]:
     """Made-up symbols, smooth and broken up in turn."""
     for seed in range(n):
@@ -138,13 +179,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--decisions", type=int, default=1000)
     parser.add_argument("--bits", type=int, default=0, help="symbols to compare bits on, in place of timing")
+    parser.add_argument("--exports", action="store_true", help="compare and time exported policies")
     args = parser.parse_args()
     if args.bits:
         bits(args.bits)
         return
     print(f"{len(os.sched_getaffinity(0))} core(s)")
     for name, config in SETTINGS.items():
-        latency(name, config, args.decisions)
+        (exports if args.exports else latency)(name, config, args.decisions)
 
 
 if __name__ == "__main__":
