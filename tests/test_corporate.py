@@ -52,7 +52,10 @@ def acted(folder: Path, text: str, bars: Bars) -> Bars:
 RAW = daily(
     [100, 102, 101, 34.5, 34, 33, 16.6, 17, 18, 17.5], [101, 103, 102, 34, 33.5, 33.4, 16.8, 17.6, 18.2, 17.9]
 )  # 3 for 1 at bar 3, 2 for 1 at bar 6
-TEXT = "symbol,date,split,dividend\nAAA,2024-01-04,3,\nAAA,2024-01-02,,1.2\nAAA,2024-01-06,,0.5\nAAA,2024-01-07,2,.25\n"
+TEXT = (
+    "symbol,date,split,dividend\nAAA,2024-01-04,3,\nAAA,2024-01-02,,1.2\nAAA,2024-01-06,,0.5\n"
+    "AAA,2024-01-07,,.25\nAAA,2024-01-07,2,\n"
+)
 WANTED = [1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -0.5, 0.0, 1.0]  # exposures, at the close of each bar but the last
 
 
@@ -197,7 +200,7 @@ def test_an_intraday_dividend_is_paid_at_the_first_open_of_its_day_and_adds_up_i
         ("symbol,date,dividend\nAAA,2024-01-04,-1\n", r"line 2: dividend '-1' must be a number: cash a share"),
         ("symbol,date,split\nAAA,2024-01-04,2:1\n", r"line 2: split '2:1' must be a number"),
         ("symbol,date,split,dividend\nAAA,2024-01-04,,\n", r"line 2: neither split nor dividend is given"),
-        ("symbol,date,split\nAAA,2024-01-04,2\nAAA,2024-01-04,3\n", r"line 3: a second row of 2024-01-04"),
+        ("symbol,date,split\nAAA,2024-01-04,2\nAAA,2024-01-04,3\n", r"line 3: a second split of 2024-01-04; give"),
         ("symbol,date,split\nAAA,2024-01-04 10:00,2\n", r"has a time of the day; give the ex-date alone"),
         ("symbol,split\nAAA,2\n", r"no column for date among 'symbol', 'split'; corporate actions need"),
         ("symbol,date\nAAA,2024-01-04\n", r"no column for split or dividend among"),

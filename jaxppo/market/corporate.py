@@ -8,7 +8,7 @@ it. A dividend is cash a unit at the open of its ex-date's first bar, for the un
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,19 +70,22 @@ def _rows(frame: pl.DataFrame, origin: Origin) -> Actions:
     day = parse_times(frame["time"], "UTC", "UTC", origin).astype(np.int64)
     refuse(day % DAY != 0, origin, lambda i: f"date {frame['time'][i]} has a time of the day; give the ex-date alone")
     order = np.argsort(day, kind="stable")
-    repeated = np.concatenate((np.diff(day[order]) == 0, [False]))
-    bad = np.zeros(len(day), bool)
-    bad[order[1:]] = repeated[:-1]
-    refuse(
-        bad, origin, lambda i: f"a second row of {format_time(int(day[i]))[:10]}; give one, with the amounts added up"
-    )
     columns = {name: _numbers(frame, name, origin) for name in COLUMNS}
+    for name, numbers in columns.items():
+        given = order[~np.isnan(numbers[order])]
+        again = np.zeros(len(day), bool)
+        again[given[1:]] = np.diff(day[given]) == 0
+        refuse(again, origin, _second(name, day))
     empty = np.isnan(columns["split"]) & np.isnan(columns["dividend"])
     refuse(empty, origin, lambda i: "neither split nor dividend is given")
     split, dividend = np.nan_to_num(columns["split"], nan=1.0), np.nan_to_num(columns["dividend"])
     return Actions(
         day[order] // DAY, split[order], dividend[order], dataclasses.replace(origin, rows=origin.rows[order])
     )
+
+
+def _second(name: str, day: np.ndarray) -> Callable[[int], str]:
+    return lambda i: f"a second {name} of {format_time(int(day[i]))[:10]}; give one for both"
 
 
 def _numbers(frame: pl.DataFrame, name: str, origin: Origin) -> np.ndarray:
