@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from jaxppo.market.bars import Bars
+from jaxppo.paper.feed import Clock
 
 KEY, SECRET = "PKTESTKEY0000000", "s3cr3t/with+odd=chars"
 
@@ -197,3 +198,21 @@ class FakeAlpaca:
         prices = zip("ohlc", (bars.open, bars.high, bars.low, bars.close), strict=True)
         named = {k: float(x[i]) for k, x in prices}
         return {"t": stamp(int(bars.time[i])), **named, "v": float(bars.volume[i]), "n": 10, "vw": named["c"]}
+
+
+class Time:
+    """A clock that only moves when somebody waits."""
+
+    def __init__(self, now: float):
+        self.seconds, self.waits = now, []
+
+    def now(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.seconds += seconds
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(self.now, self.sleep)

@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_alpaca import KEY, SECRET, FakeAlpaca
-from test_paper_command import replay
-from test_paper_command import run as run  # a fixture
-from test_session import bars as bars  # a fixture
+from fake_alpaca import KEY, SECRET, FakeAlpaca, Time
 
 import jaxppo.paper.http
 from jaxppo.errors import ConfigError, DataError
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.paper.alpaca import AlpacaBars, AlpacaBroker, connect, timeframe
 from jaxppo.paper.broker import BrokerError, Order, Rejected, Unreachable
-from jaxppo.paper.feed import Clock, PolledFeed, checked
-from jaxppo.paper.options import PaperOptions
-from jaxppo.paper.run import paper_run
+from jaxppo.paper.feed import PolledFeed, checked
 
 HOUR = 3600
-
-
-class Time:
-    """A clock that only moves when somebody waits."""
-
-    def __init__(self, now: float):
-        self.seconds, self.waits = now, []
-
-    def now(self) -> float:
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.waits.append(seconds)
-        self.seconds += seconds
-
-    @property
-    def clock(self) -> Clock:
-        return Clock(self.now, self.sleep)
 
 
 @pytest.fixture
@@ -306,98 +279,3 @@ def test_a_polled_feed_gives_each_bar_once_and_tells_those_that_are_late(fake):
 
 
 FIELDS = ("open", "high", "low", "close", "volume")
-
-
-# A whole session
-
-
-def options(run: Path, out: Path, **more) -> PaperOptions:
-    given = {"broker": "alpaca", "submit": True, "out": out, "capital": 40_000.0}
-    return PaperOptions(run_dir=run, **{**given, **more})
-
-
-def serve(keys, bars: Path, start: int, hours: int, out: Path):
-    """The run's own bars at a fake Alpaca, whose time ends with the kill switch after some hours."""
-    market = {b.symbol: b for b in jaxppo.load_bars(bars, interval="1h")}
-    at = Time(int(market["ALFA"].time[start]) + HOUR + 5.0)
-    at.end = at.now() + hours * HOUR
-    sleep = at.sleep
-
-    def waiting(seconds: float) -> None:
-        sleep(seconds)
-        if at.now() > at.end:
-            out.mkdir(exist_ok=True)
-            (out / "KILL").touch()
-
-    at.sleep = waiting
-    fake = FakeAlpaca(market, at.now)
-    return fake, at
-
-
-def test_a_session_at_a_fake_alpaca_is_journaled_and_itemised(run, bars, keys, tmp_path):
-    out = tmp_path / "session"
-    fake, at = serve(keys, bars, 780, 30, out)
-    told = io.StringIO()
-    with fake, contextlib.redirect_stdout(told):
-        keys.setenv("APCA_API_BASE_URL", fake.url)
-        keys.setenv("APCA_API_DATA_URL", fake.url)
-        assert paper_run(options(run, out, max_order=15_000.0), at.clock) == 1
-        positions = dict(fake.held)
-    lines = [json.loads(line) for line in (out / "journal.jsonl").open()]
-    decisions = [x for x in lines if x["kind"] == "decision"]
-    assert len(decisions) >= 50
-    assert len(fake.orders) > 3
-    assert {x["id"] for x in lines if x["kind"] in ("ack", "reject")} >= set(fake.orders)
-    booked = {x["symbol"]: x["units"] for x in decisions}
-    assert {s: booked[s] for s in positions} == pytest.approx(positions)
-    assert any(b["limit"] in ("order", "flip") for x in decisions for b in x["limits"])
-    found = replay(out, tmp_path / "replayed")
-    assert found["same_bits"] is False
-    assert found["difference"] == pytest.approx(sum(found["causes"].values()), abs=1e-6)
-    assert abs(found["causes"]["rounding"]) < 0.5
-    assert found["causes"]["fees"] != 0
-    assert "a difference of" in found["told"]
-    # No secret is in anything that is left behind or was told.
-    for path in out.rglob("*"):
-        text = path.read_bytes() if path.is_file() else b""
-        assert KEY.encode() not in text
-        assert SECRET.encode() not in text
-    assert SECRET not in told.getvalue()
-
-
-def test_a_session_goes_on_at_the_broker_after_a_stop(run, bars, keys, tmp_path):
-    out = tmp_path / "session"
-    fake, at = serve(keys, bars, 780, 8, out)
-    with fake, contextlib.redirect_stdout(io.StringIO()):
-        keys.setenv("APCA_API_BASE_URL", fake.url)
-        keys.setenv("APCA_API_DATA_URL", fake.url)
-        assert paper_run(options(run, out, capital=None), at.clock) == 1
-        (out / "KILL").unlink()
-        at.seconds -= 2 * HOUR  # bars that were decided on come again, and are not decided on again
-        at.end += 8 * HOUR
-        assert paper_run(options(run, out, capital=None), at.clock) == 1
-    lines = [json.loads(line) for line in (out / "journal.jsonl").open()]
-    assert [x["capital"] for x in lines if x["kind"] == "session"] == [50_000.0]
-    decided = [(x["symbol"], x["time"]) for x in lines if x["kind"] == "decision"]
-    assert len(decided) == len(set(decided)) >= 26
-    times = sorted({t for s, t in decided if s == "ALFA"})
-    assert times == list(range(times[0], times[-1] + 1, HOUR))
-    posted = [
-        body["client_order_id"] for method, path, body in fake.requests if (method, path) == ("POST", "/v2/orders")
-    ]
-    assert len(posted) == len(set(posted))
-    booked = {x["symbol"]: x["units"] for x in lines if x["kind"] == "decision"}
-    assert {s: booked[s] for s in fake.held} == pytest.approx(fake.held)
-
-
-def test_nothing_is_sent_before_all_is_checked(run, bars, keys, tmp_path):
-    fake, at = serve(keys, bars, 780, 8, tmp_path / "out")
-    with fake:
-        keys.setenv("APCA_API_BASE_URL", fake.url)
-        keys.setenv("APCA_API_DATA_URL", fake.url)
-        with pytest.raises(BrokerError, match="NONE cannot be traded there"):
-            paper_run(options(run, tmp_path / "out", symbols=("ALFA", "NONE")), at.clock)
-        at.seconds = int(fake.market["ALFA"].time[20])
-        with pytest.raises(DataError, match=r"ALFA: alpaca has \d+ bars up to now, but a decision needs 122; give"):
-            paper_run(options(run, tmp_path / "out"), at.clock)
-    assert not any(method == "POST" for method, _, _ in fake.requests)

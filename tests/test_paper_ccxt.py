@@ -12,8 +12,9 @@ import json
 import sys
 
 import pytest
+from fake_alpaca import Time
 from fake_binance import KEY, SECRET, FakeBinance
-from test_paper_alpaca import HOUR, Time
+from paper_fakes import HOUR
 from test_paper_command import replay
 from test_paper_command import run as run  # a fixture
 from test_session import bars as bars  # a fixture

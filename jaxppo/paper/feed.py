@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from jaxppo.check.verdict import slice_bars
 from jaxppo.errors import DataError
 from jaxppo.live.fresh import bars_behind
 from jaxppo.market.bars import Bars
@@ -41,12 +42,6 @@ class Feed(Protocol):
         """Times in order, each once; it ends where the feed does."""
 
 
-def until(bars: Bars, row: int) -> Bars:
-    """The bars up to and including `row`, without a copy."""
-    end = row + 1
-    return dataclasses.replace(bars, **{k: getattr(bars, k)[:end] for k in ("time", *FIELDS)})  # type: ignore[arg-type]
-
-
 @dataclasses.dataclass(frozen=True)
 class ReplayFeed:
     """Bars of the past, from the `first` of each symbol on; `watch` sees each bar before it is decided on."""
@@ -71,7 +66,7 @@ class ReplayFeed:
                 self.clock.sleep((start - last) / self.speed)
             last = start
             there = {s: rows[s][start] for s in of if rows[s].get(start, -1) >= self.first[s]}
-            now = {s: until(of[s], row) for s, row in there.items()}
+            now = {s: slice_bars(of[s], slice(row + 1)) for s, row in there.items()}
             for bars in now.values():
                 self.watch(bars)
             yield Closed(start, now)
@@ -104,8 +99,10 @@ def appended(bars: Bars, rows: Sequence[Row]) -> Bars:
     if not columns:
         return bars
     more = zip(("time", *FIELDS), columns, strict=True)
-    grown = {k: np.concatenate([getattr(bars, k), np.asarray(x, getattr(bars, k).dtype)]) for k, x in more}
-    return dataclasses.replace(bars, **grown)  # type: ignore[arg-type]
+    grown: Any = {k: np.concatenate([getattr(bars, k), np.asarray(x, getattr(bars, k).dtype)]) for k, x in more}
+    if bars.dividend is not None:  # a broker pays it into its account, and its bars do not tell it
+        grown["dividend"] = np.concatenate([bars.dividend, np.zeros(len(columns[0]))])
+    return dataclasses.replace(bars, **grown)
 
 
 @dataclasses.dataclass

@@ -153,11 +153,13 @@ class Loop:
     def _seen(self, bars: Bars) -> dict[str, Any]:
         """The newest bar, how many there are, and the SHA-256 of all of them, a row of numbers each."""
         n, digest = self._digests.get(bars.symbol, (0, hashlib.sha256()))
-        values = (bars.time, *(getattr(bars, k) for k in FIELDS))
+        paid = () if bars.dividend is None else (bars.dividend,)
+        values = (bars.time, *(getattr(bars, k) for k in FIELDS), *paid)
         columns = [np.asarray(x[n:], "<i8" if x.dtype == np.int64 else "<f8").view("<i8") for x in values]
         digest.update(np.stack(columns, axis=1).tobytes())
         self._digests[bars.symbol] = (len(bars.time), digest)
         newest = {k: float(getattr(bars, k)[-1]) for k in FIELDS}
+        newest |= {} if bars.dividend is None else {"dividend": float(bars.dividend[-1])}
         return {"bar": newest, "bars": len(bars.time), "hash": digest.hexdigest()}
 
     def _thought(self, thought: Thought) -> dict[str, Any]:

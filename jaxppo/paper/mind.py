@@ -10,8 +10,9 @@ import numpy as np
 
 from jaxppo.env.account import AccountState
 from jaxppo.env.trading import observe_account
+from jaxppo.errors import ConfigError
 from jaxppo.live.decision import NUMBERS, Answer, Seen, answer
-from jaxppo.live.features import STREAMS, Bar
+from jaxppo.live.features import Bar
 from jaxppo.live.stream import Stream
 from jaxppo.market.bars import Bars
 from jaxppo.market.quality import FIELDS
@@ -41,10 +42,7 @@ class Mind:
     def __init__(self, policy: RestoredPolicy, terms: Mapping[str, Terms], per_year: Mapping[str, float]):
         self.spec = policy.decider.spec
         self._policy, self._terms, self._per_year = policy, terms, per_year
-        self._streams: dict[str, Stream] = {}
-        # The features of a plugin, or from elsewhere, need the whole history at every bar.
-        fed = policy.decider.recipe.bars_alone and all(g.name in STREAMS for g in policy.decider.groups)
-        self._look = self._feed if fed else self._read
+        self._streams: dict[str, Stream | None] = {}  # None of a symbol that cannot be fed bar by bar
         decide, config = answer(policy.agent, self.spec), self.spec.config
 
         def ask(params: Any, window: jax.Array, account: AccountState, quote: Quote, terms: Terms) -> Any:
@@ -55,7 +53,7 @@ class Mind:
 
     def __call__(self, bars: Bars, account: AccountState) -> Thought:
         """The decision at the close of the last of `bars`."""
-        terms, seen = self._terms[bars.symbol], self._look(bars)
+        terms, seen = self._terms[bars.symbol], self._see(bars)
         quote = Quote(np.float32(seen.close), None if seen.size is None else np.float32(seen.size))  # type: ignore[arg-type]
         found: tuple[Answer, np.ndarray] = jax.device_get(
             self._ask(self._policy.params, seen.window, account, quote, terms)
@@ -72,17 +70,18 @@ class Mind:
             units=of["units"],
         )
 
-    def _read(self, bars: Bars) -> Seen:
-        """All of a history."""
-        return self._policy.decider.see(bars, self._terms[bars.symbol].costs, self._per_year[bars.symbol])
-
-    def _feed(self, bars: Bars) -> Seen:
-        """What is new of a history, in constant time a bar."""
+    def _see(self, bars: Bars) -> Seen:
+        """The newest bar, in constant time where its features can be carried on from the one before."""
         symbol = bars.symbol
+        costs, per_year = self._terms[symbol].costs, self._per_year[symbol]
         if symbol not in self._streams:
-            given = {"costs": self._terms[symbol].costs, "bars_per_year": self._per_year[symbol]}
-            self._streams[symbol] = Stream(self._policy.decider, bars, **given)  # type: ignore[arg-type]
+            try:
+                self._streams[symbol] = Stream(self._policy.decider, bars, costs=costs, bars_per_year=per_year)
+            except ConfigError:
+                self._streams[symbol] = None
         stream = self._streams[symbol]
+        if stream is None:
+            return self._policy.decider.see(bars, costs, per_year)
         columns = (getattr(bars, name)[stream.n_bars :].tolist() for name in ("time", *FIELDS))
         for row in zip(*columns, strict=True):
             stream.feed(Bar(*row))

@@ -111,7 +111,8 @@ class SimulatedBroker:
         open_, high, low, close = (np.float32(getattr(bars, k)[-1]) for k in ("open", "high", "low", "close"))
         sized = self.step.spec.config.size_by != "equity"
         size = np.float32(order.size if order and order.size else 1.0) if sized else None
-        bar = MarketStep(open_, high, low, close, np.float32(0), np.float32(0), size)  # type: ignore[arg-type]
+        paid = None if bars.dividend is None else np.float32(bars.dividend[-1])
+        bar = MarketStep(open_, high, low, close, np.float32(0), np.float32(0), size, paid)  # type: ignore[arg-type]
         wish = self._wish(order)
         after, record = self.step(of.account, wish, bar, self.terms[bars.symbol], of.ruined)
         filled = None if order is None else self._filled(order, record, bars.symbol)

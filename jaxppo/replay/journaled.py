@@ -23,6 +23,7 @@ from jaxppo.store.sessions import DECISION, Played, Session
 CAUSES = {
     "fees": "fees other than the account's",
     "borrow": "borrow cost other than the account's",
+    "dividends": "dividends other than the account's: a broker's are no part of a journal",
     "fills": "prices of fills beyond spread and slippage of the account, from when the order came in",
     "latency": "how the price had moved from the open until the order came in",
     "sizing": "positions other than the account's: sized at the close before, in steps, or from another equity",
@@ -72,8 +73,7 @@ def replay_session(session: Session) -> list[Compared]:
     found = []
     for i, of in enumerate(session.symbols):
         own = jax.tree.map(lambda x, i=i, n=len(of.lines) - 1: x[:n, i], record)
-        # Of a broker's own borrow cost the journal has nothing; the simulated one charges the account's.
-        found.append(_compare(of, own, share, float(of.terms["borrow"]) if simulated else 0.0))
+        found.append(_compare(of, own, share, simulated))
     return found
 
 
@@ -93,6 +93,7 @@ def _play(session: Session) -> StepRecord:
     tape = tape._replace(
         length=jnp.asarray([len(s.lines) for s in symbols], jnp.int32),
         allow_short=jnp.asarray([bool(s.terms["allow_short"]) for s in symbols]),
+        dividend=rows([s.prices("dividend") for s in symbols]) if any(s.pays for s in symbols) else None,
         size=None if spec.config.size_by == "equity" else rows(sizes),
     )
     told = Told(
@@ -122,15 +123,17 @@ class _Side(NamedTuple):
     exit_price: float
     fees: float
     borrow: float
+    dividend: float
 
 
-def _compare(of: Played, record: StepRecord, share: float, borrow: float) -> Compared:
+def _compare(of: Played, record: StepRecord, share: float, simulated: bool) -> Compared:
     """The differences of N bars; line i + 1 tells what filled on the bar after decision i."""
     money = {k: np.asarray(x, np.float64) * share for k, x in record._asdict().items() if k in _MONEY}
     rows = of.lines[1:]
     orders = (money["order_units"], record.order_price, money["exit_units"], record.exit_price)
-    columns = zip(*(x.tolist() for x in (*orders, money["fees"], money["borrow"])), strict=True)
-    items = _items(of, [_Side(*row) for row in columns], borrow)
+    paid = np.zeros(len(rows)) if record.dividend is None else np.asarray(record.dividend, np.float64) * share
+    columns = zip(*(x.tolist() for x in (*orders, money["fees"], money["borrow"], paid)), strict=True)
+    items = _items(of, [_Side(*row) for row in columns], simulated)
     live = np.asarray([(r.get("account") or {}).get("equity", np.nan) for r in rows], np.float64) * share
     held = np.asarray([(r.get("account") or {}).get("units", np.nan) for r in rows], np.float64)
     alike = (live == money["equity"]) & (held == np.asarray(record.units, np.float64))
@@ -141,7 +144,7 @@ def _compare(of: Played, record: StepRecord, share: float, borrow: float) -> Com
     return found
 
 
-def _items(of: Played, sides: Sequence[_Side], borrow: float) -> dict[str, float]:
+def _items(of: Played, sides: Sequence[_Side], simulated: bool) -> dict[str, float]:
     """Money by cause over N bars: what the session made of each more than the account did in `sides`.
 
     On a bar a side earns held * (close - close before) + order * (close - its price), and so for an exit, less fees and
@@ -150,9 +153,11 @@ def _items(of: Played, sides: Sequence[_Side], borrow: float) -> dict[str, float
     open_, close = (of.prices(k).astype(np.float64).tolist() for k in ("open", "close"))
     items, more = dict.fromkeys(CAUSES, 0.0), dict.fromkeys(_POSITIONS, 0.0)
     held = float(of.lines[0]["units"])  # of the session
+    # Of a broker's own borrow cost and dividends the journal has nothing; the simulated one has the account's.
+    borrow, paid = of.terms["borrow"] * simulated, of.prices("dividend").astype(np.float64) * simulated
     for i, (row, account) in enumerate(zip(of.lines[1:], sides, strict=True)):
         fills, now = row.get("fills", []), close[i + 1]
-        live = _live(fills, row.get("exit"), held, borrow * now)
+        live = _live(fills, row.get("exit"), held, borrow * now, held * float(paid[i + 1]))
         # Where the account has no fill, its price is what a fill would have had.
         impact = float(np.sign(live.order)) * of.terms["impact"]
         price = account.price if account.order else open_[i + 1] * (1.0 + impact)
@@ -169,6 +174,7 @@ def _items(of: Played, sides: Sequence[_Side], borrow: float) -> dict[str, float
             items["fills"] -= fill["units"] * (fill["price"] - came - price + open_[i + 1])
         items["fees"] -= live.fees - account.fees
         items["borrow"] -= live.borrow - account.borrow
+        items["dividends"] += live.dividend - account.dividend
         gap = row.get("adjusted")
         taken, kept = (0.0, 0.0) if gap is None else (gap["to"] - gap["from"], gap["fee"])
         items["fees"] -= kept
@@ -180,7 +186,9 @@ def _items(of: Played, sides: Sequence[_Side], borrow: float) -> dict[str, float
 _MONEY = ("equity", "order_units", "exit_units", "fees", "borrow")
 
 
-def _live(fills: list[dict[str, Any]], exit_: Mapping[str, Any] | None, before: float, borrow: float) -> _Side:
+def _live(
+    fills: list[dict[str, Any]], exit_: Mapping[str, Any] | None, before: float, borrow: float, dividend: float
+) -> _Side:
     """What the session did on a bar, from `before` units; `borrow` is the cost of a short unit."""
     units = sum(f["units"] for f in fills)
     paid = sum(f["units"] * f["price"] for f in fills)
@@ -193,6 +201,7 @@ def _live(fills: list[dict[str, Any]], exit_: Mapping[str, Any] | None, before: 
         exit_price=0.0 if exit_ is None else exit_["price"],
         fees=sum(f["fee"] for f in fills) + (0.0 if exit_ is None else exit_["fee"]),
         borrow=borrow * max(-after, 0.0),
+        dividend=dividend,
     )
 
 

@@ -33,8 +33,13 @@ class Played:
     lines: list[dict[str, Any]]
 
     def prices(self, name: str) -> np.ndarray:
-        """(N,) float32, as the account has them: open, high, low or close."""
-        return np.asarray([line["bar"][name] for line in self.lines], np.float32)
+        """(N,) float32, as the account has them: open, high, low, close or dividend (0 where none is told)."""
+        return np.asarray([line["bar"].get(name, 0.0) for line in self.lines], np.float32)
+
+    @property
+    def pays(self) -> bool:
+        """Whether its bars tell of dividends."""
+        return any("dividend" in line["bar"] for line in self.lines)
 
 
 @dataclass(frozen=True, eq=False)
