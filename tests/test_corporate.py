@@ -28,8 +28,9 @@ from jaxppo.market.resample import resample
 from jaxppo.market.source import load_market_bars, load_other_bars
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.tape import Costs, price_tape
+from jaxppo.play.baselines import buy_and_hold
 from jaxppo.play.deciders import given_actions, wishing
-from jaxppo.play.passes import lane, play
+from jaxppo.play.passes import fills, lane, play
 from jaxppo.play.trades import round_trips
 
 FIRST = 19_723  # 2024-01-01, since 1970
@@ -131,6 +132,21 @@ def test_who_buys_on_the_ex_date_is_paid_nothing_and_who_sells_then_is(tmp_path:
     # All of 1.02 is invested again: the order is computed from what there is after the payment.
     again = lane(jax.device_get(play(given_actions(jnp.full((3, 1), 2, jnp.int32), spec, tape), tape, 3).record), 0)
     np.testing.assert_allclose(again.units[:2, 0], [0.01, 0.01])  # within the rebalancing band: the cash stays
+
+
+def test_buy_and_hold_is_paid_as_an_account_that_holds(tmp_path: Path) -> None:
+    bars = acted(tmp_path, TEXT, RAW)
+    fields = [jnp.asarray(getattr(bars, f)[None], jnp.float32) for f in ("open", "high", "low", "close", "dividend")]
+    costs = Costs(*(jnp.full(1, c) for c in (0.001, 0.0005, 0.0)))
+    tape = price_tape(*fields[:4], costs, jnp.full(1, 252.0))._replace(dividend=fields[4])
+    held = buy_and_hold(*fills(tape, 9), jnp.ones((9, 1), bool), costs)
+    spec = env_spec(EnvConfig(rebalance_band=1.0), tiny_config().reward)
+    account = play(given_actions(jnp.full((9, 1), 2, jnp.int32), spec, tape), tape, 9).equity[:, 0]
+    np.testing.assert_allclose(held, account, rtol=2e-6)
+    # Bought at 102 a real share, six of the last bar's: 102 x 1.0005 x 1.001 buy one, .5 is paid on three real shares
+    # of bar 5 and .25 on six of bar 6.
+    units = 1 / (102 * 1.0005 * 1.001)
+    assert float(held[6, 0]) == pytest.approx(units * (6 * 17.6 + 3 * 0.5 + 6 * 0.25), rel=1e-6)
 
 
 # Features

@@ -9,11 +9,14 @@ from jaxppo.market.tape import Costs
 from jaxppo.play.curve import TradeSums
 
 
-def buy_and_hold(open_: jax.Array, close: jax.Array, valid: jax.Array, costs: Costs) -> jax.Array:
+def buy_and_hold(
+    open_: jax.Array, close: jax.Array, paid: jax.Array | None, valid: jax.Array, costs: Costs
+) -> jax.Array:
     """Equity of buying with all cash at the first open, holding, and selling at the last close, costs paid.
 
     Args:
       open_, close: (N, S) of the bars after each decision, padded bars last.
+      paid: (N, S) dividends of a unit so far, which stay cash; None for none.
       valid: (N, S) bool.
       costs: (S,).
 
@@ -25,6 +28,9 @@ def buy_and_hold(open_: jax.Array, close: jax.Array, valid: jax.Array, costs: Co
     bar = jnp.arange(open_.shape[0], dtype=jnp.int32).reshape(-1, 1)
     held = jnp.expand_dims(units, 0) * close
     sold = held * jnp.expand_dims((1.0 - costs.impact) * (1.0 - costs.fee), 0)
+    if paid is not None:
+        cash = jnp.expand_dims(units, 0) * paid
+        held, sold = held + cash, sold + cash
     at_end = jnp.take_along_axis(sold, jnp.expand_dims(jnp.maximum(last, 0), 0), axis=0)
     return jnp.where(bar < jnp.expand_dims(last, 0), held, at_end)
 

@@ -198,8 +198,7 @@ def score(p: Pass, data: EvaluationSet, n_actions: int, lane: int = 0) -> Score:
     sums = jax.tree.map(lambda x: x[lane], p.sums)
     ones = jnp.ones(tape.n_symbols, record.equity.dtype)
     curve, daily = pool_equity(data, record.equity), portfolio_curve(data, record.equity)
-    open_, close = fills(tape, p.valid.shape[0])
-    held = buy_and_hold(open_, close, p.valid, tape.costs)
+    held = buy_and_hold(*fills(tape, p.valid.shape[0]), p.valid, tape.costs)
     pooled_hold = pool_equity(data, held)
     figures = Figures(
         pooled_metrics(data, curve, sums),

@@ -274,8 +274,7 @@ def _score(
     tape = data.tape
     env = EnvConfig(max_exposure=max_exposure, rebalance_band=rebalance_band, ruin_level=ruin_level)
     played = play_rules(decision_sides(sides, tape, n_bars), env, tape, n_bars)
-    open_, close = fills(tape, n_bars)
-    held = buy_and_hold(open_, close, played.valid, tape.costs)
+    held = buy_and_hold(*fills(tape, n_bars), played.valid, tape.costs)
     sums = hold_sums(held[-1] - 1.0, tape.length - 1 - tape.first, tape.costs.fee + tape.costs.impact)
     with_hold = played._replace(
         equity=jnp.concatenate([jnp.expand_dims(held, 1), played.equity], axis=1),
