@@ -248,6 +248,17 @@ def test_a_configuration_names_the_file_and_other_bars_need_not_be_in_it(tmp_pat
     data = DataConfig(data=str(tmp_path / "AAA.csv"), corporate_actions=str(tmp_path / "actions.csv"))
     (bars,), _ = load_market_bars(data)
     np.testing.assert_allclose(bars.close[:4], [101 / 3, 103 / 3, 102 / 3, 34])
+    # What the run said of a symbol's class holds before its trading days are looked at.
+    hours = replace(RAW, time=FIRST * DAY + HOUR * (20 + np.arange(10)))  # bar 4 begins on 2 January, UTC
+    rows = zip(hours.time.tolist(), hours.open, hours.high, hours.low, hours.close, strict=True)
+    (tmp_path / "CCC.csv").write_text(
+        "timestamp,open,high,low,close\n" + "\n".join(",".join(map(str, r)) for r in rows)
+    )
+    (tmp_path / "hours.csv").write_text("symbol,date,dividend\nCCC,2024-01-02,1\n")
+    said = replace(data, corporate_actions=str(tmp_path / "hours.csv"), asset_classes={"CCC": "crypto"})
+    (made,), _ = load_other_bars(str(tmp_path / "CCC.csv"), BarsFilter(), said)
+    assert made.dividend is not None
+    assert np.flatnonzero(made.dividend).tolist() == [4]
     (other,), _ = load_other_bars(str(tmp_path / "BBB.csv"), BarsFilter(), data)
     assert other.close[0] == 101
     with pytest.raises(DataError, match="of none of the bars' symbols"):
