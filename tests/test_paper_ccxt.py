@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import sys
+from importlib.util import find_spec
 
 import pytest
 from fake_alpaca import Time
@@ -148,6 +149,7 @@ def test_exchanges_symbols_and_keys_that_are_not_there(fake, broker, keys):
         open_exchange("binance")
 
 
+@pytest.mark.skipif(find_spec("ccxt") is None, reason="or the run would be trained for nothing")
 def test_a_session_is_journaled_and_itemised(run, bars, keys, tmp_path):
     alfa = next(b for b in jaxppo.load_bars(bars, interval="1h") if b.symbol == "ALFA")
     market, out = dataclasses.replace(alfa, asset_class="crypto", timezone="UTC"), tmp_path / "session"

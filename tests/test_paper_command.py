@@ -105,6 +105,17 @@ def test_the_journal_replays_to_the_bit(session, tmp_path):
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"equity.csv", "differences.csv", "summary.json"}
 
 
+def test_a_replay_runs_between_two_dates_at_a_speed(run, tmp_path):
+    at = Time(0.0)
+    given = {"from_": "2024-12-31T03:00", "to": "2024-12-31T06:00", "speed": 3600.0, "out": tmp_path / "out"}
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert paper_run(PaperOptions(run_dir=run, **given), at.clock) == 0
+    decided = [x["time"] for x in map(json.loads, (tmp_path / "out" / "journal.jsonl").open()) if x["kind"] == DECISION]
+    hours = [int(np.datetime64(f"2024-12-31T{h:02}:00", "s").astype(int)) for h in (3, 4, 5)]
+    assert sorted(set(decided)) == hours
+    assert at.waits == [1.0, 1.0]  # an hour a second
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
@@ -146,6 +157,7 @@ def test_a_session_goes_on_where_it_stopped(run, session, tmp_path, bars):
         (("--max-order", "-1"), r"--max-order: -1.0 given; it must be 0 or more"),
         (("--capital", "0"), r"--capital: 0.0 given; it must be above 0"),
         (("--speed", "-2"), r"--speed: -2.0 given; it must be 0 or more"),
+        (("--to", "soon"), r"--to: 'soon' is no date; give one such as 2024-03-01"),
         (("--from", "soon"), r"--from: 'soon' is no date; give one such as 2024-03-01"),
         (("--from", "2031-01-01"), r"no bar to decide on from 2031-01-01 on: ALFA, the longest, has 900 bars up to"),
         (("--which", "worst"), r"which: unknown checkpoint 'worst'; give best, latest, final or the number"),

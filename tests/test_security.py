@@ -166,14 +166,15 @@ def test_what_would_be_found(source: str) -> None:
 def test_the_environment_is_read_for_a_few_names_only() -> None:
     """A run directory cannot leak what is never read; the planner passes its own on to a process and writes none.
 
-    Processes of one run look for Slurm's and Open MPI's variables, trackers for where they send and under what name.
+    Processes of one run look for Slurm's and Open MPI's variables, trackers for where they send and under what name,
+    brokers for keys, which they put into no file.
     """
     readers = {
         str(p.relative_to(PACKAGE))
         for p, n in parsed()
         if isinstance(n, ast.Attribute) and n.attr in ("environ", "getenv")
     }
-    assert readers == {"device.py", "hosts.py", "plan/packages.py", "store/trackers.py"}
+    assert readers == {"device.py", "hosts.py", "paper/http.py", "plan/packages.py", "store/trackers.py"}
 
 
 # Configurations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +11,7 @@ from jaxppo.errors import ConfigError
 from jaxppo.market.calendar import DAY
 from jaxppo.paper.broker import BrokerError, Order, OrderState, Rejected, Rules, Status
 from jaxppo.paper.feed import Row
-from jaxppo.paper.http import Answer, Http, secret
+from jaxppo.paper.http import Answer, Http, secret, setting
 
 TRADING, DATA = "https://paper-api.alpaca.markets", "https://data.alpaca.markets"
 LIVE_HOST = "api.alpaca.markets"
@@ -38,10 +37,10 @@ def connect() -> tuple[Http, Http]:
         "APCA-API-KEY-ID": secret("APCA_API_KEY_ID", where),
         "APCA-API-SECRET-KEY": secret("APCA_API_SECRET_KEY", where),
     }
-    trading = os.environ.get("APCA_API_BASE_URL") or TRADING
+    trading = setting("APCA_API_BASE_URL") or TRADING
     if urlsplit(trading).hostname == LIVE_HOST:
         raise ConfigError(f"{where}: APCA_API_BASE_URL names live trading; this is for paper, {TRADING}")
-    return Http("alpaca", trading, keys), Http("alpaca", os.environ.get("APCA_API_DATA_URL") or DATA, keys)
+    return Http("alpaca", trading, keys), Http("alpaca", setting("APCA_API_DATA_URL") or DATA, keys)
 
 
 class AlpacaBroker:

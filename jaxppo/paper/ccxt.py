@@ -6,7 +6,6 @@ Secrets are CCXT_API_KEY, CCXT_SECRET and, where an exchange asks for one, CCXT_
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from jaxppo.errors import ConfigError, nearest
 from jaxppo.market.calendar import format_interval
 from jaxppo.paper.broker import BrokerError, Order, OrderState, Rejected, Rules, Status, Unreachable
 from jaxppo.paper.feed import Row
-from jaxppo.paper.http import TIMEOUT, hidden, secret
+from jaxppo.paper.http import TIMEOUT, hidden, secret, setting
 
 SECRETS = ("CCXT_API_KEY", "CCXT_SECRET", "CCXT_PASSWORD")
 _STATUS: Mapping[str, Status] = {
@@ -40,7 +39,7 @@ def open_exchange(name: str) -> Any:
         raise ConfigError(f"--exchange: ccxt knows no {name!r}; {nearest(name, ccxt.exchanges)}")
     where = f"--broker ccxt --exchange {name}"
     keys = {"apiKey": secret(SECRETS[0], where), "secret": secret(SECRETS[1], where)}
-    if os.environ.get(SECRETS[2]):
+    if setting(SECRETS[2]):
         keys["password"] = secret(SECRETS[2], where)
     options = {"defaultType": "spot", "fetchCurrencies": False, "warnOnFetchOpenOrdersWithoutSymbol": False}
     exchange = getattr(ccxt, name)(
@@ -213,7 +212,7 @@ def exchange_errors(name: str, refuses: bool = False) -> Iterator[None]:
 
     def said(error: Exception) -> str:
         text = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        return hidden(text, map(os.environ.get, SECRETS)).removeprefix(f"{name} ")
+        return hidden(text, map(setting, SECRETS)).removeprefix(f"{name} ")
 
     try:
         yield

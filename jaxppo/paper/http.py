@@ -111,9 +111,14 @@ def hidden(text: str, secrets: Any) -> str:
     return text
 
 
+def setting(name: str) -> str:
+    """A variable of the environment, the only place where secrets are looked for; empty where it is not set."""
+    return os.environ.get(name, "").strip()
+
+
 def secret(name: str, where: str) -> str:
-    """A secret from the environment, the only place where one is looked for; `ConfigError` where it is not set."""
-    value = os.environ.get(name, "").strip()
+    """A `setting` that is needed; `ConfigError` where it is not set."""
+    value = setting(name)
     if not value:
         raise ConfigError(f"{where}: the environment has no {name}; set it to trade there")
     return value

@@ -141,7 +141,7 @@ def _live(options: PaperOptions, asked: Asked, folder: Path, clock: Clock) -> in
         console.print(text, highlight=False, markup=False)
 
     given = replayed_bars(options, asked)[0] if options.data is not None else None
-    classes = {b.symbol: b.asset_class for b in given} if given else asked.classes(options.symbols)
+    classes = {b.symbol: b.asset_class for b in given} if given else asked.classes(options)
     if options.broker == "alpaca":
         trading, data = connect()
         broker: Broker = AlpacaBroker(trading, data)

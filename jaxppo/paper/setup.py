@@ -15,7 +15,7 @@ from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.checks import require_data
 from jaxppo.config.schema import Config
 from jaxppo.errors import ConfigError, DataError, RunDirectoryError
-from jaxppo.market.asset_classes import guess_asset_class, may_short
+from jaxppo.market.asset_classes import asset_class_of, guess_asset_class, may_short
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import bars_per_year, format_interval
 from jaxppo.market.costs import market_costs
@@ -44,9 +44,11 @@ class Asked:
     def config(self) -> Config:
         return self.policy.info.config
 
-    def classes(self, symbols: Sequence[str]) -> dict[str, str]:
-        """Asset class of each of `symbols`; of all that the run was trained on where there are none."""
-        return {s: self.symbols.get(s) or guess_asset_class(s) for s in symbols or self.symbols}
+    def classes(self, options: PaperOptions) -> dict[str, str]:
+        """Asset class of each of the symbols asked for, by default of all that the run was trained on."""
+        given = {s: asset_class_of(name).name for s, name in options.asset_classes.items()}
+        known = {**self.symbols, **given}
+        return {s: known.get(s) or guess_asset_class(s) for s in options.symbols or self.symbols}
 
 
 def ask_run(options: PaperOptions) -> Asked:
