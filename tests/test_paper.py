@@ -13,7 +13,7 @@ from paper_fakes import ENV, HOUR, PLAIN, POLICY, SHARE, FakeBroker, Session, ba
 
 import jaxppo.store.journal
 from jaxppo.errors import DataError
-from jaxppo.paper.broker import BrokerError, Rules, order_id
+from jaxppo.paper.broker import BrokerError, OrderState, Rules, order_id
 from jaxppo.paper.limits import Limits, Situation, only_reducing, within
 from jaxppo.replay.journaled import replay_session
 from jaxppo.store.journal import Journal, read_journal
@@ -262,20 +262,20 @@ def test_a_rejection_is_journaled_said_and_forgotten(tmp_path):
 
 
 def test_a_silent_broker_is_asked_again_and_then_the_bar_is_passed(tmp_path):
-    broker = FakeBroker()
-    Session(tmp_path, [RISING], broker, told(b2=LONG, b3=LONG, b4=LONG), PLAIN)
-    broker.silent = 2  # of the three tries of the first question
-    session = Session(tmp_path, [RISING], broker, told(b2=LONG, b3=LONG, b4=LONG), PLAIN)
-    session.run()
-    assert not [x for x in session.lines if x["kind"] == "skipped"]
-    (tmp_path / "down").mkdir()
-    broker = FakeBroker()
-    broker.silent = 3
-    session = Session(tmp_path / "down", [RISING], broker, told(b2=LONG, b3=LONG), PLAIN).run()
-    skipped = [x for x in session.lines if x["kind"] == "skipped"]
-    assert [x["time"] for x in skipped] == [int(RISING.time[2])]
+    def silent(broker, calls):
+        return lambda bars: setattr(broker, "silent", calls if len(bars.time) == 3 else 0)
+
+    script = told(b2=LONG, b3=LONG)
+    for calls, skipped in ((2, []), (3, [int(RISING.time[2])])):  # it is asked three times
+        folder, broker = tmp_path / str(calls), FakeBroker()
+        folder.mkdir()
+        session = Session(folder, [RISING], broker, script, PLAIN, before=silent(broker, calls)).run()
+        assert [x["time"] for x in session.lines if x["kind"] == "skipped"] == skipped
+        assert broker.sent[0].time == int(RISING.time[3 if skipped else 2])
     assert "fake: no answer within 10 s; AAA is not decided on at 2024-01-01 03:00:00 UTC" in session.said
-    assert [o.time for o in broker.sent][:1] == [int(RISING.time[3])]
+    (c,) = replay_session(read_session(folder))
+    assert c.difference == pytest.approx(sum(c.items.values()), abs=1e-9)
+    assert abs(c.items["rounding"]) < 0.01
 
 
 def test_positions_that_nobody_ordered_stop_the_session_or_are_taken_over(tmp_path):
@@ -305,6 +305,16 @@ def test_positions_that_nobody_ordered_stop_the_session_or_are_taken_over(tmp_pa
     assert session.loop.book["AAA"].units == broker.held["AAA"]
 
 
+def test_a_position_that_is_there_before_the_first_bar_is_an_item(tmp_path):
+    broker = FakeBroker()
+    broker.held["AAA"] = 5.0
+    script = dict.fromkeys(range(8), FLAT) | {2: LONG, 3: LONG, 4: LONG, 5: LONG}
+    Session(tmp_path, [RISING], broker, script, PLAIN, differing="adjust").run()
+    (c,) = replay_session(read_session(tmp_path))
+    assert c.difference == pytest.approx(sum(c.items.values()), abs=1e-9)
+    assert abs(c.items["rounding"]) < 0.01
+
+
 def test_a_fee_in_kind_is_no_difference(tmp_path):
     broker = FakeBroker(Rules(fee_in_units=0.0025), fee=0.0)
     args = (tmp_path, [RISING], broker, told(b2=LONG, b3=LONG), PLAIN)
@@ -321,6 +331,21 @@ def test_a_broker_without_stops_is_told_to_close(tmp_path):
     reasons = [x["order"]["reason"] for x in session.decisions if x["order"]]
     assert reasons == ["policy", "stop"]
     assert [o.units for o in broker.sent] == pytest.approx([100.0, -100.0], rel=1e-6)
+
+
+def test_an_open_order_that_the_journal_does_not_know_is_not_traded_beside(tmp_path):
+    broker = FakeBroker()
+    lost = order_id(POLICY, "AAA", 1)
+    broker.orders = {i: OrderState(i, "AAA", "open") for i in (lost, "somebody-elses")}
+    session = Session(tmp_path, [RISING], broker, told(b2=LONG), PLAIN)
+    with pytest.raises(BrokerError, match=f"AAA: fake has an open order {lost} of this policy that the journal"):
+        session.run()
+    assert broker.sent == []
+    session = Session(tmp_path, [RISING], broker, told(b2=LONG), PLAIN, differing="adjust").run()
+    assert f"AAA: order {lost}, which the journal does not know, was cancelled" in session.said
+    assert broker.orders[lost].status == "cancelled"
+    assert broker.orders["somebody-elses"].status == "open"
+    assert broker.sent
 
 
 def test_the_kill_switch_cancels_and_ends(tmp_path):

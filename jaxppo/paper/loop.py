@@ -8,7 +8,7 @@ not, asks the broker for it by its id, and sends it once or not again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,8 +25,9 @@ from jaxppo.paper.broker import Broker, BrokerError, Order, OrderState, Rejected
 from jaxppo.paper.feed import Clock, Closed, Feed
 from jaxppo.paper.limits import Bite, Limits, Situation, only_reducing, within
 from jaxppo.paper.mind import Ask, Thought
-from jaxppo.paper.record import Day, Standing, order_facts, standing, state_facts
+from jaxppo.paper.record import Standing, order_facts, standing, state_facts, thought_facts
 from jaxppo.paper.simulated import account_facts, account_from
+from jaxppo.paper.words import day_words, fill_words, order_words
 from jaxppo.store.journal import Journal
 from jaxppo.store.sessions import ACK, DECISION, NEVER, NOTE, REJECT, SKIPPED
 
@@ -82,6 +83,7 @@ class Loop:
           BrokerError: what only a person can mend; the journal has it too.
         """
         try:
+            self._know_orders()
             for closed in self.feed.bars():
                 for symbol in closed.bars:
                     self._bar_or_none(symbol, closed)
@@ -91,6 +93,31 @@ class Loop:
             self._append({"kind": NOTE, "text": str(error)}, sync=True)
             raise
         return True
+
+    def _know_orders(self) -> None:
+        """Every open order of this policy must be the journal's, or one is lost: it may fill at any time.
+
+        Raises:
+          BrokerError: one is not, and is not to be cancelled.
+        """
+        ours = {pending.order.id for pending in self.standing.pending.values()}
+        for order in self._mine():
+            if order.id in ours:
+                continue
+            if self.terms.differing == "stop":
+                raise BrokerError(
+                    f"{order.symbol}: {self.broker.name} has an open order {order.id} of this policy that the journal"
+                    " does not know; cancel it there, or start with --on-difference adjust, which does"
+                )
+            self._insist(partial(self.broker.cancel, order))
+            self._note(f"{order.symbol}: order {order.id}, which the journal does not know, was cancelled")
+
+    def _mine(self) -> list[OrderState]:
+        """Open orders of this policy at the broker."""
+        if not self.terms.submit:
+            return []
+        prefix = id_prefix(self.terms.policy)
+        return [o for o in self._insist(self.broker.open_orders) if o.id.startswith(prefix)]
 
     # One bar of one symbol
 
@@ -114,7 +141,7 @@ class Loop:
             return
         over = self.standing.turn(closed.time)
         if over is not None and over.date:
-            self._tell_day(over)
+            self.say(day_words(over, self.standing.equity))
         bars = closed.bars[symbol]
         fills, waits = self._collect(symbol, bars)
         adjusted, bites = (None, []) if waits else self._reconcile(symbol, float(bars.close[-1]))
@@ -135,7 +162,7 @@ class Loop:
             "account": account_facts(account),
             "units": self.book[symbol].units,
             "equity": self.book.equity,
-            **self._thought(thought),
+            **thought_facts(thought, self.terms.spec, self.terms.share),
             "limits": [b._asdict() for b in bites],
             "order": None if order is None else order_facts(order, by_policy) | {"reason": reason},
             "dry": not self.terms.submit,
@@ -145,7 +172,7 @@ class Loop:
         self.standing.add(line)
         if order is not None:
             if order.units != 0:
-                self._tell_order(order, line)
+                self.say(order_words(order, line, self.interval))
             if self.terms.submit:
                 self._stop_if_killed()
                 self._send(order)
@@ -161,20 +188,6 @@ class Loop:
         newest = {k: float(getattr(bars, k)[-1]) for k in FIELDS}
         newest |= {} if bars.dividend is None else {"dividend": float(bars.dividend[-1])}
         return {"bar": newest, "bars": len(bars.time), "hash": digest.hexdigest()}
-
-    def _thought(self, thought: Thought) -> dict[str, Any]:
-        labels, spec = self.terms.spec.actions.labels, self.terms.spec
-        return {
-            "observation": [float(x) for x in thought.observation],
-            "log_probs": [float(x) for x in thought.log_probs],
-            "probabilities": dict(zip(labels, map(float, np.exp(thought.log_probs)), strict=True)),
-            "action": labels[thought.action],
-            "act_by": spec.config.act_by,
-            "value": thought.value,
-            "size": thought.size,
-            "exposure": thought.exposure,
-            "wanted": float(thought.units) * self.terms.share,
-        }
 
     # What was ordered before
 
@@ -192,7 +205,8 @@ class Loop:
                 self._refused(pending.order, state.reason)
             elif (fill := pending.count(state)) is not None:
                 fills.append(fill)
-                self._tell_fill(symbol, fill)
+                if fill["units"]:
+                    self.say(fill_words(symbol, fill))
         kept = self.broker.kept(symbol) if self.terms.submit else None
         if kept is not None:
             self.book.keep(symbol, kept.account)
@@ -352,9 +366,7 @@ class Loop:
     def _stop_if_killed(self) -> None:
         if not self.terms.kill.exists():
             return
-        mine = []
-        if self.terms.submit:
-            mine = [o for o in self._insist(self.broker.open_orders) if o.id.startswith(id_prefix(self.terms.policy))]
+        mine = self._mine()
         for order in mine:
             self._insist(partial(self.broker.cancel, order))
         self._note(
@@ -371,14 +383,6 @@ class Loop:
         self.say(sentence)
         self._append({"kind": NOTE, "text": sentence}, sync=True)
 
-    def _tell_order(self, order: Order, line: Mapping[str, Any]) -> None:
-        when = format_time(order.time + self.interval)
-        chance = line["probabilities"][line["action"]]
-        what = f"{'buy' if order.units > 0 else 'sell'} {abs(order.units):.6g}"
-        why = line["action"] if line["order"]["reason"] == "policy" else line["order"]["reason"]
-        dry = "" if self.terms.submit else " (dry run: not sent)"
-        self.say(f"{when} {order.symbol}: {why} ({chance:.0%}), {what} at about {line['bar']['close']:.6g}{dry}")
-
     def _tell_bites(self, symbol: str, bites: list[Bite]) -> None:
         """What the limits changed, of each kind once a day and symbol: the journal has every time."""
         for bite in bites:
@@ -386,14 +390,3 @@ class Loop:
             if once not in self._told:
                 self.say(bite.sentence)
             self._told.add(once)
-
-    def _tell_fill(self, symbol: str, fill: Mapping[str, Any]) -> None:
-        if fill["units"]:
-            verb = "bought" if fill["units"] > 0 else "sold"
-            rest = "" if fill["status"] == "filled" else f", the rest {fill['status']}"
-            self.say(f"  {symbol}: {verb} {abs(fill['units']):.6g} at {fill['price']:.6g}, fee {fill['fee']:.2f}{rest}")
-
-    def _tell_day(self, day: Day) -> None:
-        now = self.standing.equity
-        change = now / day.equity - 1.0 if day.equity else 0.0
-        self.say(f"{day.date}: equity {now:,.2f} ({change:+.2%}), orders {len(day.orders)}")

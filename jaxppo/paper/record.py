@@ -7,7 +7,11 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
+from jaxppo.env.trading import EnvSpec
 from jaxppo.paper.broker import Order, OrderState
+from jaxppo.paper.mind import Thought
 from jaxppo.store.sessions import ACK, DECISION, NEVER, REJECT
 
 
@@ -111,6 +115,22 @@ def order_from(line: Mapping[str, Any]) -> Order:
     of = line["order"]
     probs = tuple(float(x) for x in line["log_probs"]) if of["by_policy"] else None
     return Order(of["id"], line["symbol"], line["time"], of["units"], probs, line["size"])
+
+
+def thought_facts(thought: Thought, spec: EnvSpec, share: float) -> dict[str, Any]:
+    """What the policy saw and said, for a decision's line; `wanted` in units of money."""
+    labels = spec.actions.labels
+    return {
+        "observation": [float(x) for x in thought.observation],
+        "log_probs": [float(x) for x in thought.log_probs],
+        "probabilities": dict(zip(labels, map(float, np.exp(thought.log_probs)), strict=True)),
+        "action": labels[thought.action],
+        "act_by": spec.config.act_by,
+        "value": thought.value,
+        "size": thought.size,
+        "exposure": thought.exposure,
+        "wanted": float(thought.units) * share,
+    }
 
 
 def state_facts(state: OrderState) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def _items(of: Played, sides: Sequence[_Side], simulated: bool) -> dict[str, flo
     """
     open_, close = (of.prices(k).astype(np.float64).tolist() for k in ("open", "close"))
     items, more = dict.fromkeys(CAUSES, 0.0), dict.fromkeys(_POSITIONS, 0.0)
-    held = float(of.lines[0]["units"])  # of the session
+    held = more["adjusted"] = float(of.lines[0].get("units", 0.0))  # what it begins with was taken over
     # Of a broker's own borrow cost and dividends the journal has nothing; the simulated one has the account's.
     borrow, paid = of.terms["borrow"] * simulated, of.prices("dividend").astype(np.float64) * simulated
     for i, (row, account) in enumerate(zip(of.lines[1:], sides, strict=True)):
