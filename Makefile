@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 BIN := $(VENV)/bin
 ARGS ?=
-# Test processes; compilation takes most of the time, and one core each.
+# Test processes; compilation takes most of the time, and one core each. A file is one process's: its tests share what
+# their fixtures train and compile.
 WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: train test test-slow test-plan smoke check format bench clean
 
@@ -13,10 +15,10 @@ train: $(VENV)/.run
 	$(BIN)/python -m jaxppo.train --preset quick_test $(ARGS)
 
 test: check
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(ARGS)
+	FUSION_EMITTERS=true $(PYTEST) -m slow $(ARGS)
 
 # The planner against XLA's own CUDA compiler (223 MB, apart from the rest): no GPU is needed, none is used.
 test-plan: $(VENV)/.test $(VENV)/plan

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import chex
 import jax
@@ -35,24 +37,38 @@ def tiny():
     return config, program, hyper_from(config), tape, data
 
 
-def test_segments_of_any_length_share_one_trace(tiny):
-    config, program, hyper, tape, data = tiny
+class Jitted(NamedTuple):
+    """The functions of the tiny program, jitted once for all tests here."""
+
+    init: Callable  # of a key
+    segment: Callable  # traced once at most
+    step: Callable  # an update under a state, a tape and hyperparameters
+
+
+@pytest.fixture(scope="module")
+def jitted(tiny) -> Jitted:
+    _, program, hyper, tape, _ = tiny
+    init = jax.jit(lambda key: program.init(key, hyper, tape))
     chex.clear_trace_counter()
     segment = jax.jit(chex.assert_max_traces(program.segment, n=1))
-    state = program.init(jax.random.key(0), hyper, tape)
+    return Jitted(init, segment, jax.jit(lambda state, tape, hyper: update(state, tape, program.spec, hyper)))
+
+
+def test_segments_of_any_length_share_one_trace(tiny, jitted):
+    config, _, hyper, tape, data = tiny
+    state = jitted.init(jax.random.key(0))
     for length in (0, 2, 1):
-        state, out = segment(state, hyper, tape, data, jnp.int32(length))
+        state, out = jitted.segment(state, hyper, tape, data, jnp.int32(length))
     assert int(state.update) == 3
     assert out.updates["reward_mean"].shape == (config.budget.validate_every,)
 
 
-def test_segmented_run_equals_run_in_one_scan(tiny):
+def test_segmented_run_equals_run_in_one_scan(tiny, jitted):
     config, program, hyper, tape, data = tiny
-    segment = jax.jit(program.segment)
-    state = jax.jit(program.init)(jax.random.key(3), hyper, tape)
+    state = jitted.init(jax.random.key(3))
     returns = []
     for length in (0, *config.segments):
-        state, out = segment(state, hyper, tape, data, jnp.int32(length))
+        state, out = jitted.segment(state, hyper, tape, data, jnp.int32(length))
         returns.append(out.score.figures.pooled.net_return)
     whole, validations = jax.jit(program.train)(jax.random.key(3), hyper, tape, data)
     assert validations.pooled.net_return.shape == (3,)  # before the first update, after 2, after 3
@@ -60,23 +76,21 @@ def test_segmented_run_equals_run_in_one_scan(tiny):
     np.testing.assert_allclose(validations.pooled.net_return, jnp.stack(returns), rtol=1e-4, atol=1e-6)
 
 
-def test_updates_do_not_depend_on_how_segments_cut_them(tiny):
-    _, program, hyper, tape, data = tiny
-    segment = jax.jit(program.segment)
-    start = jax.jit(program.init)(jax.random.key(1), hyper, tape)
+def test_updates_do_not_depend_on_how_segments_cut_them(tiny, jitted):
+    _, _, hyper, tape, data = tiny
+    segment, start = jitted.segment, jitted.init(jax.random.key(1))
     at_once, _ = segment(start, hyper, tape, data, jnp.int32(2))
     by_one, _ = segment(start, hyper, tape, data, jnp.int32(1))
     by_one, _ = segment(by_one, hyper, tape, data, jnp.int32(1))
     same(at_once, by_one)
 
 
-def test_costs_are_annealed_in_training(tiny):
+def test_costs_are_annealed_in_training(tiny, jitted):
     """Over all 3 updates: the first is one on a free market, the last one at full costs, and 0 never lowers them."""
-    _, program, hyper, tape, _ = tiny
+    _, _, hyper, tape, _ = tiny
     annealed = hyper._replace(cost_anneal=jnp.float32(1))
     free = tape._replace(costs=jax.tree.map(jnp.zeros_like, tape.costs))
-    step = jax.jit(lambda state, tape, hyper: update(state, tape, program.spec, hyper))
-    state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
+    step, state = jitted.step, jitted.init(jax.random.key(0))
     first, metrics = step(state, tape, annealed)
     assert float(metrics["cost_share"]) == 0
     same(first, step(state, free, hyper)[0])
@@ -87,9 +101,9 @@ def test_costs_are_annealed_in_training(tiny):
     same(step(last, tape, annealed), step(last, tape, hyper))
 
 
-def test_state_is_donated(tiny):
+def test_state_is_donated(tiny, jitted):
     _, program, hyper, tape, data = tiny
-    state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
+    state = jitted.init(jax.random.key(0))
     jax.jit(program.segment, donate_argnums=0)(state, hyper, tape, data, jnp.int32(1))
     kept = [x for x in jax.tree.leaves(state) if not x.is_deleted()]
     assert not kept, f"{len(kept)} arrays of the state were copied instead of reused"
@@ -98,10 +112,9 @@ def test_state_is_donated(tiny):
 HOST = re.compile(r"callback|infeed|outfeed|host_transfer|\bsend\b|\brecv\b|MoveToHost", re.IGNORECASE)
 
 
-def test_nothing_moves_to_the_host_inside_the_program(tiny):
-    _, program, hyper, tape, data = tiny
-    state = jax.eval_shape(program.init, jax.random.key(0), hyper, tape)
-    lowered = jax.jit(program.segment).lower(state, hyper, tape, data, jnp.int32(0))
+def test_nothing_moves_to_the_host_inside_the_program(tiny, jitted):
+    _, _, hyper, tape, data = tiny
+    lowered = jitted.segment.lower(jitted.init(jax.random.key(0)), hyper, tape, data, jnp.int32(0))
     for text in (lowered.as_text(), lowered.compile().as_text()):
         assert not HOST.search(text)
 
@@ -114,10 +127,9 @@ def test_the_host_transfer_pattern_finds_a_callback():
     assert HOST.search(jax.jit(noisy).lower(jnp.zeros(())).as_text())
 
 
-def test_no_host_transfer_happens_during_a_segment(tiny):
-    _, program, hyper, tape, data = tiny
-    state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
-    segment = jax.jit(program.segment)
+def test_no_host_transfer_happens_during_a_segment(tiny, jitted):
+    _, _, hyper, tape, data = tiny
+    state, segment = jitted.init(jax.random.key(0)), jitted.segment
     length = jnp.int32(1)
     segment(state, hyper, tape, data, length)
     with jax.transfer_guard("disallow"):
@@ -184,13 +196,12 @@ def test_a_population_trains_seeds_and_learning_rates_in_one_call(tiny):
     assert len(distinct) == 8
 
 
-def test_learning_rate_follows_the_schedule_on_the_optimizers_count(tiny):
-    config, program, hyper, tape, _ = tiny
-    state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
-    step = jax.jit(lambda s: update(s, tape, program.spec, hyper))
+def test_learning_rate_follows_the_schedule_on_the_optimizers_count(tiny, jitted):
+    config, _, hyper, tape, _ = tiny
+    state = jitted.init(jax.random.key(0))
     rates = []
     for _ in range(3):
-        state, metrics = step(state)
+        state, metrics = jitted.step(state, tape, hyper)
         rates.append(float(metrics["learning_rate"]) / config.ppo.learning_rate)
     # N = 3: W = max(1, int(.15)) = 1, M = 2. k = 0: 0.1; k = 1: 1; k = 2: .01 + .99 (1 + cos(pi / 2)) / 2 = .505
     np.testing.assert_allclose(rates, [0.1, 1.0, 0.505], rtol=1e-6)
@@ -198,23 +209,22 @@ def test_learning_rate_follows_the_schedule_on_the_optimizers_count(tiny):
     assert counts == [3 * config.gradient_steps] * len(counts)
 
 
-def test_a_gradient_that_is_not_finite_is_skipped_and_counted(tiny):
-    config, program, hyper, tape, _ = tiny
-    state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted(tiny, jitted):
+    config, _, hyper, tape, _ = tiny
+    state = jitted.init(jax.random.key(0))
     broken = tape._replace(open=tape.open.at[:].set(jnp.nan))
-    after, metrics = jax.jit(lambda s, t: update(s, t, program.spec, hyper))(state, broken)
+    after, metrics = jitted.step(state, broken, hyper)
     assert int(metrics["skipped_steps"]) == config.gradient_steps
     same(after.params, state.params)
 
 
-def test_the_kl_limit_stops_an_update(tiny):
-    _, program, hyper, tape, _ = tiny
-    state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
-    step = jax.jit(lambda s, h: update(s, tape, program.spec, h))
-    free, _ = step(state, hyper)
+def test_the_kl_limit_stops_an_update(tiny, jitted):
+    _, _, hyper, tape, _ = tiny
+    state = jitted.init(jax.random.key(0))
+    free, _ = jitted.step(state, tape, hyper)
     fast = hyper._replace(learning_rate=jnp.float32(0.1))
-    limited, _ = step(state, fast._replace(target_kl=jnp.float32(1e-9)))
-    unlimited, _ = step(state, fast)
+    limited, _ = jitted.step(state, tape, fast._replace(target_kl=jnp.float32(1e-9)))
+    unlimited, _ = jitted.step(state, tape, fast)
     # The first minibatch has a KL of exactly 0, so one step is taken and the second is stopped.
     distance = [
         float(jnp.abs(a - b).max())
@@ -230,10 +240,10 @@ def test_the_kl_limit_stops_an_update(tiny):
     )
 
 
-def test_results_do_not_depend_on_the_device_layout(tiny):
+def test_results_do_not_depend_on_the_device_layout(tiny, jitted):
     """Paths sharded over two devices: the same draws, and the same numbers up to the order of sums."""
-    _, program, hyper, tape, _ = tiny
-    state = jax.jit(program.init)(jax.random.key(0), hyper, tape)
+    _, _, hyper, tape, _ = tiny
+    state = jitted.init(jax.random.key(0))
     auto = (jax.sharding.AxisType.Auto,)
     mesh = jax.make_mesh((2,), ("path",), axis_types=auto, devices=jax.devices()[:2])
     over_paths = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("path"))
@@ -241,8 +251,8 @@ def test_results_do_not_depend_on_the_device_layout(tiny):
     spread = jax.device_put(state, everywhere)._replace(
         paths=jax.device_put(state.paths, over_paths), lanes=jax.device_put(state.lanes, over_paths)
     )
-    here, metrics = jax.jit(lambda s, t: update(s, t, program.spec, hyper))(state, tape)
-    there, other = jax.jit(lambda s, t: update(s, t, program.spec, hyper))(spread, jax.device_put(tape, everywhere))
+    here, metrics = jitted.step(state, tape, hyper)
+    there, other = jitted.step(spread, jax.device_put(tape, everywhere), jax.device_put(hyper, everywhere))
     same(here.paths, jax.device_put(there.paths, jax.devices()[0]))
     np.testing.assert_array_equal(here.lanes.account.trades, np.asarray(there.lanes.account.trades))
     np.testing.assert_allclose(metrics["reward_mean"], np.asarray(other["reward_mean"]), rtol=1e-4, atol=1e-6)

@@ -28,6 +28,7 @@ from helpers import TINY
 from tensorboardX.proto.event_pb2 import Event
 
 import jaxppo.train.page
+from benchmarks.robustness.kills import compiled_once
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.layers import DeviceInfo, describe, load_config, resolve
 from jaxppo.env.trading import env_spec
@@ -100,6 +101,13 @@ def no_report():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jaxppo.train.page, "write_report", lambda run_dir: run_dir / "report.html")
         yield patch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def once():
+    """One compilation for all runs of the same configuration."""
+    with compiled_once():
+        yield
 
 
 @pytest.fixture(scope="module")
