@@ -30,7 +30,7 @@ from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.tape import Costs, price_tape
 from jaxppo.play.baselines import buy_and_hold
 from jaxppo.play.deciders import given_actions, wishing
-from jaxppo.play.passes import fills, lane, play
+from jaxppo.play.passes import fills, lane, paid_since, play
 from jaxppo.play.trades import round_trips
 
 FIRST = 19_723  # 2024-01-01, since 1970
@@ -139,7 +139,7 @@ def test_buy_and_hold_is_paid_as_an_account_that_holds(tmp_path: Path) -> None:
     fields = [jnp.asarray(getattr(bars, f)[None], jnp.float32) for f in ("open", "high", "low", "close", "dividend")]
     costs = Costs(*(jnp.full(1, c) for c in (0.001, 0.0005, 0.0)))
     tape = price_tape(*fields[:4], costs, jnp.full(1, 252.0))._replace(dividend=fields[4])
-    held = buy_and_hold(*fills(tape, 9), jnp.ones((9, 1), bool), costs)
+    held = buy_and_hold(*fills(tape, 9), jnp.ones((9, 1), bool), costs, paid_since(tape, 9))
     spec = env_spec(EnvConfig(rebalance_band=1.0), tiny_config().reward)
     account = play(given_actions(jnp.full((9, 1), 2, jnp.int32), spec, tape), tape, 9).equity[:, 0]
     np.testing.assert_allclose(held, account, rtol=2e-6)

@@ -10,15 +10,15 @@ from jaxppo.play.curve import TradeSums
 
 
 def buy_and_hold(
-    open_: jax.Array, close: jax.Array, paid: jax.Array | None, valid: jax.Array, costs: Costs
+    open_: jax.Array, close: jax.Array, valid: jax.Array, costs: Costs, paid: jax.Array | None = None
 ) -> jax.Array:
     """Equity of buying with all cash at the first open, holding, and selling at the last close, costs paid.
 
     Args:
       open_, close: (N, S) of the bars after each decision, padded bars last.
-      paid: (N, S) dividends of a unit so far, which stay cash; None for none.
       valid: (N, S) bool.
       costs: (S,).
+      paid: (N, S) dividends of a unit so far, which stay cash; None for none.
 
     Returns:
       (N, S) equity from a start of 1; padded bars repeat the last.

@@ -111,15 +111,20 @@ def symbol_rows(t: jax.Array) -> jax.Array:
     return jnp.broadcast_to(jnp.arange(t.shape[1], dtype=jnp.int32), t.shape)
 
 
-def fills(tape: Tape, n_bars: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Open and close (N, S) of the bar after each decision, and what a unit bought at the first was paid since then."""
+def fills(tape: Tape, n_bars: int) -> tuple[jax.Array, jax.Array]:
+    """Open and close (N, S) of the bar after each decision."""
     t, _ = decision_bars(tape, n_bars)
     symbol = symbol_rows(t)
-    paid = None
-    if tape.dividend is not None:
-        each = tape.dividend[symbol, t + 1]
-        paid = jnp.cumsum(each, axis=0) - each[:1]
-    return tape.open[symbol, t + 1], tape.close[symbol, t + 1], paid
+    return tape.open[symbol, t + 1], tape.close[symbol, t + 1]
+
+
+def paid_since(tape: Tape, n_bars: int) -> jax.Array | None:
+    """Dividends (N, S) that a unit which the first decision bought was paid until each bar after; None without any."""
+    if tape.dividend is None:
+        return None
+    t, _ = decision_bars(tape, n_bars)
+    each = tape.dividend[symbol_rows(t), t + 1]
+    return jnp.cumsum(each, axis=0) - each[:1]
 
 
 def as_lanes(costs: Costs, multiples: tuple[float, ...] = (1.0,)) -> Costs:

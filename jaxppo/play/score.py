@@ -18,7 +18,7 @@ from jaxppo.play.curve import TradeSums
 from jaxppo.play.deciders import play_policy
 from jaxppo.play.formulas import net_returns
 from jaxppo.play.metrics import Metrics, summarize
-from jaxppo.play.passes import Pass, fills
+from jaxppo.play.passes import Pass, fills, paid_since
 
 
 class Figures(NamedTuple):
@@ -198,7 +198,8 @@ def score(p: Pass, data: EvaluationSet, n_actions: int, lane: int = 0) -> Score:
     sums = jax.tree.map(lambda x: x[lane], p.sums)
     ones = jnp.ones(tape.n_symbols, record.equity.dtype)
     curve, daily = pool_equity(data, record.equity), portfolio_curve(data, record.equity)
-    held = buy_and_hold(*fills(tape, p.valid.shape[0]), p.valid, tape.costs)
+    n = p.valid.shape[0]
+    held = buy_and_hold(*fills(tape, n), p.valid, tape.costs, paid_since(tape, n))
     pooled_hold = pool_equity(data, held)
     figures = Figures(
         pooled_metrics(data, curve, sums),

@@ -19,7 +19,18 @@ from jaxppo.market.dataset import EvaluationSet, Market, Split
 from jaxppo.market.inputs import Inputs, bar_inputs
 from jaxppo.market.tape import Costs, Tape
 from jaxppo.play.baselines import buy_and_hold, hold_sums
-from jaxppo.play.passes import Decider, Moment, Order, Pass, as_lanes, decision_bars, fills, play, symbol_rows
+from jaxppo.play.passes import (
+    Decider,
+    Moment,
+    Order,
+    Pass,
+    as_lanes,
+    decision_bars,
+    fills,
+    paid_since,
+    play,
+    symbol_rows,
+)
 from jaxppo.play.rules import RULES, Rule
 from jaxppo.play.score import Pooled, pool_lanes
 
@@ -274,7 +285,7 @@ def _score(
     tape = data.tape
     env = EnvConfig(max_exposure=max_exposure, rebalance_band=rebalance_band, ruin_level=ruin_level)
     played = play_rules(decision_sides(sides, tape, n_bars), env, tape, n_bars)
-    held = buy_and_hold(*fills(tape, n_bars), played.valid, tape.costs)
+    held = buy_and_hold(*fills(tape, n_bars), played.valid, tape.costs, paid_since(tape, n_bars))
     sums = hold_sums(held[-1] - 1.0, tape.length - 1 - tape.first, tape.costs.fee + tape.costs.impact)
     with_hold = played._replace(
         equity=jnp.concatenate([jnp.expand_dims(held, 1), played.equity], axis=1),

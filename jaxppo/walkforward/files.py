@@ -19,7 +19,7 @@ from jaxppo.play.baselines import buy_and_hold, hold_sums
 from jaxppo.play.curve import TradeSums
 from jaxppo.play.gate import Gate
 from jaxppo.play.metrics import METRICS, Metrics, figures
-from jaxppo.play.passes import decision_bars, fills, n_decisions
+from jaxppo.play.passes import decision_bars, fills, n_decisions, paid_since
 from jaxppo.play.score import Curves, Score, pool_equity
 from jaxppo.play.sides import Yardsticks
 from jaxppo.play.significance import chance
@@ -200,7 +200,7 @@ def hold_once(history: Split, plans: Sequence[FoldPlan]) -> _Once:
     split, _ = fold_split(history, first, length.astype(np.int32))
     data = evaluation_set(Split(jax.tree.map(jnp.asarray, split.tape), split.symbols, split.times))
     n = n_decisions(data.tape)
-    held = buy_and_hold(*fills(data.tape, n), decision_bars(data.tape, n)[1], data.tape.costs)
+    held = buy_and_hold(*fills(data.tape, n), decision_bars(data.tape, n)[1], data.tape.costs, paid_since(data.tape, n))
     bars = length - 1 - first
     there = bars > 0
     own = np.asarray(history.tape.bars_per_year)
