@@ -267,6 +267,7 @@ def test_a_polled_feed_gives_each_bar_once_and_tells_those_that_are_late(fake):
     assert (two.time, two.late) == (int(coin.time[801]), False)
     assert at.now() == int(coin.time[801]) + HOUR + 5  # asked once, five seconds after its end
     at.sleep(3 * HOUR)  # a laptop that slept
+    assert max(at.waits[:-1]) <= 5  # between two looks for a kill switch
     late = [next(feed) for _ in range(3)]
     assert [c.time for c in late] == coin.time[802:805].tolist()
     assert [c.late for c in late] == [True, True, False]

@@ -72,6 +72,8 @@ class ReplayFeed:
             yield Closed(start, now)
 
 
+IDLE = 5.0
+"""Seconds that a kill switch may go unseen while nothing closes."""
 Row = tuple[int, float, float, float, float, float]
 """A bar as vendors send it: start in UTC seconds, open, high, low, close, volume."""
 
@@ -115,6 +117,7 @@ class PolledFeed:
     delay: float = 5.0  # seconds after an interval's end at which its bar is first asked for
     again: float = 15.0  # seconds until it is asked for again, twice as long each time, up to a tenth of the interval
     clock: Clock = Clock()
+    idle: Callable[[], None] = lambda: None  # called every `IDLE` seconds of waiting; what it raises ends the feed
 
     def bars(self) -> Iterator[Closed]:
         """Bars that closed since the last one, oldest first; all but the newest are late. Ends never."""
@@ -124,7 +127,7 @@ class PolledFeed:
         while True:
             now = self.clock.now() - self.delay
             overdue = max(int(b.time[-1]) for b in self.history.values()) + 2 * interval <= now
-            self.clock.sleep(wait if overdue else interval - now % interval)
+            self._wait(wait if overdue else interval - now % interval)
             wait = min(2 * wait, max(self.again, interval / 10)) if overdue else self.again
             try:
                 found = {s: checked(b, self.fetch(s, int(b.time[-1]) + 1)) for s, b in self.history.items()}
@@ -137,6 +140,12 @@ class PolledFeed:
             times = sorted({row[0] for rows in found.values() for row in rows})
             for start in times:
                 yield self._closed(start, found, start != times[-1])
+
+    def _wait(self, seconds: float) -> None:
+        while seconds > 0:
+            self.clock.sleep(min(seconds, IDLE))
+            seconds -= IDLE
+            self.idle()
 
     def _newest(self) -> Iterator[Closed]:
         """The newest bars of the history."""

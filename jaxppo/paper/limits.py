@@ -22,7 +22,7 @@ class Limits:
     max_orders_a_day: int | None = None
     """Orders in a UTC day, those that filled nothing not counted; after them only what reduces a position is sent."""
     max_loss_a_day: float | None = None
-    """Fall of the equity since the first close of a UTC day; beyond it only what reduces a position is sent."""
+    """Fall of the equity since the last close of the UTC day before; beyond it only what reduces a position is sent."""
 
     def check(self) -> None:
         """`ConfigError` for a limit that is none."""

@@ -133,7 +133,7 @@ class Loop:
             self._append(line | {"text": str(error)})
 
     def _bar(self, symbol: str, closed: Closed) -> None:
-        self._stop_if_killed()
+        self.stop_if_killed()
         last = self.standing.last.get(symbol)
         if last is not None and closed.time <= last["time"]:
             if closed.time == last["time"] and not closed.late:
@@ -174,7 +174,7 @@ class Loop:
             if order.units != 0:
                 self.say(order_words(order, line, self.interval))
             if self.terms.submit:
-                self._stop_if_killed()
+                self.stop_if_killed()
                 self._send(order)
 
     def _seen(self, bars: Bars) -> dict[str, Any]:
@@ -363,7 +363,8 @@ class Loop:
                 self.clock.sleep(self.terms.pause)
         raise AssertionError
 
-    def _stop_if_killed(self) -> None:
+    def stop_if_killed(self) -> None:
+        """Cancel what is open and raise `Killed` where the kill switch is there."""
         if not self.terms.kill.exists():
             return
         mine = self._mine()

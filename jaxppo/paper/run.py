@@ -127,6 +127,8 @@ def _trade(options: PaperOptions, asked: Asked, parts: _Parts) -> int:
 
     symbols, interval = tuple(line["symbols"]), line["interval"]
     loop = Loop(parts.mind, parts.feed, parts.broker, parts.journal, conduct, symbols, interval, say, parts.clock)
+    if isinstance(parts.feed, PolledFeed):
+        parts.feed.idle = loop.stop_if_killed
     ended = loop.run()
     equity, capital = loop.standing.equity, line["capital"]
     say(f"equity {equity:,.2f} of {capital:,.2f} ({equity / capital - 1:+.2%}); journal: {parts.folder / JOURNAL}")
