@@ -44,7 +44,11 @@ def _keep(x: jax.Array, factors: jax.Array) -> jax.Array:
 
 
 class ActorCritic(nnx.Module):
-    """A shared trunk with a policy and a value head, orthogonal initialisation (gains sqrt 2, .01 and 1).
+    """A shared trunk with a policy and a value head, orthogonal initialisation (gains sqrt 2, .01 and .01).
+
+    The usual gain of a value head is 1, for returns of about that size. Log returns are a hundredth of it, and a head
+    that begins a hundred times too high spends the first updates on pulling the shared trunk down: on a market with
+    little signal in its bars five seeds earned 76 % of the oracle so, and 86 % with .01.
 
     The first trunk layer joins market and observation by a sum of two projections: the market's is computed once per
     path and step and broadcast over the lanes, the other is only as wide as what is observed of a lane.
@@ -58,7 +62,7 @@ class ActorCritic(nnx.Module):
         self.account = dense(n_observation, width, RELU_GAIN, dtype, rngs, bias=False)
         self.hidden = nnx.List([dense(width, width, RELU_GAIN, dtype, rngs) for _ in range(config.trunk_layers - 1)])
         self.policy_head = dense(width, n_actions, 0.01, dtype, rngs)
-        self.value_head = dense(width, 1, 1.0, dtype, rngs)
+        self.value_head = dense(width, 1, 0.01, dtype, rngs)
 
     def encode(self, features: jax.Array, kept: Kept | None = None) -> jax.Array:
         """Market projection of paths: (P, R - 1 + n, F) to (P, n, H)."""
