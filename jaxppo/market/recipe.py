@@ -112,7 +112,7 @@ def feature_recipe(config: Config) -> Recipe:
 
     Example:
       >>> feature_recipe(Config()).min_bars
-      388
+      389
     """
     features = config.features
     groups, outside = tuple(feature_groups(features)), read_outside(features, config.data.timezone)
