@@ -211,10 +211,11 @@ def test_passes_over_the_bars_set_the_number_of_updates():
     without = resolved(n_updates=7)
     assert updates_for_passes(without, 10_000) is without
     # Validations are fitted to the updates that come of it, not to those of the preset.
-    assert updates_for_passes(resolved(passes=300.0, validate_every=100), 10_000).segments == (100,) * 7 + (33,)
-    assert len(updates_for_passes(resolved(passes=300.0, n_validations=60), 10_000).segments) == 60
+    many = {"passes": 300.0, "lanes": 16}
+    assert updates_for_passes(resolved(**many, validate_every=100), 10_000).segments == (100,) * 7 + (33,)
+    assert len(updates_for_passes(resolved(**many, n_validations=60), 10_000).segments) == 60
     with pytest.raises(ConfigError, match="n_validations 60 do not fit into n_updates 8"):
-        updates_for_passes(resolved(passes=3.0, n_validations=60), 10_000)
+        updates_for_passes(resolved(passes=3.0, lanes=16, n_validations=60), 10_000)
 
 
 def test_updates_that_follow_from_passes_say_so():

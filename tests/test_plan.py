@@ -91,12 +91,12 @@ def test_a_gpu_is_compiled_for_or_the_missing_packages_are_named(tmp_path, capsy
             ["--gpu", "local", "--out", "nowhere/plan.json"],
             "error: nowhere/plan.json: there is no folder nowhere; create it first",
         ),
-        (["--gpu", "l4-24gb", "--n-envs", "1000"], "error: n_envs 1,000 is not a multiple of lanes 16"),
+        (["--gpu", "l4-24gb", "--n-envs", "1001"], "error: n_envs 1,001 is not a multiple of lanes 8"),
         (
             ["--gpu", "l4-24gb", "--symbols", "A"],
             "error: symbols: describes --data; without --data the bars",
         ),
-        (["--gpu", "local", "--n-envs", "1000"], "error: n_envs 1,000 is not a multiple of lanes 16"),
+        (["--gpu", "local", "--n-envs", "1001"], "error: n_envs 1,001 is not a multiple of lanes 8"),
     ],
 )
 def test_wrong_values_are_refused_in_a_sentence(arguments, message, capsys):
