@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,12 +15,12 @@ from helpers import tiny_config
 from test_live import Backtested, backtested, policy_of
 
 from jaxppo.env.trading import ACCOUNT_FEATURES
-from jaxppo.errors import ConfigError, RunDirectoryError
+from jaxppo.errors import ConfigError, DataError, RunDirectoryError
 from jaxppo.export import run as export_room
 from jaxppo.export.formats import FORMATS
 from jaxppo.export.networks import FILES
 from jaxppo.export.run import ExportOptions, export_run, write_export
-from jaxppo.export.standalone import MARKET, NUMBERS, Policy, Refused, Stream, self_test
+from jaxppo.export.standalone import MARKET, NUMBERS, Policy, Refused, Stream, read_bars, self_test
 from jaxppo.live.account import Account
 from jaxppo.live.decision import Seen
 from jaxppo.market.synthetic import synthetic_market
@@ -111,6 +112,7 @@ def alone(folder, *arguments):
     """`python decide.py` where neither jaxppo nor anything it needs but NumPy can be imported."""
     code = f"""
 import sys
+from pathlib import Path
 for name in ("jaxppo", "jax", "flax", "talib", "polars", "onnxruntime"):
     sys.modules[name] = None
 sys.path.insert(0, {str(folder)!r})
@@ -176,15 +178,50 @@ def test_a_folder_that_was_changed_is_refused(done, folder, tmp_path):
     policy = Policy(folder)
     window = np.zeros((8, len(done.policy.info.feature_names)), np.float32)
     for account, says in (
-        ({"equity": -1.0}, "its equity is -1"),
+        ({"cash": -1.0}, "its equity is -1"),
+        ({"equity": -1.0}, "equity must be above 0, got -1"),
         ({"money": 1.0}, "account: unknown field 'money'"),
         ({"units": 1.0}, "give one of equity and cash"),
         ({"equity": "1"}, "equity must be a finite number, got '1'"),
+        ({"equity": 1.0, "start": 0}, "start must be above 0, got 0"),
+        ({"equity": 1.0, "trades": -1}, "trades must be a whole number of at least 0, got -1"),
+        ({"equity": 1.0, "units": 1e300}, "an amount is too large beside the start"),
+        ({}, "give one of equity and cash"),
+        ([1.0], "account: must be an object with the fields equity"),
     ):
         with pytest.raises(Refused, match=says):
             policy.decide(window, account, close=100.0)
     with pytest.raises(Refused, match="symbol: 'SYN_Z' given; the policy knows SYN_A"):
         policy.decide(window, close=100.0, symbol="SYN_Z")
+
+
+def decided_on(folder: Path, bars: Path) -> dict:
+    stream = Stream(policy := Policy(folder))
+    for bar in read_bars(str(bars)):
+        stream.feed(bar)
+    return stream.decide(policy)
+
+
+def test_what_is_not_bars_is_refused_by_the_folder(folder, tmp_path):
+    """By row, as jaxppo does: nothing is sorted, guessed or decided on."""
+    hours = [f"2024-01-{1 + i // 24:02d}T{i % 24:02d}:00:00Z,2,3,1,2,5" for i in range(200)]
+    days = [f"{np.datetime64('2023-01-01') + i},2,3,1,2,5" for i in range(200)]
+    for lines, says in (
+        ([*hours, hours[-1]], "bars: one of 1704783600 after one of 1704783600; give every bar once, oldest first"),
+        ([*hours[:-1], hours[-1].replace("1,2,5", "1,nan,5")], "close nan, volume 5, which no market can have"),
+        ([*hours[:-1], hours[-1][:24]], "line 201: no row of timestamp, open, high, low, close"),
+        ([hours[0].replace("Z", "")], "line 2: .*2024-01-01T00:00:00 has no offset, such as"),
+        (["1704067200000,2,3,1,2,5"], "line 2: .*1704067200000 is too late for epoch seconds"),
+        (days, "bars: 86400 s apart, and the policy was trained on bars of 3600 s"),
+    ):
+        (tmp_path / "bars.csv").write_text("\n".join(["timestamp,open,high,low,close,volume", *lines]) + "\n")
+        with pytest.raises(Refused, match=says):
+            decided_on(folder, tmp_path / "bars.csv")
+    for name, text in (("list", "[]"), ("nothing", "{}"), ("text", "x")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "policy.json").write_text(text)
+        with pytest.raises(Refused, match=r"policy.json: not"):
+            Policy(tmp_path / name)
 
 
 def test_a_self_test_fails_where_decisions_differ(done, folder, tmp_path, capsys):
@@ -225,3 +262,9 @@ def test_the_command_writes_a_folder_or_nothing(done, tmp_path, monkeypatch, cap
     assert "--self-test" in capsys.readouterr().out
     with pytest.raises(RunDirectoryError, match="already holds something"):
         export_run(ExportOptions(run_dir=tmp_path))
+    daily = dataclasses.replace(done.bars, interval=86_400)
+    monkeypatch.setattr(export_room, "load_other_bars", lambda data, options, config: ([daily], ""))
+    monkeypatch.setattr(export_room, "trained_interval", lambda run_dir, asked: "1h")
+    with pytest.raises(DataError, match="days: bars of 1d, and the policy was trained on bars of 1h; give such"):
+        export_run(ExportOptions(run_dir=tmp_path, data="days", out=tmp_path / "days"))
+    assert not (tmp_path / "days").exists()

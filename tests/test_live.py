@@ -172,6 +172,8 @@ def test_what_is_not_known_of_an_account_has_a_plain_value(done):
         ({"equity": 1.0, "units": float("nan")}, "units must be a finite number, got nan"),
         ({"equity": 1.0, "trades": 1, "wins": 2}, "wins must be at most the 1 trades, got 2"),
         ({"equity": 1.0, "bars_held": 2.5, "units": 1}, "bars_held must be a whole number of at least 0, got 2.5"),
+        ({"equity": 1.0, "trades": 2**31}, "trades must be at most 2,147,483,647, got 2147483648"),
+        ({"equity": 1.0, "bars_held": 1e30, "units": 1}, "bars_held must be at most 2,147,483,647"),
         ({"equity": 1.0, "stop": 3.0}, "stop is given, but units is 0"),
         ({"equity": 1.0, "shares": 3.0}, "unknown field 'shares'; known are equity, cash, units"),
         ([1.0], "must be an object with the fields equity"),
@@ -180,6 +182,25 @@ def test_what_is_not_known_of_an_account_has_a_plain_value(done):
 def test_an_account_that_cannot_be_is_refused_by_its_field(facts, says):
     with pytest.raises(DataError, match=f"account.json: {says}"):
         Account.from_facts(facts, "account.json")
+
+
+@pytest.mark.parametrize(
+    ("account", "says"),
+    [
+        (Account(cash=-100.0), "its equity is -100 at a close of 50"),
+        (Account(equity=10.0, units=1e300), "units is 1e\\+299 times the start"),
+        (Account(equity=10.0, peak=1e300), "peak is 1e\\+299 times the start"),
+        (Account(equity=10.0, units=1.0, average_price=1e39), "average_price is 1e\\+39, more than"),
+        (
+            Account(equity=10.0, units=1.0, entry_time=51_000),
+            "entry_time 51000 is after the newest bar, .* at 50; give",
+        ),
+    ],
+)
+def test_an_account_that_no_bars_allow_is_refused(done, account, says):
+    """Such as an entry in milliseconds."""
+    with pytest.raises(DataError, match=f"account: {says}"):
+        account.state(50.0, done.policy.info.config.env, np.array([10, 20, 30, 40, 50]))
 
 
 def test_closing_a_position_trades_the_very_units_that_are_held(done):

@@ -159,6 +159,7 @@ def test_a_session_goes_on_where_it_stopped(run, session, tmp_path, bars):
         (("--speed", "-2"), r"--speed: -2.0 given; it must be 0 or more"),
         (("--to", "soon"), r"--to: 'soon' is no date; give one such as 2024-03-01"),
         (("--from", "soon"), r"--from: 'soon' is no date; give one such as 2024-03-01"),
+        (("--to", "2001-01-01"), r"--to: 2001-01-01 given, and the first bar to decide on is of 20"),
         (("--from", "2031-01-01"), r"no bar to decide on from 2031-01-01 on: ALFA, the longest, has 900 bars up to"),
         (("--which", "worst"), r"which: unknown checkpoint 'worst'; give best, latest, final or the number"),
         (("--interval", "1h"), r"interval: describes --data; without --data the run's own bars are replayed"),

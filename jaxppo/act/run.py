@@ -22,7 +22,7 @@ from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.source import load_other_bars
 from jaxppo.store.checkpoint import RestoredPolicy, parse_which, restore_policy
-from jaxppo.store.directory import earlier_manifest, iso
+from jaxppo.store.directory import earlier_manifest, iso, trained_interval
 from jaxppo.store.json import read_json
 
 
@@ -108,9 +108,9 @@ def _check_bars(options: ActOptions, policy: RestoredPolicy, bars: Sequence[Bars
     """Refuse another interval than the run's, and symbols that it does not know."""
     trained = earlier_manifest(options.run_dir).get("data")
     facts = trained if isinstance(trained, dict) else {}
-    interval = facts.get("interval") or policy.info.config.data.interval
+    interval = trained_interval(options.run_dir, policy.info.config.data.interval)
     mine = format_interval(bars[0].interval)
-    if isinstance(interval, str) and interval != mine:
+    if interval is not None and interval != mine:
         raise DataError(f"{options.bars}: bars of {mine}, and the policy was trained on bars of {interval}; give such")
     rows = facts.get("symbols")
     known = {str(row["symbol"]) for row in rows if isinstance(row, dict)} if isinstance(rows, list) else set()

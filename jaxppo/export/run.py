@@ -18,6 +18,7 @@ from jaxppo.config.checks import require_data
 from jaxppo.config.schema import BarsFilter
 from jaxppo.device import enable_compilation_cache
 from jaxppo.env.trading import ACCOUNT_FEATURES
+from jaxppo.errors import DataError
 from jaxppo.export import formats, networks, standalone
 from jaxppo.export.networks import FILES
 from jaxppo.export.standalone import content_hash
@@ -26,11 +27,11 @@ from jaxppo.live import features, indicators
 from jaxppo.live.decision import Decider
 from jaxppo.market.asset_classes import may_short
 from jaxppo.market.bars import Bars
-from jaxppo.market.calendar import bars_per_year
+from jaxppo.market.calendar import bars_per_year, format_interval
 from jaxppo.market.costs import market_costs
 from jaxppo.market.source import load_market_bars, load_other_bars
 from jaxppo.store.checkpoint import parse_which, restore_policy
-from jaxppo.store.directory import whole_folder
+from jaxppo.store.directory import trained_interval, whole_folder
 from jaxppo.store.files import write_atomic
 from jaxppo.version import __version__
 
@@ -75,6 +76,11 @@ def export_run(options: ExportOptions) -> Path:
         bars, _ = load_market_bars(config.data)
     else:
         bars, _ = load_other_bars(options.data, options, config.data)
+        interval, mine = trained_interval(options.run_dir, config.data.interval), format_interval(bars[0].interval)
+        if interval is not None and interval != mine:
+            raise DataError(
+                f"{options.data}: bars of {mine}, and the policy was trained on bars of {interval}; give such"
+            )
     decider = policy.decider
     for b in bars:
         decider.require_bars(b, decider.min_bars + 1)

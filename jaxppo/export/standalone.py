@@ -24,7 +24,7 @@ import math
 import sys
 import zipfile
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,15 @@ from jaxppo.export.networks import FILES, FLOAT, load_network
 from jaxppo.live.features import Bar, Features, Size
 
 DUST = FLOAT(1e-6)
+LARGEST = float(np.finfo(FLOAT).max)
 BARS_HELD_SCALE = math.log1p(256)
 FACTS = (
     *("equity", "cash", "units", "average_price", "bars_held", "start", "peak"),
     *("trades", "wins", "stop", "take_profit"),
 )
 """Of an account, as it is told in money."""
+POSITIVE = ("equity", "start", "average_price", "peak", "stop", "take_profit")
+COUNTS = ("bars_held", "trades", "wins")
 NUMBERS = ("equity", "peak", "units", "average_cost", "stop", "take_profit", "bars_held", "trades", "wins")
 """Of an account in starting equities."""
 MARKET = ("close", "size", "price", "allow_short", "fee", "impact")
@@ -56,12 +59,22 @@ def content_hash(facts: Mapping[str, Any], network: bytes) -> str:
     return hashlib.sha256(network + json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
+def read_json(path: Path) -> Any:
+    """The value of a JSON file; `Refused` where it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"{path}: not JSON ({error})") from error
+
+
 class Policy:
     """The policy of a folder."""
 
     def __init__(self, folder: str | Path = "."):
         folder = Path(folder)
-        self.facts: dict[str, Any] = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
+        self.facts: dict[str, Any] = read_json(folder / "policy.json")
+        if not isinstance(self.facts, dict) or self.facts.get("format") not in FILES or "hash" not in self.facts:
+            raise Refused(f"{folder / 'policy.json'}: not what was exported; export the policy again")
         path = folder / FILES[self.facts["format"]]
         if content_hash(self.facts, path.read_bytes()) != self.facts["hash"]:
             raise Refused(f"{folder}: {path.name} or policy.json is not what was exported: the hash differs")
@@ -82,12 +95,18 @@ class Policy:
 
     def account(self, facts: Mapping[str, Any] | None, close: float) -> tuple[dict[str, np.floating], float]:
         """An account in starting equities, and the money that its 1 stands for."""
-        told = {k: v for k, v in (facts or {"equity": 1.0}).items() if v is not None}
+        if facts is not None and not isinstance(facts, Mapping):
+            raise Refused(f"account: must be an object with the fields {', '.join(FACTS)}")
+        told = {k: v for k, v in ({"equity": 1.0} if facts is None else facts).items() if v is not None}
         for name, value in told.items():
             if name not in FACTS:
                 raise Refused(f"account: unknown field {name!r}; known are {', '.join(FACTS)}")
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise Refused(f"account: {name} must be a finite number, got {value!r}")
+            if name in POSITIVE and value <= 0:
+                raise Refused(f"account: {name} must be above 0, got {value!r}")
+            if name in COUNTS and (value < 0 or value != int(value)):
+                raise Refused(f"account: {name} must be a whole number of at least 0, got {value!r}")
         if ("equity" in told) == ("cash" in told):
             raise Refused("account: give one of equity and cash")
         units = told.get("units", 0.0)
@@ -105,6 +124,8 @@ class Policy:
         levels = told.get("stop", stop), told.get("take_profit", take)
         counts = held, told.get("trades", 0), told.get("wins", 0)
         values = (equity / start, peak / start, units / start, cost, *levels, *counts)
+        if not all(abs(v) <= LARGEST or v == math.inf for v in values):
+            raise Refused("account: an amount is too large beside the start to be reckoned with")
         return dict(zip(NUMBERS, (FLOAT(v) for v in values), strict=True)), start
 
     def exposure(self, a: Mapping[str, Any], close: Any, price: Any) -> Any:
@@ -258,9 +279,21 @@ class Stream:
         self._size = Size(*given) if sized else None
         self.window = np.zeros((policy.facts["receptive_field"], len(made["names"])), FLOAT)
         self.size, self.close, self.bars, self.needed = 1.0, 0.0, 0, int(policy.facts["min_bars"])
+        self.interval: int = policy.facts["interval"]
+        self.time, self.closest = 0, math.inf  # of the last bar, and the least time between two
 
     def feed(self, bar: Bar) -> None:
-        """Take a new bar in, oldest first."""
+        """Take a new bar in, oldest first; `Refused` for one that no market can have."""
+        if self.bars and bar.time <= self.time:
+            raise Refused(f"bars: one of {bar.time} after one of {self.time}; give every bar once, oldest first")
+        low, high = min(bar.open, bar.close), max(bar.open, bar.close)
+        if not (all(map(math.isfinite, bar)) and 0 < bar.low <= low <= high <= bar.high and bar.volume >= 0):
+            raise Refused(
+                f"bars: that of {bar.time} has open {bar.open:g}, high {bar.high:g}, low {bar.low:g}, close"
+                f" {bar.close:g}, volume {bar.volume:g}, which no market can have"
+            )
+        self.closest = min(self.closest, bar.time - self.time) if self.bars else math.inf
+        self.time = bar.time
         self.window[:-1] = self.window[1:]
         self.window[-1] = self.features.push(bar)
         self.size = 1.0 if self._size is None else float(FLOAT(self._size.push(bar.close)))
@@ -276,28 +309,48 @@ class Stream:
         """The decision at the newest bar."""
         if self.bars < self.needed:
             raise Refused(f"bars: {self.bars} given, but a decision needs at least {self.needed}")
+        if not self.interval / 2 < self.closest < self.interval * 2:  # a day is 23 hours long where clocks change
+            raise Refused(f"bars: {self.closest} s apart, and the policy was trained on bars of {self.interval} s")
         return policy.decide(self.window, account, close=self.close, symbol=symbol, size=self.size, price=price)
 
 
 def read_bars(path: str) -> Iterable[Bar]:
-    """Bars of a CSV file."""
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
+    """Bars of a CSV file; dates alone are midnights UTC."""
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+        rows = csv.DictReader(file)
+        for row in rows:
             try:
-                time = row["timestamp"]
-                seconds = int(time) if time.isdigit() else int(datetime.fromisoformat(time).timestamp())
                 open_, high, low, close = (float(row[k]) for k in ("open", "high", "low", "close"))
-                yield Bar(seconds, open_, high, low, close, float(row.get("volume") or 0.0))
-            except (KeyError, ValueError) as error:
-                raise Refused(f"{path}: {row} is no row of timestamp, open, high, low, close ({error})") from error
+                yield Bar(_seconds(row["timestamp"]), open_, high, low, close, float(row.get("volume") or 0.0))
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                why = f"{error} is missing" if isinstance(error, KeyError) else error
+                raise Refused(
+                    f"{path}, line {rows.line_num}: no row of timestamp, open, high, low, close ({why})"
+                ) from error
+
+
+def _seconds(text: str) -> int:
+    """UTC seconds of a time."""
+    if text.isdigit():
+        if int(text) > 32_503_680_000:  # the year 3000: milliseconds, or less
+            raise ValueError(f"{text} is too late for epoch seconds")
+        return int(text)
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None and len(text) > len("2024-01-31"):
+        raise ValueError(f"{text} has no offset, such as +00:00")
+    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
 
 
 def self_test(folder: Path) -> int:
     """Decide again what was decided when the policy was exported; the exit status."""
     policy = Policy(folder)
-    with np.load(folder / "vectors.npz", allow_pickle=False) as file:
-        v = {name: file[name] for name in file.files}
-    account = {name: v[f"account/{name}"] for name in NUMBERS}
+    path = folder / "vectors.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            v = {name: file[name] for name in file.files}
+        account = {name: v[f"account/{name}"] for name in NUMBERS}
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise Refused(f"{path}: damaged ({error}); export the policy again") from error
     found = policy.run(v["window"], account, v)
     off = float(np.abs(np.exp(found["log_probs"]) - v["probabilities"]).max())
     same = bool((found["action"] == v["action"]).all())
@@ -331,13 +384,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.self_test:
             return self_test(folder)
+        if args.price is not None and not 0 < args.price < math.inf:
+            parser.error(f"--price: {args.price} given; it must be above 0")
         if args.bars is None:
             parser.error("give a file of bars, or --self-test")
         policy = Policy(folder)
         stream = Stream(policy, args.symbol)
         for bar in read_bars(args.bars):
             stream.feed(bar)
-        account = None if args.account is None else json.loads(Path(args.account).read_text(encoding="utf-8"))
+        account = None if args.account is None else read_json(Path(args.account))
         print(json.dumps(stream.decide(policy, account, args.symbol, args.price), allow_nan=False))
     except (Refused, OSError, ValueError, zipfile.BadZipFile) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -16,6 +16,8 @@ from jaxppo.errors import DataError
 
 _POSITIVE = ("equity", "start", "average_price", "peak", "stop", "take_profit")
 _COUNTS = ("bars_held", "trades", "wins")
+_MOST = np.iinfo(np.int32).max  # of a count, which the account has as int32
+_LARGEST = float(np.finfo(np.float32).max)  # of everything else
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Account:
                 raise DataError(f"account: {f.name} must be above 0, got {value!r}")
             if f.name in (*_COUNTS, "entry_time") and (value < 0 or value != int(value)):
                 raise DataError(f"account: {f.name} must be a whole number of at least 0, got {value!r}")
+            if f.name in _COUNTS and value > _MOST:
+                raise DataError(f"account: {f.name} must be at most {_MOST:,}, got {value!r}")
         if (self.equity is None) == (self.cash is None):
             raise DataError("account: give one of equity and cash")
         if self.wins > self.trades:
@@ -104,6 +108,9 @@ class Account:
 
         Returns:
           Scalars of float32 and int32, with money and units over `start`; and `start`.
+
+        Raises:
+          DataError: an equity of 0 or less, an amount that float32 does not have, an entry after the newest of `times`.
         """
         equity = self.equity_at(close)
         if equity <= 0:
@@ -113,6 +120,11 @@ class Account:
         held, long = self.units != 0, self.units > 0
         cost = (close if self.average_price is None else float(self.average_price)) if held else 0.0
         stop, take = self._levels(cost, long, env) if held else (0.0, math.inf)
+        for name, value in (("units", self.units / start), ("equity", equity / start), ("peak", peak / start)):
+            if not abs(value) <= _LARGEST:
+                raise DataError(f"account: {name} is {value:g} times the start, more than can be reckoned with")
+        if cost > _LARGEST:
+            raise DataError(f"account: average_price is {cost:g}, more than can be reckoned with")
         numbers = (self.units / start, close, equity / start, 0.0, peak / start, cost, stop, take, 0.0)
         counts = (self._held(times) if held else 0, self.trades, self.wins)
         state = AccountState(*(np.float32(x) for x in numbers), *(np.int32(n) for n in counts))  # type: ignore[arg-type]
@@ -133,4 +145,10 @@ class Account:
             return int(self.bars_held)
         if self.entry_time is None or times is None:
             return 1
-        return max(len(times) - bisect_left(times, int(self.entry_time)), 1)
+        held = len(times) - bisect_left(times, int(self.entry_time))
+        if held == 0:
+            raise DataError(
+                f"account: entry_time {int(self.entry_time)} is after the newest bar, which began at {int(times[-1])};"
+                " give the start of the bar on which the position was opened, in UTC seconds"
+            )
+        return held

@@ -226,7 +226,10 @@ class Decider:
         """
         state, start = self.fresh if account is None else account, 1.0
         if isinstance(account, Account):
-            state, start = account.state(seen.close, self.spec.config, seen.times)
+            try:
+                state, start = account.state(seen.close, self.spec.config, seen.times)
+            except DataError as error:
+                raise DataError(f"{seen.symbol}: {error}") from None
         price = seen.close if price is None else price
         quote = Quote(np.float32(seen.close), None if seen.size is None else np.float32(seen.size))  # type: ignore[arg-type]
         arguments = (seen.window, state, quote, np.float32(price), seen.costs, np.bool_(seen.allow_short))

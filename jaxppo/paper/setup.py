@@ -101,7 +101,7 @@ def first_rows(bars: Sequence[Bars], options: PaperOptions, asked: Asked) -> dic
 
     Raises:
       ConfigError: a date that is none.
-      DataError: no symbol has a bar to decide on.
+      DataError: no symbol has a bar to decide on, or none before the end.
     """
     needed, begin = asked.policy.decider.min_bars, None
     if options.from_ is not None:
@@ -119,6 +119,9 @@ def first_rows(bars: Sequence[Bars], options: PaperOptions, asked: Asked) -> dic
             f"{longest.source}: no bar to decide on {where}: {longest.symbol}, the longest, has {len(longest.time)}"
             f" bars up to {format_time(int(longest.time[-1]))}, of which the first {needed - 1} warm up"
         )
+    begins = min(int(b.time[found[b.symbol]]) for b in bars if b.symbol in found)
+    if options.to is not None and date_seconds("--to", options.to) <= begins:
+        raise DataError(f"--to: {options.to} given, and the first bar to decide on is of {format_time(begins)}")
     return found
 
 

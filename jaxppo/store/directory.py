@@ -245,6 +245,13 @@ def earlier_manifest(run_dir: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def trained_interval(run_dir: Path, asked: str | None) -> str | None:
+    """The interval of the bars that a run was trained on, such as "1h"; `asked` where its manifest says none."""
+    data = earlier_manifest(run_dir).get("data")
+    found = data.get("interval") if isinstance(data, dict) else None
+    return found if isinstance(found, str) else asked
+
+
 class Tried(NamedTuple):
     """What was tried until there was the policy of a folder; 0 for one that was trained alone."""
 
