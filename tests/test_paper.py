@@ -204,6 +204,11 @@ def test_a_journal_that_is_damaged_within_is_refused(tmp_path):
     path.write_text("".join([*text[:4], text[4][:-20] + "\n", *text[5:]]))
     with pytest.raises(DataError, match=r"journal.jsonl, line 5: damaged, so what was sent cannot be known"):
         Session(tmp_path, market())
+    path.write_text("".join([*text[:4], '{"kind":"decision"}\n', *text[5:]]))
+    with pytest.raises(DataError, match=r"journal, line 5: not as a session writes it \(KeyError\('time'\)\)"):
+        Session(tmp_path, market())
+    with pytest.raises(DataError, match=r"journal.jsonl, line 5: not as a session writes it \(KeyError\('symbol'\)\)"):
+        read_session(tmp_path)
 
 
 def test_a_line_that_cannot_be_written_leaves_the_journal_whole(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,6 +150,17 @@ def test_a_session_goes_on_where_it_stopped(run, session, tmp_path, bars):
     assert sorted(again, key=lambda x: (x["time"], x["symbol"])) == whole
     assert paper(run, "--submit", "--out", out, "--data", bars)[0] == 0  # nothing is left to do
     assert len([x for x in (out / "journal.jsonl").open() if json.loads(x)["kind"] == DECISION]) == len(whole)
+
+
+def test_a_session_whose_broker_has_lost_its_file_does_not_go_on(run, session, tmp_path):
+    """It would begin anew with flat accounts, and the journal's positions would be gone without a word."""
+    shutil.copytree(session, out := tmp_path / "session")
+    before = (out / "journal.jsonl").read_bytes()
+    (out / "broker.jsonl").unlink()
+    code, _, err = paper(run, "--submit", "--out", out)
+    assert code == 2
+    assert re.fullmatch(r"error: .*broker.jsonl: ends before .*, so what was traded is not known; bring .*\n", err), err
+    assert (out / "journal.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize(

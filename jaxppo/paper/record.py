@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxppo.env.trading import EnvSpec
+from jaxppo.errors import DataError
 from jaxppo.paper.broker import Order, OrderState
 from jaxppo.paper.mind import Thought
 from jaxppo.store.sessions import ACK, DECISION, NEVER, REJECT
@@ -139,8 +140,14 @@ def state_facts(state: OrderState) -> dict[str, Any]:
 
 
 def standing(lines: Iterable[Mapping[str, Any]], capital: float, interval: int) -> Standing:
-    """Where the session of these lines stands."""
+    """Where the session of these lines stands; `DataError` for one that is no line of a session."""
     found = Standing(capital, interval)
-    for line in lines:
-        found.add(line)
+    for number, line in enumerate(lines, 1):
+        try:
+            found.add(line)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"journal, line {number}: not as a session writes it ({error!r}), so what was sent cannot be known;"
+                " bring the file back as it was, or choose another --out"
+            ) from error
     return found

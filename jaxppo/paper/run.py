@@ -84,7 +84,14 @@ def _replay(options: PaperOptions, asked: Asked, folder: Path, clock: Clock) -> 
     mind = Mind(asked.policy, terms, per_year)
     log = Journal(folder / BROKER_LOG)
     broker = SimulatedBroker(BarStep(mind.spec), terms, line["share"], log)
-    since = standing(journal.read(), capital, line["interval"]).time
+    before = standing(journal.read(), capital, line["interval"])
+    for symbol, decided in before.last.items():
+        if broker.shown(symbol) < decided["time"]:
+            raise RunDirectoryError(
+                f"{folder / BROKER_LOG}: ends before {format_time(decided['time'])}, when the journal has a decision"
+                f" of {symbol}, so what was traded is not known; bring the file back, or choose another --out"
+            )
+    since = before.time
     feed = ReplayFeed(bars, first, options.speed, since, end, broker.trade, clock)
     starts = min(int(b.time[first[b.symbol]]) for b in bars)
     begins = f"goes on from {format_time(since)}" if since is not None else f"from {format_time(starts)}"

@@ -154,6 +154,10 @@ class SimulatedBroker:
         fee = float(self.terms[symbol].costs.fee) * abs(units) * price * self.share
         return Exit(units * self.share, price, fee, REASONS[int(record.reason)])
 
+    def shown(self, symbol: str) -> int:
+        """Start of the newest bar that it was shown, UTC seconds."""
+        return self._symbols[symbol].time
+
     # What the loop asks
 
     def check(self, symbols: Sequence[str]) -> None:

@@ -67,9 +67,13 @@ def as_session(lines: Iterable[Mapping[str, Any]], where: str) -> Session:
     if head is None or head["kind"] != SESSION or head.get("version") != 1:
         raise DataError(f"{where}: begins with no session of a journal of version 1")
     of: dict[str, list[dict[str, Any]]] = {symbol: [] for symbol in head["symbols"]}
-    for line in found:
-        if line["kind"] in (DECISION, SKIPPED):
+    for number, line in enumerate(found, 2):
+        if line["kind"] not in (DECISION, SKIPPED):
+            continue
+        try:
             of[line["symbol"]].append(_slim(line))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{where}, line {number}: not as a session writes it ({error!r})") from error
     played = [Played(symbol, head["symbols"][symbol], rows) for symbol, rows in of.items() if len(rows) > 1]
     if not played:
         raise DataError(f"{where}: no bar followed a decision yet, so nothing can be compared")
@@ -86,4 +90,4 @@ def _slim(line: Mapping[str, Any]) -> dict[str, Any]:
     """What is compared of a line, without what else it tells."""
     account = line.get("account")
     own = {} if account is None else {"account": {k: account[k] for k in ("units", "equity")}}
-    return {k: line[k] for k in _KEPT if k in line} | own
+    return {"time": line["time"]} | {k: line[k] for k in _KEPT if k in line} | own
