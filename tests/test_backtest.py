@@ -18,6 +18,7 @@ from helpers import TINY
 from jaxppo.backtest.__main__ import main
 from jaxppo.backtest.charts import PLOTS
 from jaxppo.backtest.facts import look_warnings, rule_warnings, seen_shares, seen_warnings
+from jaxppo.backtest.files import percentile
 from jaxppo.backtest.page import write_backtest_report
 from jaxppo.backtest.remarks import break_even
 from jaxppo.config.schema import EnvConfig, RewardConfig
@@ -286,3 +287,10 @@ def test_refuses_what_is_no_run_and_a_folder_that_holds_something(run, folder, t
     assert "holds no run" in capsys.readouterr().err
     assert main([str(run), "--split", "validation", "--out", str(folder)]) == 2
     assert "never overwritten" in capsys.readouterr().err
+
+
+def test_a_percentile_of_infinite_draws_is_infinite():
+    """Such as profit factors without a loss; NumPy's mean of two infinities is NaN, and a warning."""
+    assert percentile(np.array([1.0, 2.0, 3.0]), 25) == 1.5
+    assert percentile(np.array([1.0, np.inf, np.inf, np.inf]), 95) == np.inf
+    assert np.isnan(percentile(np.array([1.0, np.nan]), 5))

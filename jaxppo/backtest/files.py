@@ -50,6 +50,12 @@ class Facts:
     warnings: tuple[str, ...]
 
 
+def percentile(drawn: np.ndarray, q: float) -> float:
+    """As of `np.percentile`, and infinite between two draws that are: a mean of them is none."""
+    low, high = (np.percentile(drawn, q, method=method) for method in ("lower", "higher"))
+    return float(low if low == high else np.percentile(drawn, q))
+
+
 def baseline_rows(done: Backtest, yardsticks: Yardsticks) -> list[dict[str, Any]]:
     """Pooled figures of the policy and of every baseline, and of the policy rebalanced daily (`portfolio`).
 
@@ -60,7 +66,7 @@ def baseline_rows(done: Backtest, yardsticks: Yardsticks) -> list[dict[str, Any]
     named += [("buy_and_hold", base.buy_and_hold), ("flat", base.flat)]
     named += [(name, yardsticks.of(name).metrics) for name in yardsticks.names if name != HOLD]
     named.append(("random_mean", jax.tree.map(np.mean, random)))
-    named += [(f"random_p{q}", jax.tree.map(lambda x, q=q: np.percentile(x, q), random)) for q in (5, 95)]
+    named += [(f"random_p{q}", jax.tree.map(lambda x, q=q: percentile(x, q), random)) for q in (5, 95)]
     return [{"name": name, **figures(metrics)} for name, metrics in named]
 
 

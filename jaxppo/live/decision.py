@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -159,10 +160,12 @@ class Decider:
     def _check_features(self) -> None:
         info, names = self.policy.info, self.recipe.names
         if names != info.feature_names:
+            pairs = zip_longest(info.feature_names, names)
+            of, here = next((a, b) for a, b in pairs if a != b)
             raise CheckpointError(
-                f"the policy was trained with {len(info.feature_names)} features that begin with"
-                f" {info.feature_names[0]!r}, which its groups {[g.name for g in self.groups]} do not compute here"
-                f" (they give {len(names)}, from {names[0]!r}); use the plugin or the version that it was trained with"
+                f"the policy was trained with {len(info.feature_names)} features, of which its groups"
+                f" {[g.name for g in self.groups]} do not compute {of!r} here (they give {len(names)}, {here!r} in its"
+                " place); use the plugin, the file or the version that it was trained with"
             )
         if (found := self.recipe.hash) != info.feature_hash:
             raise CheckpointError(
