@@ -137,7 +137,7 @@ def _order(units: float, limits: Limits, at: Situation, note: Note) -> float:
     most = max(limits.max_order / at.price, abs(less))
     if abs(units) <= most:
         return units
-    allowed = math.copysign(most, units)
+    allowed = math.copysign(most, units) if most > 0 else 0.0
     cut = f"an order of {units:g} is worth {abs(units) * at.price:,.2f}, of at most {limits.max_order:,.2f}"
     note(Bite("order", f"{at.symbol}: {cut}; {allowed:g} are ordered"))
     return allowed
