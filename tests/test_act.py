@@ -13,11 +13,10 @@ from test_live import policy_of
 
 from jaxppo.act import run as act_room
 from jaxppo.act.__main__ import main
-from jaxppo.check.verdict import slice_bars
 from jaxppo.errors import DataError
 from jaxppo.live.account import Account
 from jaxppo.live.fresh import bar_end, bars_behind, missing_lately, require_fresh
-from jaxppo.market.bars import Bars, load_bars
+from jaxppo.market.bars import Bars, load_bars, slice_bars
 from jaxppo.market.calendar import DAY, HOUR
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.store.checkpoint import RestoredPolicy

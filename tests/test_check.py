@@ -16,9 +16,10 @@ from jaxppo.check.__main__ import main
 from jaxppo.check.lookahead import END, FALL, RISE, change_after, check_lookahead, cut_rows
 from jaxppo.check.parity import check_parity
 from jaxppo.check.reward import CONFIGURED, LANES, check_reward, cut_episodes, play_episodes
-from jaxppo.check.verdict import Player, differing_bits, slice_bars
+from jaxppo.check.verdict import Player, differing_bits
 from jaxppo.env.trading import observe_account
 from jaxppo.errors import DataError
+from jaxppo.market.bars import slice_bars
 from jaxppo.market.dataset import build_evaluation
 from jaxppo.market.features import FEATURE_GROUPS, FeatureTable, compute_features
 from jaxppo.market.quality import Origin, check_bars

@@ -9,9 +9,8 @@ import pytest
 from helpers import tiny_config, tiny_market
 
 from jaxppo.check.lookahead import check_lookahead
-from jaxppo.check.verdict import slice_bars
 from jaxppo.errors import ConfigError, DataError
-from jaxppo.market.bars import Bars
+from jaxppo.market.bars import Bars, slice_bars
 from jaxppo.market.calendar import DAY, HOUR
 from jaxppo.market.context import contexts
 from jaxppo.market.features import compute_features

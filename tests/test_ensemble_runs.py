@@ -18,11 +18,10 @@ from helpers import TINY, tiny_config, tiny_program
 
 import jaxppo
 from benchmarks.robustness.runs import differences, write_bars
-from jaxppo.check.verdict import slice_bars
 from jaxppo.config.layers import load_config
 from jaxppo.errors import ConfigError
 from jaxppo.export.standalone import self_test
-from jaxppo.market.bars import load_bars
+from jaxppo.market.bars import load_bars, slice_bars
 from jaxppo.page.members import members_line, members_section, members_sentence
 from jaxppo.ppo.program import COUNTS, _each_member, begin_run, run_updates
 from jaxppo.ppo.state import hyper_from

@@ -13,13 +13,12 @@ from helpers import tiny_config
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import AgentSpec, constant_params, init_params, make_agent
-from jaxppo.check.verdict import slice_bars
 from jaxppo.config.schema import Config
 from jaxppo.env.account import AccountState
 from jaxppo.env.trading import ACCOUNT_FEATURES, env_spec
 from jaxppo.errors import CheckpointError, DataError
 from jaxppo.live.account import Account
-from jaxppo.market.bars import Bars
+from jaxppo.market.bars import Bars, slice_bars
 from jaxppo.market.dataset import Split, build_evaluation
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.play.deciders import acting_policy

@@ -9,13 +9,12 @@ import pytest
 from helpers import tiny_config
 from test_live import Backtested, backtested
 
-from jaxppo.check.verdict import slice_bars
 from jaxppo.config.schema import EnvConfig, FeatureConfig
 from jaxppo.errors import ConfigError, DataError
 from jaxppo.live.account import Account
 from jaxppo.live.features import STREAMS, Bar, Features, Size
 from jaxppo.live.stream import Stream
-from jaxppo.market.bars import Bars
+from jaxppo.market.bars import Bars, slice_bars
 from jaxppo.market.features import FEATURE_GROUPS, FeatureGroup, compute_features, feature_groups
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.volatility import volatility_sizes

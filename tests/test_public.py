@@ -17,8 +17,8 @@ import jaxppo.api
 import jaxppo.registry
 import jaxppo.store.trackers
 from jaxppo.__main__ import COMMANDS, main
-from jaxppo.check.verdict import slice_bars
 from jaxppo.errors import ConfigError, DataError, JaxppoError
+from jaxppo.market.bars import slice_bars
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

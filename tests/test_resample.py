@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaxppo.check.verdict import slice_bars
 from jaxppo.config.schema import DataConfig
 from jaxppo.errors import ConfigError, DataError
-from jaxppo.market.bars import Bars
+from jaxppo.market.bars import Bars, slice_bars
 from jaxppo.market.calendar import DAY, HOUR, WEEK
 from jaxppo.market.resample import buckets, parse_longer, resample
 from jaxppo.market.source import load_market_bars

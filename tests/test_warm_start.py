@@ -16,13 +16,12 @@ from helpers import TINY, tiny_config
 import jaxppo
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.backtest.facts import read_manifest, start_warnings
-from jaxppo.check.verdict import slice_bars
 from jaxppo.config.checks import check_config
 from jaxppo.config.layers import DeviceInfo, Resolved, replace_fields
 from jaxppo.config.schema import Config
 from jaxppo.env.trading import env_spec
 from jaxppo.errors import CheckpointError, ConfigError
-from jaxppo.market.bars import Bars
+from jaxppo.market.bars import Bars, slice_bars
 from jaxppo.market.dataset import Market, build_market
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.market.tape import zero_tape

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxppo.check.verdict import Check, Compute, Later, Player, as_table, differing_bits, differing_fields, slice_bars
+from jaxppo.check.verdict import Check, Compute, Later, Player, as_table, differing_bits, differing_fields
 from jaxppo.env.account import StepRecord
 from jaxppo.errors import DataError
-from jaxppo.market.bars import Bars
+from jaxppo.market.bars import Bars, slice_bars
 from jaxppo.market.dataset import Split, build_evaluation, build_market
 from jaxppo.market.features import FeatureTable
 from jaxppo.market.quality import format_time

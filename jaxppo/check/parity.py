@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxppo.agent.policy import Distribution
-from jaxppo.check.verdict import Check, Compute, Player, as_table, differing_bits, slice_bars
+from jaxppo.check.verdict import Check, Compute, Player, as_table, differing_bits
 from jaxppo.config.schema import EnvConfig
 from jaxppo.env.account import AccountState, open_account, settle
 from jaxppo.env.actions import action_mask
 from jaxppo.env.trading import ACCOUNT_FEATURES, EXPOSURE, observe_account
-from jaxppo.market.bars import Bars
+from jaxppo.market.bars import Bars, slice_bars
 from jaxppo.market.dataset import build_evaluation
 from jaxppo.market.quality import format_time
 from jaxppo.market.tape import Quote, Tape, take_quotes, take_steps

@@ -21,14 +21,14 @@ from jaxppo.check.lookahead import check_lookahead
 from jaxppo.check.parity import check_parity
 from jaxppo.check.probe import Kind, Probe, ProbeSizes, check_placebo, check_planted
 from jaxppo.check.reward import CONFIGURED, LANES, check_reward
-from jaxppo.check.verdict import Check, Player, slice_bars
+from jaxppo.check.verdict import Check, Player
 from jaxppo.cli import Request
 from jaxppo.config.checks import check_config
 from jaxppo.config.layers import replace_fields
 from jaxppo.config.schema import FIELD_GROUP, Config, to_dict
 from jaxppo.device import detect_device, enable_compilation_cache
 from jaxppo.errors import ConfigError
-from jaxppo.market.bars import Bars
+from jaxppo.market.bars import Bars, slice_bars
 from jaxppo.market.costs import market_costs, typical_env
 from jaxppo.market.dataset import build_evaluation, build_market
 from jaxppo.market.recipe import Recipe, feature_recipe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -46,13 +46,6 @@ class Player(NamedTuple):
     @property
     def receptive_field(self) -> int:
         return receptive_field(self.config.agent)
-
-
-def slice_bars(bars: Bars, rows: slice) -> Bars:
-    """Some consecutive bars."""
-    fields: Any = {k: getattr(bars, k)[rows] for k in ("time", "open", "high", "low", "close", "volume")}
-    dividend = None if bars.dividend is None else bars.dividend[rows]
-    return replace(bars, **fields, dividend=dividend)
 
 
 def as_table(features: FeatureTable | np.ndarray) -> FeatureTable:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -218,6 +219,13 @@ def describe_symbols(bars: Sequence[Bars], folder: str | None = None) -> list[st
     if closes := list(dict.fromkeys(b.symbol for b in bars if b.closes_alone)):
         lines.append(f"closes alone, without range or volume ({some_symbols(closes)}): {CLOSES_MEAN}")
     return lines + [f"{len(b.seams) + 1} files of {b.symbol} joined: {b.source}" for b in bars if b.seams] + others
+
+
+def slice_bars(bars: Bars, rows: slice) -> Bars:
+    """Some consecutive bars."""
+    fields: Any = {k: getattr(bars, k)[rows] for k in ("time", "open", "high", "low", "close", "volume")}
+    dividend = None if bars.dividend is None else bars.dividend[rows]
+    return dataclasses.replace(bars, **fields, dividend=dividend)
 
 
 def data_hash(bars: Sequence[Bars]) -> str:

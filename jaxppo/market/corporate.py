@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from jaxppo.config.checks import refuse_url
 from jaxppo.errors import DataError
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import DAY, format_interval
-from jaxppo.market.files import SUFFIXES, open_table, read_table, reading, split_symbols
+from jaxppo.market.files import open_table, read_table, reading, split_symbols, table_path
 from jaxppo.market.formats import SYMBOL_COLUMNS, Columns, TableKind, header_layout, time_column
 from jaxppo.market.names import some_symbols, spelling
 from jaxppo.market.quality import Origin, format_time, refuse
@@ -51,13 +50,8 @@ def read_actions(path: str | Path) -> dict[str, Actions]:
       ConfigError: an address.
       DataError: a file, column, row or number that cannot be used; the message names file, symbol, row and column.
     """
-    refuse_url(str(path), "corporate_actions")
-    path = Path(path)
-    with reading(path):
-        if not path.exists():
-            raise DataError(f"{path}: no such file; give a CSV or Parquet file of splits and dividends")
-        if path.is_dir() or path.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{path}: not a table of splits and dividends; give a CSV or Parquet file")
+    with reading(Path(path)):
+        path = table_path(path, "corporate_actions", "splits and dividends")
         table = open_table(path, TableKind(header_layout, _find_columns))
         frame = read_table(table)
         if frame.is_empty():

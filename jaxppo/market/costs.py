@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from jaxppo.config.checks import refuse_url
 from jaxppo.config.schema import EnvConfig
 from jaxppo.errors import ConfigError, DataError
 from jaxppo.market.asset_classes import class_fees
 from jaxppo.market.bars import Bars
-from jaxppo.market.files import SUFFIXES, open_table, read_table, reading, symbol_names
+from jaxppo.market.files import open_table, read_table, reading, symbol_names, table_path
 from jaxppo.market.formats import SYMBOL_COLUMNS, Columns, TableKind, header_layout
 from jaxppo.market.names import some_symbols, spelling
 from jaxppo.market.quality import Origin, refuse
@@ -112,13 +111,8 @@ def read_costs(path: str | Path) -> CostTable:
       ConfigError: an address.
       DataError: a file, column, row or number that cannot be used; the message names file, symbol, row and column.
     """
-    refuse_url(str(path), "costs")
-    path = Path(path)
-    with reading(path):
-        if not path.exists():
-            raise DataError(f"{path}: no such file; give a CSV or Parquet file of costs")
-        if path.is_dir() or path.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{path}: not a table of costs; give a CSV or Parquet file ({', '.join(SUFFIXES)})")
+    with reading(Path(path)):
+        path = table_path(path, "costs", "costs")
         table = open_table(path, TableKind(header_layout, _find_columns))
         frame = read_table(table)
         names = tuple(symbol_names(table, frame).to_list())

@@ -178,6 +178,27 @@ def _panics_unseen() -> Iterator[None]:
                 os.write(2, said)
 
 
+def table_path(path: str | Path, option: str, rows: str) -> Path:
+    """The path of a table that an option names, or why it cannot be one.
+
+    Args:
+      path: as it was given.
+      option: that it was given to, such as `costs`.
+      rows: what the table is of, such as "costs".
+
+    Raises:
+      ConfigError: an address.
+      DataError: nothing there, or no CSV or Parquet file.
+    """
+    refuse_url(str(path), option)
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file; give a CSV or Parquet file of {rows}")
+    if path.is_dir() or path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path}: not a table of {rows}; give a CSV or Parquet file ({', '.join(SUFFIXES)})")
+    return path
+
+
 def open_table(path: Path, kind: TableKind = BARS) -> Table:
     """Head of a file: column names and where the fields are."""
     if not path.name.isprintable():

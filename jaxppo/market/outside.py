@@ -18,12 +18,11 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from jaxppo.config.checks import refuse_url
 from jaxppo.config.schema import FeatureConfig
 from jaxppo.errors import ConfigError, DataError
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import DAY, format_interval, match_interval
-from jaxppo.market.files import SUFFIXES, Table, open_table, read_table, reading, split_symbols
+from jaxppo.market.files import Table, open_table, read_table, reading, split_symbols, table_path
 from jaxppo.market.formats import SYMBOL_COLUMNS, Columns, TableKind, header_layout, parse_numbers, time_column
 from jaxppo.market.inputs import CLIP, rolling_mean_std
 from jaxppo.market.names import some_symbols, spelling
@@ -312,13 +311,8 @@ def read_outside(config: FeatureConfig, timezone: str | None) -> Outside | None:
     delay, age = outside_spans(config)
     if config.extra_features is None:
         return None
-    path = Path(config.extra_features)
-    refuse_url(str(path), "extra_features")
-    with reading(path):
-        if not path.exists():
-            raise DataError(f"{path}: no such file; give a CSV or Parquet file of features")
-        if path.is_dir() or path.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{path}: not a table of features; give a CSV or Parquet file ({', '.join(SUFFIXES)})")
+    with reading(Path(config.extra_features)):
+        path = table_path(config.extra_features, "extra_features", "features")
         status = path.stat()
         table = _read(path, timezone, (status.st_mtime_ns, status.st_size))
     return dataclasses.replace(

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from jaxppo.check.verdict import slice_bars
 from jaxppo.errors import DataError
 from jaxppo.live.fresh import bars_behind
-from jaxppo.market.bars import Bars
+from jaxppo.market.bars import Bars, slice_bars
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.quality import FIELDS, format_time
 from jaxppo.paper.broker import Unreachable
