@@ -53,10 +53,15 @@ TRADE_SCHEMA = {
     "entry_price": pl.Float64,
     "exit_price": pl.Float64,
     "fees": pl.Float64,
+    "impact": pl.Float64,
     "borrow": pl.Float64,
+    "costs": pl.Float64,
     "pnl": pl.Float64,
     "return": pl.Float64,
+    "mfe": pl.Float64,
+    "mae": pl.Float64,
     "reason": pl.String,
+    "cumulative_pnl": pl.Float64,
 }
 
 
@@ -187,6 +192,20 @@ def test_the_money_of_a_trade_by_hand(trades, split):
     assert first["borrow"] == 0
     assert first["pnl"] == pytest.approx(pnl, abs=1e-6)
     assert first["return"] == pytest.approx(pnl / (units * open_[5]), abs=1e-6)
+
+
+def test_excursions_and_cumulative_profit_of_a_trade_by_hand(trades, split):
+    open_, high, low = (prices(split, name, 0) for name in ("open", "high", "low"))
+    first, second = trades.row(0, named=True), trades.row(1, named=True)
+    # Long from the open of bar 5 to that of bar 7, so the ranges of bars 5 and 6 count; short from there to the end.
+    assert first["mfe"] == pytest.approx(max(high[5:7]) / open_[5] - 1, abs=1e-6)
+    assert first["mae"] == pytest.approx(min(0, min(low[5:7]) / open_[5] - 1), abs=1e-6)
+    assert second["mfe"] == pytest.approx(1 - min(low[7:12]) / open_[7], abs=1e-6)
+    assert second["mae"] == pytest.approx(1 - max(high[7:12]) / open_[7], abs=1e-6)
+    assert (first["impact"], first["costs"]) == (0, first["fees"] + first["borrow"])
+    # TWO's trade ends first: the times of its bars are those of ONE's first six and two minutes.
+    pnl = trades["pnl"]
+    assert trades["cumulative_pnl"].to_list() == pytest.approx([pnl[2] + pnl[0], pnl.sum(), pnl[2]])
 
 
 def test_the_trades_of_a_symbol_sum_to_its_net_return(equity, trades):

@@ -11,7 +11,7 @@ from jaxppo.config.schema import EnvConfig, RewardConfig
 from jaxppo.env.account import advance, close_out, open_account
 from jaxppo.env.trading import env_spec, trade_bar
 from jaxppo.market.tape import Costs, MarketStep
-from jaxppo.play.trades import Trade, round_trips, system_quality
+from jaxppo.play.trades import Excursion, Range, Trade, excursions, round_trips, system_quality
 
 FEE = 0.01
 KEEP = None
@@ -164,6 +164,59 @@ def test_prices_are_fills_impact_included():
     # 2 % against us: bought at 102, sold at 107.8: 58 - 1 % of (1,020 + 1,078) = 37.02.
     trades = round_trips(played([10, 0], [bar(100), bar(110)], impact=0.02), FEE)
     check(trades[0], entry_price=102.0, exit_price=107.8, fees=20.98, pnl=37.02)
+    # Of 10 units at mid prices of 100 and 110, 2 % is 20 + 22; costs are all that is missing from the 100 of the mids.
+    trades = round_trips(played([10, 0], [bar(100), bar(110)], impact=0.02), FEE, 0.02)
+    check(trades[0], fees=20.98, impact=42.0, costs=62.98, pnl=100 - 62.98)
+
+
+def test_the_impact_of_a_flip_and_of_a_stop_belongs_to_the_trade_that_it_fills():
+    # 5 bought at 100, sold short to -10 at 120: 5 of the 15 close the first trade; bought back at 100.
+    record = played([5, -10, 0], [bar(100), bar(120), bar(100)], impact=0.01)
+    first, second = round_trips(record, FEE, 0.01)
+    check(first, impact=5.0 + 6.0)
+    check(second, impact=12.0 + 10.0)
+    # Bought at 101, the stop 2 % below it at 98.98 fills 1 % lower.
+    record = played([10], [bar(100, low=95)], impact=0.01, stops=True)
+    check(round_trips(record, 0.0, 0.01)[0], impact=10.0 + 9.898, exit_price=0.99 * 98.98)
+
+
+def ran(record, bars):
+    """Excursions of the trades of a record, and the trades."""
+    of = Range(*(np.asarray([float(getattr(b, k)) for b in bars]) for k in ("open", "high", "low")))
+    trades = round_trips(record, FEE)
+    return excursions(trades, record, of), trades
+
+
+def test_excursions_are_the_high_and_the_low_of_what_was_held():
+    bars = [bar(100, 101, high=105, low=98), bar(101, high=200, low=50)]
+    assert ran(played([10, 0], bars), bars)[0][0] == pytest.approx(Excursion(0.05, -0.02))
+    assert ran(played([-10, 0], bars), bars)[0][0] == pytest.approx(Excursion(0.02, -0.05))
+    # Sold at the next open beyond the range: the fill counts, the rest of that bar does not.
+    bars = [bar(100, 101, high=105, low=98), bar(90, high=200, low=50)]
+    assert ran(played([10, 0], bars), bars)[0][0] == pytest.approx(Excursion(0.05, -0.10))
+    # Never below its entry: nothing adverse.
+    bars = [bar(100, 110), bar(110)]
+    assert ran(played([10, 0], bars), bars)[0][0] == pytest.approx(Excursion(0.10, 0.0))
+
+
+def test_of_the_bar_of_a_stop_only_its_open_and_its_exit_count():
+    bars = [bar(100), bar(101, close=98, high=103.9, low=90)]
+    assert ran(played([10, KEEP], bars, stops=True), bars)[0][0] == pytest.approx(Excursion(0.01, -0.02), rel=1e-4)
+    bars = [bar(100), bar(99, close=104, high=110, low=98.5)]
+    assert ran(played([10, KEEP], bars, stops=True), bars)[0][0] == pytest.approx(Excursion(0.04, -0.01), rel=1e-4)
+    bars = [bar(100), bar(100, close=101, high=110, low=95)]  # sold at the close: the whole bar came before
+    assert ran(played([10, KEEP], bars, end=True), bars)[0][0] == pytest.approx(Excursion(0.10, -0.05))
+
+
+def test_excursions_of_a_position_that_grows_shrinks_and_flips():
+    # 10 at 100; at 110 5 more: 10 * 10 + 15 * (120 - 110) = 250 at the high, on 10 * 100 + 5 * 110 = 1,550.
+    # Then 10 of the 15 are sold at 108: 250 less what was given back, and 5 left with a low of 80.
+    bars = [bar(100), bar(110, high=120), bar(108, low=80), bar(100), bar(100, 100, high=104, low=97), bar(102)]
+    runs, trades = ran(played([10, 15, 5, -10, KEEP, 0], bars), bars)
+    assert runs[0] == pytest.approx(Excursion(250 / 1550, (100 + 15 * -2 + 5 * -28) / 1550), rel=1e-5)
+    # The flip at 100 begins a short of 10 at 100.
+    assert runs[1] == pytest.approx(Excursion(0.03, -0.04))
+    assert [t.side for t in trades] == ["long", "short"]
 
 
 def test_no_orders_no_trades():
@@ -237,6 +290,13 @@ def test_round_trips_and_the_recorded_sums_are_the_same_money(env, allow_short):
         assert sum(t.borrow for t in trades) == pytest.approx(one.borrow.sum(), rel=1e-4)
         np.testing.assert_array_equal(one.closed, np.bincount([t.exit_bar for t in trades], minlength=N_BARS))
         assert all(t.entry_bar <= t.exit_bar for t in trades)
+        impact = sum(t.impact for t in round_trips(one, fee, 0.0005))
+        assert impact == pytest.approx((one.cost - one.fees).sum(), rel=1e-3)
+        bars = random_bars(1)
+        runs = excursions(trades, one, Range(*(np.asarray(x[:, i]) for x in (bars.open, bars.high, bars.low))))
+        for trade, run in zip(trades, runs, strict=True):
+            gross = (trade.pnl + trade.fees + trade.borrow) / (trade.units * trade.entry_price)
+            assert run.adverse - 3e-5 <= min(gross, 0) <= max(gross, 0) <= run.favourable + 3e-5  # of float32 fills
         total += len(trades)
     assert total > 10 * N_ACCOUNTS  # it was about something
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxppo.env.account import REASON_NONE, REASONS, StepRecord
+from jaxppo.env.account import REASON_END, REASON_NONE, REASONS, StepRecord
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,12 @@ class Trade:
     pnl: float  # net of fees and borrow, dividends included
     return_: float  # pnl / entry notional
     reason: str  # what closed it, one of REASONS
+    impact: float = 0.0  # spread and slippage, which the fill prices hold
+
+    @property
+    def costs(self) -> float:
+        """Fees, spread, slippage and borrow cost."""
+        return self.fees + self.impact + self.borrow
 
 
 @dataclass
@@ -36,6 +43,7 @@ class _Open:
     sold: float = 0.0
     sold_notional: float = 0.0
     fees: float = 0.0
+    impact: float = 0.0
     borrow: float = 0.0
     dividend: float = 0.0
 
@@ -54,25 +62,29 @@ class _Open:
             pnl=pnl,
             return_=pnl / self.bought_notional,
             reason=reason,
+            impact=self.impact,
         )
 
 
 class _Book:
     """Builds trades fill by fill. `bought` counts entries and `sold` exits, whatever the side."""
 
-    def __init__(self, fee: float):
+    def __init__(self, fee: float, impact: float):
         self.fee = fee
+        self.impact = impact
         self.units = 0.0
         self.open: _Open | None = None
         self.trades: list[Trade] = []
 
     def fill(self, bar: int, order: float, price: float, units_after: float, reason: str) -> None:
         size = abs(order)
+        moved = abs(price - price / (1.0 + float(np.sign(order)) * self.impact))  # against us, a unit
         if self.open is not None and order * self.open.side < 0:
             closing = min(size, abs(self.units)) if units_after * self.units > 0 else abs(self.units)
             self.open.sold += closing
             self.open.sold_notional += closing * price
             self.open.fees += self.fee * closing * price
+            self.open.impact += moved * closing
             size = max(size - closing, 0.0)
             if units_after * self.units <= 0:
                 self.trades.append(self.open.close(bar, reason))
@@ -82,15 +94,17 @@ class _Book:
             self.open.bought += size
             self.open.bought_notional += size * price
             self.open.fees += self.fee * size * price
+            self.open.impact += moved * size
         self.units = units_after
 
 
-def round_trips(record: StepRecord, fee: float) -> list[Trade]:
+def round_trips(record: StepRecord, fee: float, impact: float = 0.0) -> list[Trade]:
     """All closed round trips of one account.
 
     Args:
       record: (N,) fields of its bars in time order, valid bars only.
       fee: per side, on the notional.
+      impact: half spread + slippage, by which the record's fills were moved against the account.
 
     Returns:
       Trades in the order in which they closed; bars are indices into the record.
@@ -98,7 +112,7 @@ def round_trips(record: StepRecord, fee: float) -> list[Trade]:
     fields = {k: np.asarray(v, np.float64) for k, v in record._asdict().items() if v is not None}
     paid = fields.get("dividend", np.zeros_like(fields["units"]))
     order, exits, units = fields["order_units"], fields["exit_units"], fields["units"]
-    book = _Book(fee)
+    book = _Book(fee, impact)
     for bar in np.flatnonzero((order != 0) | (exits != 0) | (fields["borrow"] != 0) | (paid != 0)):
         after_exit = units[bar]
         after_order = after_exit - exits[bar] if fields["reason"][bar] != REASON_NONE else after_exit
@@ -111,6 +125,66 @@ def round_trips(record: StepRecord, fee: float) -> list[Trade]:
         if exits[bar] != 0:
             book.fill(int(bar), exits[bar], fields["exit_price"][bar], 0.0, REASONS[int(fields["reason"][bar])])
     return book.trades
+
+
+class Range(NamedTuple):
+    """Prices of the bars that a record is of, (N,) each."""
+
+    open: np.ndarray
+    high: np.ndarray
+    low: np.ndarray
+
+
+class Excursion(NamedTuple):
+    """How far the profit of a trade ran while it was open, before fees and borrow, over its entry notional."""
+
+    favourable: float  # highest running profit, 0 or above
+    adverse: float  # lowest running profit, 0 or below
+
+
+def excursions(trades: Sequence[Trade], record: StepRecord, bars: Range) -> list[Excursion]:
+    """Maximum favourable and adverse excursion of each trade.
+
+    A position is marked at the high and the low of every bar that it was held to the end of, the bar of its entry
+    included, since entries fill at the open. Of the bar on which a stop, a take-profit or a liquidation closed it
+    nobody knows what came before the exit: only its open and its exit count. What is paid out while it is held counts
+    too. An order that closes it fills at the open, so nothing of that bar but the fill counts.
+
+    Args:
+      trades: of `round_trips(record, ...)`.
+      record: (N,) fields.
+      bars: of the same N bars.
+
+    Example: bought at 100; the bar goes to 105 and 98, and the next opens at 101, where it is sold: +5 % and -2 %.
+    """
+    order, price, exits, exit_price, after = (
+        np.asarray(x, np.float64)
+        for x in (record.order_units, record.order_price, record.exit_units, record.exit_price, record.units)
+    )
+    held = after - exits  # between the order and the exit
+    before = held - order
+    paid = np.zeros_like(held) if record.dividend is None else np.asarray(record.dividend, np.float64)
+    # Money that the account has taken in up to just before a bar's order; with the units marked it is running profit.
+    earlier = np.concatenate([[0.0], np.cumsum(-order * price - exits * exit_price)[:-1]]) + np.cumsum(paid)
+    later = earlier - order * price
+    marks = [later + held * np.asarray(x, np.float64) for x in (bars.high, bars.low)]
+    best, worst, opened = np.maximum(*marks), np.minimum(*marks), later + held * np.asarray(bars.open, np.float64)
+    sold = later + held * exit_price
+    ordered = earlier + before * price  # the units held until then marked at the fill
+
+    def of(trade: Trade) -> Excursion:
+        first, last = trade.entry_bar, trade.exit_bar
+        if trade.reason == REASONS[0]:
+            whole, ends = slice(first, last), [ordered[last]]
+        elif trade.reason == REASONS[REASON_END]:  # at the close, so all of the bar came before
+            whole, ends = slice(first, last + 1), [sold[last]]
+        else:
+            whole, ends = slice(first, last), [opened[last], sold[last]]
+        start, notional = ordered[first], trade.units * trade.entry_price
+        high, low = max([*best[whole], *ends]) - start, min([*worst[whole], *ends]) - start
+        return Excursion(max(high, 0.0) / notional, min(low, 0.0) / notional)
+
+    return [of(trade) for trade in trades]
 
 
 def system_quality(trades: Sequence[Trade]) -> float:

@@ -12,7 +12,7 @@ import polars as pl
 
 from jaxppo.market.dataset import Split, joint_calendar
 from jaxppo.play.score import Score
-from jaxppo.play.trades import Trade, round_trips
+from jaxppo.play.trades import Excursion, Range, Trade, excursions, round_trips
 from jaxppo.store.columns import POOLED
 from jaxppo.store.files import write_frame
 from jaxppo.store.rows import symbol_rows
@@ -28,11 +28,20 @@ _TRADE_SCHEMA = {
     "entry_price": pl.Float64,
     "exit_price": pl.Float64,
     "fees": pl.Float64,
+    "impact": pl.Float64,
     "borrow": pl.Float64,
+    "costs": pl.Float64,
     "pnl": pl.Float64,
     "return": pl.Float64,
+    "mfe": pl.Float64,
+    "mae": pl.Float64,
     "reason": pl.String,
+    "cumulative_pnl": pl.Float64,
 }
+"""Columns of a table of trades. Money is in the equity that an account started with; `impact` is spread and slippage,
+`costs` are fees, impact and borrow cost, `mfe` and `mae` the maximum favourable and adverse excursion over the entry
+notional (see `jaxppo.play.trades.excursions`), and `cumulative_pnl` the net profit of all trades closed until then, of
+all symbols."""
 
 
 def utc_times(seconds: np.ndarray) -> pl.Series:
@@ -90,7 +99,7 @@ def portfolio_frame(score: Score, split: Split) -> pl.DataFrame:
 
 def trade_cells(trade: Trade) -> dict[str, Any]:
     """What every table of trades says of one, whatever it counts time by."""
-    money = ("units", "entry_price", "exit_price", "fees", "borrow", "pnl")
+    money = ("units", "entry_price", "exit_price", "fees", "impact", "borrow", "costs", "pnl")
     return {
         "side": trade.side,
         **{name: getattr(trade, name) for name in money},
@@ -99,22 +108,37 @@ def trade_cells(trade: Trade) -> dict[str, Any]:
     }
 
 
-def _trade_row(trade: Trade, symbol: str, fills: np.ndarray) -> dict[str, Any]:
+def symbol_trades(score: Score, split: Split, column: int) -> tuple[list[Trade], list[Excursion]]:
+    """The closed round trips of one symbol, and how far each ran. `score` holds host arrays."""
+    tape, n = split.tape, int(score.valid[:, column].sum())
+    first = int(tape.first[column]) + 1
+    record = jax.tree.map(lambda x: x[:n, column], score.record)
+    bars = Range(*(np.asarray(x[column, first : first + n]) for x in (tape.open, tape.high, tape.low)))
+    trades = round_trips(record, float(tape.costs.fee[column]), float(tape.costs.impact[column]))
+    return trades, excursions(trades, record, bars)
+
+
+def _trade_row(trade: Trade, ran: Excursion, symbol: str, fills: np.ndarray) -> dict[str, Any]:
     entry, exit_ = (fills[[trade.entry_bar, trade.exit_bar]] * 1_000_000).astype(int).tolist()
     where = {"symbol": symbol, "entry_time": entry, "exit_time": exit_, "bars": trade.exit_bar - trade.entry_bar}
-    return where | trade_cells(trade)
+    return where | trade_cells(trade) | {"mfe": ran.favourable, "mae": ran.adverse}
 
 
 def trades_frame(score: Score, split: Split) -> pl.DataFrame:
     """Every closed round trip, by symbol and time. `score` holds host arrays."""
     rows = []
     for i, symbol in enumerate(split.symbols):
-        n = int(score.valid[:, i].sum())
         fills = split.times[i][int(split.tape.first[i]) + 1 :]
-        record = jax.tree.map(lambda x, i=i, n=n: x[:n, i], score.record)
-        rows += [_trade_row(t, symbol, fills) for t in round_trips(record, float(split.tape.costs.fee[i]))]
+        rows += [_trade_row(*each, symbol, fills) for each in zip(*symbol_trades(score, split, i), strict=True)]
     raw = {k: (pl.Int64 if isinstance(v, pl.Datetime) else v) for k, v in _TRADE_SCHEMA.items()}
-    return pl.DataFrame(rows, schema=raw).cast(_TRADE_SCHEMA)  # type: ignore[arg-type]
+    return with_cumulative(pl.DataFrame(rows, schema=raw).cast(_TRADE_SCHEMA))  # type: ignore[arg-type]
+
+
+def with_cumulative(trades: pl.DataFrame) -> pl.DataFrame:
+    """A table of trades with their cumulative net profit, in the order in which they were closed."""
+    row = trades.select(pl.col("exit_time").arg_sort()).to_series()
+    total = trades["pnl"].gather(row).cum_sum().gather(row.arg_sort())
+    return trades.with_columns(total.alias("cumulative_pnl"))
 
 
 def write_portfolios(run_dir: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -28,7 +28,7 @@ from jaxppo.store.directory import iso
 from jaxppo.store.files import write_frame
 from jaxppo.store.gate import write_gate
 from jaxppo.store.json import write_json
-from jaxppo.store.tables import drawdown, equity_frame, trades_frame, utc_times
+from jaxppo.store.tables import drawdown, equity_frame, trades_frame, utc_times, with_cumulative
 from jaxppo.walkforward.dates import FoldPlan, fold_split
 from jaxppo.walkforward.figures import (
     join_curves,
@@ -331,7 +331,7 @@ def collect(
         pl.DataFrame(rows + _joined_symbol_rows(tested, outputs, history)),
         equity,
         pl.concat(accounts).filter(pl.col("symbol") != POOLED),
-        pl.concat(trades),
+        with_cumulative(pl.concat(trades)),
         portfolio_table(daily, members),
         gate,
     )
