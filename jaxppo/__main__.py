@@ -10,6 +10,7 @@ from jaxppo.errors import nearest
 
 COMMANDS = {
     "train": "train, validate, checkpoint and report a policy",
+    "watch": "what runs do while they train, in the terminal or as a page",
     "backtest": "play a run's policy over bars, next to what it must beat",
     "walkforward": "train and test on one period after another",
     "sweep": "search the configuration, and say how much of the winner is luck",

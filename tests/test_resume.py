@@ -259,11 +259,13 @@ def test_a_time_limit_stops_before_it_is_reached(whole, args, tmp_path, monkeypa
     assert status == 75
     assert f"stopped at update 4 of 12; go on with --run-dir {run_dir} --resume" in out.splitlines()[-1]
     assert newest(run_dir) == 4
+    assert json.loads((run_dir / "manifest.json").read_text())["stopped"]["status"] == 75
     with monkeypatch.context() as patch:  # a resumed run knows how long an update takes: none fits
         patch.setattr(loop, "Pace", lambda seconds: Pace(1e6))
         text = refused(run_dir, [*args, "--max-seconds=10000"])
     assert "without a segment done: give more" in text
     goes_on(run_dir, args, whole)
+    assert "stopped" not in json.loads((run_dir / "manifest.json").read_text())
 
 
 @pytest.mark.parametrize("value", ["-1", "nan", "inf"])

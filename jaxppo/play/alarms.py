@@ -35,6 +35,8 @@ class Rule:
     validations: int
     text: str  # the worst value goes into its braces
     below: bool = False
+    measured: str = ""
+    """What was measured of the remedy, and where: for who looks at a run while it trains."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ RULES = (
         1,
         "the parameters went back to the last good ones and the learning rate was lowered, up to {:.0f} times between"
         " two validations",
+        measured="a run mends itself: of 8 x 200 bad numbers put into runs none reached the weights"
+        " (RESULTS.md, Faults withstood)",
     ),
     Rule(
         "skipped_steps",
@@ -83,6 +87,8 @@ RULES = (
         0.0,
         1,
         "gradients that were not finite moved nothing, up to {:.0f} between two validations; try a lower learning rate",
+        measured="three times the preset's learning rate earned 41 and 44 % of an oracle on a slow market, the preset's"
+        " 59 and 82 % (RESULTS.md, Learning)",
     ),
     Rule(
         "bad_samples",
@@ -92,6 +98,8 @@ RULES = (
         1,
         "rewards, accounts or features were not finite: up to {:,.0f} env steps between two validations taught nothing;"
         " check the bars",
+        measured="bars, features or accounts that are not finite are left out and counted, 8 x 200 of 8 x 200 times"
+        " (RESULTS.md, Faults withstood); python -m jaxppo.data check finds them",
     ),
     Rule(
         "bad_validation",
@@ -100,6 +108,7 @@ RULES = (
         0.0,
         1,
         "the validated equity is not a number, so the policy cannot be judged; check the bars of the validation split",
+        measured="python -m jaxppo.data check names what is wrong with bars; no training mends them",
     ),
     Rule(
         "always_hold",
@@ -111,6 +120,8 @@ RULES = (
         + _IN_A_ROW
         + ": try --actions targets, or --gae-lambda 0.5; leave fixed stops out and --cost-anneal above 0, and look at"
         " what the end of the run says of costs",
+        measured="where costs are twice the edge, hold_buy_sell earned -34 to 45 % of an oracle at a lambda of .95, 80"
+        " to 93 % at .8 and 93 to 97 % at .5, and targets 96 to 99 % at .8 (RESULTS.md, Learning)",
     ),
     Rule(
         "one_action",
@@ -121,6 +132,8 @@ RULES = (
         "{:.1%} of the validation's decisions are the same, " + _IN_A_ROW + ": the policy reacts to nothing;"
         " leave --cost-anneal above 0 and --gae-lambda at 0.8 or below, and look at what the end of the run says of"
         " costs",
+        measured="where costs are twice the edge, costs charged in full from the first update left 0 to 90 % of an"
+        " oracle, costs that rise over 65 % of the updates 95 to 99 % (RESULTS.md, Learning)",
     ),
     Rule(
         "kl_blow_up",
@@ -130,6 +143,8 @@ RULES = (
         1,
         "updates moved the policy by a KL of {:.2f}, where healthy ones stay under .01; lower the learning rate, or set"
         " a KL limit",
+        measured="three times the preset's learning rate earned 41 and 44 % of an oracle on a slow market, the preset's"
+        " 59 and 82 % (RESULTS.md, Learning)",
     ),
     Rule(
         "value_explains_nothing",
@@ -141,8 +156,13 @@ RULES = (
         + _IN_A_ROW
         + ": its mean would be a better guess",
         below=True,
+        measured="advantages with less noise: hold_buy_sell earned 26 % of an oracle at a lambda of .95, 80 to 93 % at"
+        " .8 (RESULTS.md, Learning)",
     ),
 )
+
+MEASURED = {rule.name: rule.measured for rule in RULES}
+"""What was measured of the remedy of an alarm, by its name."""
 
 
 @dataclass

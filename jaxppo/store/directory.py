@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -75,7 +76,7 @@ def held(run_dir: Path) -> Iterator[None]:
         return
     folder = os.open(run_dir, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(folder)
     except BlockingIOError as error:
         os.close(folder)
         raise RunDirectoryError(f"{run_dir}: another process is training in it; wait for it, or end it") from error
@@ -85,6 +86,48 @@ def held(run_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
+
+
+def _take(folder: int) -> None:
+    """Lock an open folder. `is_held` of another process has it for microseconds, so one look is not enough."""
+    for wait in (0.01, 0.05, 0.2):
+        with suppress(BlockingIOError):
+            return fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(wait)
+    return fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_held(path: Path) -> bool | None:
+    """Whether a process holds the lock of a run directory, as `held` does, or a `Lock` file. Nothing is changed.
+
+    None where that cannot be told: there is no such path, or its file system has no locks.
+    """
+    if fcntl is None:  # Windows
+        return None
+    try:
+        opened = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        # First a shared lock, by which several who look do not see each other; then the trainer's own kind, which a
+        # file system may refuse though it gives the other, as NFS does of folders: there the trainer has none.
+        fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(opened)
+    return False
+
+
+def note_stopped(run_dir: Path, status: int) -> None:
+    """Keep in the manifest that a run was stopped, with what exit status, until it goes on; for who looks at it."""
+    manifest = earlier_manifest(run_dir)
+    if manifest:
+        with suppress(OSError):
+            write_json(run_dir / MANIFEST, {**manifest, "stopped": {"at": iso(time.time()), "status": status}})
 
 
 def require_new_file(path: Path) -> None:
@@ -221,6 +264,7 @@ def write_manifest(run_dir: Path, inputs: RunInputs, actions: ActionTable, extra
     """What the run is made of. `extra` adds or replaces top-level entries, and what an earlier manifest had is kept."""
     market, device = inputs.market, inputs.device
     earlier = earlier_manifest(run_dir) or {"created": datetime.now(UTC).isoformat()}
+    earlier.pop("stopped", None)
     manifest = {
         **environment_facts(device),
         "data": _data_facts(market, inputs.source, inputs.warnings),

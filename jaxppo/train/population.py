@@ -39,6 +39,7 @@ from jaxppo.store.directory import (
     SNAPSHOTS,
     RunInputs,
     earlier_manifest,
+    note_stopped,
     write_config,
     write_manifest,
 )
@@ -140,6 +141,10 @@ def train_population(folder: Path, options: RunOptions, inputs: RunInputs, displ
                 trainer.run(display, stop)
         except KeyboardInterrupt:
             raise Interrupted(f"go on from the last segment with --run-dir {folder} --resume", 130) from None
+        except Interrupted as interrupted:
+            for member in members:
+                note_stopped(folder / member.name, interrupted.status)
+            raise
         finally:
             trainer.close()
     trainer.finish(sides, flags, display)

@@ -46,6 +46,7 @@ from jaxppo.store.directory import (
     held,
     iso,
     manifest_plugins,
+    note_stopped,
     sweep_tried,
     write_config,
     write_manifest,
@@ -328,6 +329,10 @@ def _train(
         try:
             with display, Stop(options.max_seconds, began, display.say) as stop:
                 finished = trainer.run(state, at, display, sides, stop, start.best if start else None)
+        except Interrupted as interrupted:
+            if hosts.lead:
+                note_stopped(run_dir, interrupted.status)
+            raise
         except KeyboardInterrupt:
             raise Interrupted(f"go on from the last checkpoint with --run-dir {run_dir} --resume", 130) from None
         finally:
