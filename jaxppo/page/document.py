@@ -1,18 +1,32 @@
-"""What every HTML page has in common: one self-contained file of sections, cards, remarks and charts."""
+"""What every HTML page has in common: one self-contained file of tabs, sections, cards, remarks, charts and tables."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import groupby
+from typing import Any, NamedTuple
 
-from jaxppo.page.style import CSS
+from jaxppo.page import assets
+from jaxppo.page.charts import Chart, Table, to_json
+from jaxppo.page.style import ROLES
 from jaxppo.page.tables import esc
 
-# Nothing may be loaded from anywhere, whatever the data holds.
-CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 DOT = " \u00b7 "
+
+
+def content_policy(scripts: Sequence[str], connect: str = "'none'") -> str:
+    """Nothing may be loaded from anywhere and no script but ours may run, whatever the data holds.
+
+    Args:
+      scripts: names of `assets`; a browser runs only what has the hash of one.
+      connect: where a script may ask for data.
+    """
+    allowed = " ".join(f"'{assets.digest(name)}'" for name in scripts)
+    return (
+        f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; connect-src {connect};"
+        f" script-src {allowed}; base-uri 'none'; form-action 'none'"
+    )
 
 
 @dataclass(frozen=True)
@@ -41,31 +55,56 @@ class Section(NamedTuple):
     anchor: str
     heading: str  # plain text
     body: str  # HTML
+    tab: str = ""  # where it stands; sections of the same tab follow each other. By default its own, of its heading
 
 
-def document(title: str, top: str, sections: Sequence[Section], footer: str) -> str:
+def document(title: str, top: str, sections: Sequence[Section], footer: str, connect: str = "'none'") -> str:
     """The page as text.
 
     Args:
       title: plain text.
-      top: HTML above the links to the sections.
+      top: HTML above the tabs.
       sections: in their order.
       footer: plain text.
+      connect: where the page's script may ask for data; nowhere by default.
     """
-    body = "".join(_section(section) for section in sections)
-    links = "".join(f'<a href="#{s.anchor}">{esc(s.heading)}</a>' for s in sections)
+    tabs = [(name, list(of)) for name, of in groupby(sections, lambda s: s.tab or s.heading)]
+    panels = "".join(_panel(of) for _, of in tabs)
+    body = f'<div id="top">{top}</div>{_tab_list(tabs)}{panels}'
+    table = "data-table=" in body
+    scripts = ["echarts.min.js", *(["tabulator.min.js"] if table else []), "page.js"]
+    sheets = [*(["tabulator.min.css"] if table else []), "page.css"]
+    styles = "".join(f"<style>{assets.text(name)}</style>" for name in sheets)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{content_policy(scripts, connect)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{esc(title)}</title><style>{CSS}</style></head>"
-        f"<body><main>{top}<nav>{links}</nav>{body}<footer>{esc(footer)}</footer></main></body></html>\n"
+        f"<title>{esc(title)}</title>{styles}</head>"
+        f'<body><a class="skip" href="#tabs">To the sections</a><main>{body}<footer>{esc(footer)}</footer></main>'
+        f"{_data('roles', ROLES)}{''.join(f'<script>{assets.text(name)}</script>' for name in scripts)}</body></html>\n"
     )
 
 
-def _section(section: Section) -> str:
-    return f'<section id="{section.anchor}"><h2>{esc(section.heading)}</h2>{section.body}</section>'
+def _tab_list(tabs: Sequence[tuple[str, Sequence[Section]]]) -> str:
+    buttons = "".join(
+        f'<button role="tab" type="button" id="tab-{of[0].anchor}" aria-controls="panel-{of[0].anchor}" '
+        f'data-first="{of[0].anchor}" aria-selected="false">{esc(name)}</button>'
+        for name, of in tabs
+    )
+    return f'<div class="tabs" id="tabs" role="tablist" aria-label="Sections">{buttons}</div>'
+
+
+def _panel(sections: Sequence[Section]) -> str:
+    """Sections of one tab; without scripts all tabs stand one under the other."""
+    name = sections[0].anchor
+    body = "".join(f'<section id="{s.anchor}"><h2>{esc(s.heading)}</h2>{s.body}</section>' for s in sections)
+    return f'<div role="tabpanel" id="panel-{name}" aria-labelledby="tab-{name}">{body}</div>'
+
+
+def _data(name: str, value: Any) -> str:
+    """A block of data for the page's script."""
+    return f'<script type="application/json" id="{name}">{to_json(value)}</script>'
 
 
 def cards(found: Sequence[Card]) -> str:
@@ -84,10 +123,44 @@ def remark_list(found: Sequence[Remark]) -> str:
     return f'<ul class="warnings">{items}</ul>'
 
 
-def figure(images: Mapping[str, bytes], name: str, alt: str, caption: str, missing: str) -> str:
-    """A chart by its name among `images`, or a plain text that says why there is none."""
-    if name not in images:
-        return f'<p class="muted">{esc(missing)}</p>' if missing else ""
-    data = base64.b64encode(images[name]).decode("ascii")
-    picture = f'<img alt="{esc(alt)}" src="data:image/png;base64,{data}">'
-    return f"<figure>{picture}<figcaption>{esc(caption)}</figcaption></figure>"
+def chart(found: Chart, caption: str = "") -> str:
+    """An interactive chart under its title; `caption` is plain text."""
+    spec = {"option": found.option, "times": found.times, "growth": list(found.growth) or None, "log": found.log}
+    said = "<output></output>" if found.growth else ""
+    return (
+        f'<figure><h3>{esc(found.title)}</h3><div class="tools"></div><div class="chart" data-chart="{esc(found.name)}"'
+        f' role="img" tabindex="0" aria-label="{esc(found.alt)}" style="height:{found.height}px">{_NOSCRIPT}</div>{said}'
+        f"{_caption(caption)}</figure>{_data(f'chart-{found.name}', spec)}"
+    )
+
+
+def table(found: Table, caption: str = "") -> str:
+    """A table to sort, filter and download; `caption` is plain text."""
+    columns = [
+        {"field": c.field, "title": c.title, "kind": c.kind, "digits": c.digits, "meaning": c.meaning, "frozen": c.frozen}
+        for c in found.columns
+    ]
+    spec = {"columns": columns, "rows": found.rows, "show": found.show}
+    return (
+        f'<figure><div class="tools"></div><output></output><div class="chart" data-table="{esc(found.name)}">'
+        f"{_NOSCRIPT}</div>{_caption(caption)}</figure>{_data(f'table-{found.name}', spec)}"
+    )
+
+
+def symbol_view(symbols: Mapping[str, Mapping[str, Any]], caption: str = "") -> str:
+    """A chart of one symbol at a time, with a list to choose from; the data of each is what `symbols.series` gives."""
+    options = "".join(f'<option value="{esc(name)}">{esc(name)}</option>' for name in symbols)
+    blocks = "".join(_data(f"symbol-{i}", of) for i, of in enumerate(symbols.values()))
+    alt = "Price, equity against buy-and-hold and exposure of one symbol, with its trades"
+    return (
+        f'<figure class="symbols"><div class="tools"><label>Symbol <select>{options}</select></label></div>'
+        f'<div class="chart" data-symbols role="img" tabindex="0" aria-label="{alt}" style="height:600px">{_NOSCRIPT}</div>'
+        f"<output></output>{_caption(caption)}</figure>{blocks}"
+    )
+
+
+_NOSCRIPT = '<p class="noscript">Charts and sortable tables need JavaScript; plots/*.png beside this page show the same.</p>'
+
+
+def _caption(text: str) -> str:
+    return f"<figcaption>{esc(text)}</figcaption>" if text else ""

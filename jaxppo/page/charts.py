@@ -1,0 +1,293 @@
+"""Interactive charts as data: an option of Apache ECharts that `assets/page.js` draws, and builders of common ones.
+
+An option is made of what JSON has. Where ECharts takes a function or a colour, a name does: `@percent` is a format and
+`@policy` a colour of `style.ROLES`, which is another one on a dark page. `assets/page.js` lists the formats.
+
+Example:
+  >>> chart = bars("costs", "Costs", ["0x", "1x"], {"net return": [0.3, 0.2]}, "What costs leave", form="ticks_percent")
+  >>> chart.option["series"][0]["data"]
+  [0.3, 0.2]
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jaxppo.page.canvas import decimate
+from jaxppo.page.style import CYCLE_ROLES
+
+POINTS = 1500
+"""Points of a curve: one a pixel of a wide screen. Full curves lie in the files beside a page."""
+Option = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One interactive chart."""
+
+    name: str
+    """Unique on its page; also the name of the picture that a reader saves."""
+    title: str
+    option: Option
+    """Of ECharts; numbers of arrays may be NumPy's."""
+    alt: str
+    """What it shows, in a sentence for those who cannot see it."""
+    height: int = 320
+    """Pixels."""
+    times: bool = False
+    """Whether its axis is the `time` column of its dataset, in milliseconds since 1970: then it has buttons for periods."""
+    growth: Sequence[tuple[str, str]] = ()
+    """Columns and names of curves of growth; under the chart stands what each did within the period shown."""
+    log: str = ""
+    """`off` or `on` for a button that makes its first y axis logarithmic, and how it begins; empty for none."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve of a `growth` chart."""
+
+    name: str
+    values: np.ndarray  # (T,)
+    role: str
+    """Colour, of `style.ROLES`."""
+    width: float = 1.6
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Band:
+    """Where values lie between two curves."""
+
+    name: str
+    low: np.ndarray  # (T,)
+    high: np.ndarray  # (T,)
+    role: str = "sky"
+
+
+def milliseconds(times: np.ndarray) -> list[int]:
+    """datetime64 (T,) as JSON has it: milliseconds since 1970."""
+    found: list[int] = times.astype("datetime64[ms]").astype(np.int64).tolist()
+    return found
+
+
+def to_json(value: Any) -> str:
+    """JSON that may stand in a page's script block: numbers to 7 digits, nothing that ends the block, NaN as null."""
+    return json.dumps(_plain(value), allow_nan=False, separators=(",", ":"), ensure_ascii=True).replace("<", "\\u003c")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (bool, str, int)) or value is None:
+        return value
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    number = float(value)
+    if not math.isfinite(number):
+        return None
+    short = float(f"{number:.7g}")
+    return int(short) if short == int(short) and abs(short) < 1e15 else short
+
+
+def growth(
+    name: str,
+    title: str,
+    times: np.ndarray,
+    lines: Sequence[Line],
+    alt: str,
+    *,
+    band: Band | None = None,
+    marks: Sequence[tuple[np.datetime64, str]] = (),
+    log: str = "off",
+) -> Chart:
+    """Curves of growth over time above their drawdowns, with one brush over both.
+
+    Args:
+      name, title, alt: of the chart.
+      times: (T,) datetime64, ascending.
+      lines: the first one's drawdown is filled.
+      band: drawn behind the curves.
+      marks: moments that get a dashed line, and what they are called.
+      log: whether the axis begins logarithmic.
+    """
+    from jaxppo.store.tables import drawdown
+
+    falls = [-drawdown(line.values) for line in lines]
+    at = _points([line.values for line in lines] + falls)
+    source: dict[str, Any] = {"time": milliseconds(times[at])}
+    for i, (line, fall) in enumerate(zip(lines, falls, strict=True)):
+        source |= {f"y{i}": line.values[at], f"d{i}": fall[at]}
+    series: list[dict[str, Any]] = []
+    if band is not None:
+        source |= {"low": band.low[at], "high": band.high[at] - band.low[at]}
+        series += _band(band)
+    for i, line in enumerate(lines):
+        series.append(_line(line, f"y{i}", 0))
+    series[-1]["markLine"] = {
+        "silent": True,
+        "symbol": "none",
+        "lineStyle": {"color": "@grey", "type": "dashed", "width": 1},
+        "label": {"color": "@muted", "formatter": "{b}", "position": "insideEndTop", "fontSize": 10.5},
+        "data": [{"yAxis": 1.0, "name": "", "lineStyle": {"type": "solid"}}]
+        + [{"xAxis": t, "name": of} for t, of in zip(milliseconds(np.array([m for m, _ in marks], "datetime64[ms]")), (n for _, n in marks), strict=True)],
+    }
+    for i, line in enumerate(lines):
+        fill = {"areaStyle": {"opacity": 0.22}} if i == 0 else {}
+        thin = Line(line.name, line.values, line.role, min(line.width, 1.2), line.dashed)
+        series.append(_line(thin, f"d{i}", 1) | fill | {"tooltip": {"valueFormatter": "@percent"}})
+    option = {
+        "dataset": [{"source": source}],
+        "grid": [{"left": 52, "right": 14, "top": 44, "height": "52%"}, {"left": 52, "right": 14, "top": "70%", "height": "15%"}],
+        "axisPointer": {"link": [{"xAxisIndex": "all"}]},
+        "legend": {
+            "type": "scroll", "top": 4, "left": 4, "right": 4, "itemWidth": 18, "itemHeight": 10,
+            "data": [line.name for line in lines] + ([band.name] if band else []),
+        },
+        "tooltip": {"trigger": "axis", "confine": True, "valueFormatter": "@number3"},
+        "xAxis": [{"type": "time", "gridIndex": 0, "axisLabel": {"show": False}}, {"type": "time", "gridIndex": 1}],
+        "yAxis": [
+            {"type": "value", "scale": True, "gridIndex": 0, "name": "growth of 1.00", "nameLocation": "middle", "nameGap": 40, "axisLabel": {"formatter": "@tick"}},
+            {"type": "value", "gridIndex": 1, "max": 0, "splitNumber": 2, "name": "drawdown", "nameLocation": "middle", "nameGap": 40, "axisLabel": {"formatter": "@ticks_percent"}},
+        ],
+        "dataZoom": _brush([0, 1]),
+        "series": series,
+    }  # fmt: skip
+    named = [(f"y{i}", line.name) for i, line in enumerate(lines)]
+    return Chart(name, title, option, alt, height=460, times=True, growth=named, log=log)
+
+
+def over_time(
+    name: str, title: str, times: np.ndarray, lines: Sequence[Line], alt: str, *, form: str = "number", height: int = 260
+) -> Chart:
+    """Curves over time on one axis, whose numbers have the `form` of `page.js`."""
+    at = _points([line.values for line in lines])
+    source = {"time": milliseconds(times[at])} | {f"y{i}": line.values[at] for i, line in enumerate(lines)}
+    option = {
+        "dataset": [{"source": source}],
+        "grid": {"left": 8, "right": 14, "top": 40, "bottom": 40, "containLabel": True},
+        "tooltip": {"trigger": "axis", "confine": True, "valueFormatter": f"@{form}"},
+        "xAxis": {"type": "time"},
+        "yAxis": {"type": "value", "scale": True, "axisLabel": {"formatter": f"@{form}"}},
+        "dataZoom": _brush([0]),
+        "series": [_line(line, f"y{i}", 0) for i, line in enumerate(lines)],
+    }
+    return Chart(name, title, option, alt, height=height, times=True)
+
+
+def bars(
+    name: str,
+    title: str,
+    labels: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    alt: str,
+    *,
+    form: str = "number",
+    roles: Sequence[str] = CYCLE_ROLES,
+    by_sign: bool = False,
+    flat: bool = False,
+    height: int = 260,
+) -> Chart:
+    """Bars a label, of one or more series side by side.
+
+    Args:
+      name, title, alt, height: of the chart.
+      labels: (N,).
+      series: (N,) numbers by what they are called.
+      form: of the numbers, of `page.js`.
+      roles: colours of the series.
+      by_sign: colour by gain or loss, for one series.
+      flat: bars from left to right, a label a line, for long labels.
+    """
+
+    def cells(numbers: Sequence[float]) -> list[Any]:
+        if not by_sign:
+            return list(numbers)
+        return [{"value": x, "itemStyle": {"color": "@win" if x > 0 else "@loss"}} for x in numbers]
+
+    category = {"type": "category", "data": list(labels), **({"inverse": True} if flat else {})}
+    value = {"type": "value", "axisLabel": {"formatter": f"@{form}"}}
+    option = {
+        "xAxis": value if flat else category,
+        "yAxis": category if flat else value,
+        "tooltip": {"trigger": "axis", "confine": True, "axisPointer": {"type": "shadow"}, "valueFormatter": f"@{form}"},
+        "grid": {"left": 8, "right": 20, "top": 34 if len(series) > 1 else 14, "bottom": 8, "containLabel": True},
+        **({} if len(series) > 1 else {"legend": {"show": False}}),
+        "series": [
+            {"name": of, "type": "bar", "data": cells(numbers), "itemStyle": {"color": f"@{role}"}, "barMaxWidth": 46}
+            for (of, numbers), role in zip(series.items(), roles, strict=False)
+        ],
+    }
+    return Chart(name, title, option, alt, height=height)
+
+
+def _points(curves: Sequence[np.ndarray]) -> np.ndarray:
+    """Indices of the points that draw all curves (T,) within POINTS each."""
+    return np.unique(np.concatenate([decimate(curve, POINTS) for curve in curves]))
+
+
+def _line(line: Line, column: str, axis: int) -> dict[str, Any]:
+    return {
+        "name": line.name,
+        "type": "line",
+        "encode": {"x": "time", "y": column},
+        "xAxisIndex": axis,
+        "yAxisIndex": axis,
+        "showSymbol": False,
+        "lineStyle": {"width": line.width, "color": f"@{line.role}", "type": "dashed" if line.dashed else "solid"},
+        "itemStyle": {"color": f"@{line.role}"},
+    }
+
+
+def _band(band: Band) -> list[dict[str, Any]]:
+    """A band as ECharts draws one: the height above an invisible curve."""
+    common = {"type": "line", "stack": "band", "showSymbol": False, "silent": True, "tooltip": {"show": False}}
+    clear = {"lineStyle": {"opacity": 0}, "itemStyle": {"color": f"@{band.role}"}}
+    return [
+        {"name": f"{band.name}, low", "encode": {"x": "time", "y": "low"}, **common, **clear},
+        {"name": band.name, "encode": {"x": "time", "y": "high"}, **common, **clear, "areaStyle": {"color": f"@{band.role}", "opacity": 0.28}},
+    ]  # fmt: skip
+
+
+def _brush(axes: list[int]) -> list[dict[str, Any]]:
+    """A brush under the axes; on the chart itself a drag moves the period, and a wheel zooms with Ctrl, so that a page
+    can be scrolled across it."""
+    return [
+        {"type": "inside", "xAxisIndex": axes, "zoomOnMouseWheel": "ctrl", "moveOnMouseMove": True},
+        {"type": "slider", "xAxisIndex": axes, "bottom": 4, "height": 22},
+    ]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a `Table`."""
+
+    field: str
+    title: str
+    kind: str = "number"
+    """number, whole, price, percent (a fraction), signed (the same with its sign), time (UTC seconds), text, or choice
+    (a text with a list to filter by)."""
+    digits: int | None = None
+    meaning: str = ""
+    frozen: bool = False
+    """Stays in view when the table is scrolled sideways."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table to sort, filter and download."""
+
+    name: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Any]] = field(repr=False)
+    show: bool = False
+    """Whether a row has a button that shows its trade on the chart of its symbol."""
