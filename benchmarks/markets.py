@@ -44,13 +44,7 @@ from jaxppo.market.tape import Costs, Tape
 from jaxppo.page.terminal import plain_console
 from jaxppo.play.deciders import acting_policy
 from jaxppo.play.passes import play
-from jaxppo.play.score import Pooled, pool_lanes
-from jaxppo.ppo.state import hyper_from
-from jaxppo.store.files import write_atomic
-from jaxppo.store.json import write_json
-from jaxppo.walkforward.dates import fold_split
-from jaxppo.walkforward.judged import judge_portfolio
-from jaxppo.walkforward.portfolio import (
+from jaxppo.play.portfolio import (
     POLICY,
     fold_portfolios,
     join_portfolios,
@@ -58,6 +52,12 @@ from jaxppo.walkforward.portfolio import (
     member_portfolios,
     summarize_portfolio,
 )
+from jaxppo.play.score import Pooled, pool_lanes
+from jaxppo.ppo.state import hyper_from
+from jaxppo.store.files import write_atomic
+from jaxppo.store.json import write_json
+from jaxppo.walkforward.dates import fold_split
+from jaxppo.walkforward.judged import judge_portfolio
 from jaxppo.walkforward.program import Fold, FoldProgram, FoldSizes, make_folds, part
 from jaxppo.walkforward.rules import play_fold_rules
 from jaxppo.walkforward.run import Setup, WalkforwardOptions, compile_folds, prepare, run_folds

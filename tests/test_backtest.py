@@ -155,8 +155,8 @@ def test_report_is_one_file_with_every_chart_and_says_what_chance_would_do(folde
     text = (folder / "report.html").read_text()
     charts = sorted((folder / "plots").iterdir())
     assert [c.stem for c in charts] == sorted(PLOTS)
-    assert text.count("data:image/png;base64,") == len(PLOTS)
-    assert not re.search(r"//|url\(|@import|<script", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text))
+    assert re.findall(r'data-chart="(\w+)"', text) == ["equity", "random", "costs_return", "costs_sharpe"]
+    assert not re.search(r"//|url\(|@import", re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL))
     assert "picked from 4 looks" in text
     assert not re.search(r">(nan|inf|None)<", text)
 

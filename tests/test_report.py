@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import io
+import hashlib
 import math
 import re
 import subprocess
@@ -17,10 +17,10 @@ import pytest
 from matplotlib.image import imread
 
 from jaxppo.errors import RunDirectoryError
-from jaxppo.page.canvas import decimate
 from jaxppo.page.curves import action_colors
 from jaxppo.page.plots import PLOTS
 from jaxppo.page.text import number, percent
+from jaxppo.page.thin import decimate
 from jaxppo.store.read import best_row, load_run
 from jaxppo.store.tables import drawdown
 from jaxppo.train.page import write_report
@@ -29,17 +29,8 @@ from jaxppo.train.remarks import caveat, expected_best_sharpe, verdict, warnings
 from tests.reference.run_directory import LABELS, Fake, write_run
 
 SECTIONS = (
-    "verdict",
-    "warnings",
-    "equity",
-    "learning",
-    "trades",
-    "actions",
-    "rewards",
-    "symbols",
-    "gate",
-    "run",
-    "glossary",
+    *("verdict", "equity", "trades", "symbols", "learning", "actions", "rewards"),
+    *("warnings", "gate", "run", "glossary"),
 )
 
 
@@ -52,6 +43,7 @@ class Page(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         self.open: list[str] = []
+        self.scripts: list[str] = []  # and the blocks of their data
         self.feed(text)
         self.text = " ".join(self.words)
 
@@ -65,13 +57,16 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if "script" in self.open:
+            self.scripts.append(data)
+        elif "style" not in self.open:
             self.words.append(data)
 
-    def images(self) -> list[bytes]:
-        sources = [str(attrs["src"]) for tag, attrs in self.elements if tag == "img"]
-        assert all(source.startswith("data:image/png;base64,") for source in sources)
-        return [base64.b64decode(source.split(",", 1)[1], validate=True) for source in sources]
+    def charts(self) -> list[str]:
+        return [str(attrs["data-chart"]) for _, attrs in self.elements if "data-chart" in attrs]
+
+    def has(self, attribute: str) -> bool:
+        return any(attribute in attrs for _, attrs in self.elements)
 
 
 def report_of(run_dir: Path) -> Page:
@@ -93,30 +88,42 @@ def page(run: Path) -> Page:
 def test_has_every_section_once_and_working_links(page: Page) -> None:
     assert [i for i in page.ids if i in SECTIONS] == list(SECTIONS)
     assert len(set(page.ids)) == len(page.ids)
-    links = [str(attrs["href"]) for tag, attrs in page.elements if tag == "a"]
-    assert links == [f"#{name}" for name in SECTIONS[1:]]
+    controlled = [str(attrs["aria-controls"]) for _, attrs in page.elements if attrs.get("role") == "tab"]
+    assert controlled == [str(attrs["id"]) for _, attrs in page.elements if attrs.get("role") == "tabpanel"]
+    assert len(controlled) == 6  # Equity, Trades, Symbols, Learning, Checks, Run
 
 
-def test_images_are_whole_pngs_in_the_page_and_in_the_folder(run: Path, page: Page) -> None:
-    images = page.images()
+def test_pictures_are_whole_pngs_in_the_folder(run: Path, page: Page) -> None:
     assert {path.stem for path in (run / "plots").iterdir()} == set(PLOTS)
-    assert sorted(images) == sorted(path.read_bytes() for path in (run / "plots").iterdir())
-    for image in images:
-        pixels = imread(io.BytesIO(image), format="png")
+    for path in (run / "plots").iterdir():
+        pixels = imread(path, format="png")
         assert pixels.shape[1] > 1000
         assert len(np.unique(pixels[::4, ::4].sum(axis=-1))) > 20  # more than a blank sheet
 
 
 def test_loads_nothing_from_elsewhere(run: Path, page: Page) -> None:
     text = (run / "report.html").read_text(encoding="utf-8")
-    without_images = re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
-    assert not re.search(r"//|url\(|@import", without_images)
-    assert not {tag for tag, _ in page.elements} & {"script", "link", "iframe", "object", "embed", "form"}
+    without_scripts = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert not re.search(r"//|url\(|@import", without_scripts)
+    assert not {tag for tag, _ in page.elements} & {"img", "link", "iframe", "object", "embed", "form"}
+    assert not [attrs for tag, attrs in page.elements if tag == "script" and "src" in attrs]
+
+
+def test_only_our_own_scripts_may_run(run: Path, page: Page) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    ran = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    found = {"sha256-" + base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in ran}
+    policy = next(str(a["content"]) for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert found == set(re.findall(r"'(sha256-[^']+)'", policy))
+    assert "script-src 'sha256-" in policy
+    assert "default-src 'none'" in policy
+    assert "connect-src 'none'" in policy
 
 
 def test_escapes_symbols(run: Path, page: Page) -> None:
     assert "<b>X" not in (run / "report.html").read_text(encoding="utf-8")
     assert "<b>X&Y" in page.text
+    assert any('"\\u003cb>X&Y"' in block for block in page.scripts)  # in the data of tables, no element begins
 
 
 def test_cards_show_the_pooled_figures(run: Path, page: Page) -> None:
@@ -168,7 +175,7 @@ def test_interrupted_before_the_first_validation(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", Fake(finished=False), evaluations=())
     (run / "metrics.csv").unlink()
     page = report_of(run)
-    assert page.images() == []
+    assert page.charts() == []
     assert "No validated policy yet" in page.text
     assert "it has no validation yet" in page.text
     assert "The gate judges a run when it has finished." in page.text
@@ -177,7 +184,7 @@ def test_interrupted_before_the_first_validation(tmp_path: Path) -> None:
 def test_first_validation_only(tmp_path: Path) -> None:
     page = report_of(write_run(tmp_path / "run", Fake(validations=1, finished=False), evaluations=("best",)))
     assert [i for i in page.ids if i in SECTIONS] == list(SECTIONS)
-    assert len(page.images()) == len(PLOTS)
+    assert "equity" in page.charts()
     assert "its last validation was at update 0" in page.text
     assert "No final policy" in page.text
 
@@ -186,13 +193,15 @@ def test_without_trades(tmp_path: Path) -> None:
     page = report_of(write_run(tmp_path / "run", Fake(trade_bars=0)))
     assert "The policy closed no trade" in page.text
     assert "Too few trades" in page.text
-    assert len(page.images()) == len(PLOTS) - 1
+    assert not page.has("data-table")
+    assert page.has("data-symbols")
 
 
 def test_one_symbol_has_no_small_multiples(tmp_path: Path) -> None:
-    page = report_of(write_run(tmp_path / "run", Fake(symbols=("EURUSD",)), evaluations=("best",)))
-    assert len(page.images()) == len(PLOTS) - 1
-    assert "Equity of each symbol" not in [attrs.get("alt") for tag, attrs in page.elements if tag == "img"]
+    run = write_run(tmp_path / "run", Fake(symbols=("EURUSD",)), evaluations=("best",))
+    page = report_of(run)
+    assert [a["value"] for tag, a in page.elements if tag == "option"] == ["auto", "light", "dark", "EURUSD"]
+    assert "symbols" not in {path.stem for path in (run / "plots").iterdir()}
 
 
 def test_infinite_and_missing_figures(tmp_path: Path) -> None:

@@ -24,8 +24,10 @@ from jaxppo.market.synthetic import synthetic_market
 from jaxppo.play.baselines import hold_sums
 from jaxppo.play.curve import TradeSums
 from jaxppo.play.deciders import given_actions, play_policy
+from jaxppo.play.joined import join_curves, joined_sums, metric_gaps
 from jaxppo.play.metrics import METRICS, Metrics
 from jaxppo.play.passes import play
+from jaxppo.play.portfolio import lanes_of, member_portfolios
 from jaxppo.play.rules import RULES
 from jaxppo.play.score import pool_lanes, score
 from jaxppo.play.significance import curve_moments, deflated_sharpe
@@ -35,10 +37,8 @@ from jaxppo.store.checkpoint import restore_policy
 from jaxppo.walkforward import run as command
 from jaxppo.walkforward.__main__ import main
 from jaxppo.walkforward.dates import fold_split
-from jaxppo.walkforward.figures import join_curves, joined_sums, metric_gaps
 from jaxppo.walkforward.files import collect
 from jaxppo.walkforward.handed import hand_over
-from jaxppo.walkforward.portfolio import lanes_of, member_portfolios
 from jaxppo.walkforward.program import Growth, Judged, make_folds, nothing_kept, part, side_by_side
 from jaxppo.walkforward.rules import play_fold_rules
 from jaxppo.walkforward.run import WalkforwardOptions, chunks, compile_folds, prepare, run_folds

@@ -15,20 +15,20 @@ from jaxppo.market.dataset import build_evaluation
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.play.curve import TradeSums
 from jaxppo.play.metrics import METRICS, Metrics
-from jaxppo.play.significance import sharpe_differences
-from jaxppo.walkforward.dates import plan_folds
-from jaxppo.walkforward.judged import judge_portfolio
-from jaxppo.walkforward.portfolio import (
+from jaxppo.play.portfolio import (
     POLICY,
     FoldPortfolios,
     decade_masks,
     excess_sentence,
     join_portfolios,
     part_figures,
-    portfolio_table,
     summarize_portfolio,
     verdict_of,
 )
+from jaxppo.play.significance import sharpe_differences
+from jaxppo.store.tables import joined_frame
+from jaxppo.walkforward.dates import plan_folds
+from jaxppo.walkforward.judged import judge_portfolio
 from jaxppo.walkforward.program import stack_folds
 from jaxppo.walkforward.rules import play_fold_rules
 
@@ -80,7 +80,7 @@ def test_summary_holds_what_the_curves_say():
     # One decade, so that its figures are those of the whole.
     assert found["per_decade"]["1970s"][POLICY]["sharpe"] == pytest.approx(found["portfolio"]["sharpe"], rel=1e-5)
     assert found["per_decade"]["1970s"]["days"] == 4
-    table = portfolio_table(joined, members)
+    table = joined_frame(joined, members)
     assert table.columns == ["date", "fold", "return", "equity", "drawdown", "long", "member_0", "member_1"]
     assert table["equity"][-1] == pytest.approx(1.1 * 1.65 * 0.9)
 

@@ -12,6 +12,7 @@ from jaxppo.page import canvas
 from jaxppo.page.plots import symbol_curves, trades_on_price, underwater
 from jaxppo.page.style import BENCHMARK, BLACK, GREY, LOSS, MUTED, ORANGE, POLICY, SKY, WIN
 from jaxppo.page.text import percent
+from jaxppo.page.thin import MAX_POINTS, decimate
 from jaxppo.play.rules import RULES
 from jaxppo.store.columns import POOLED
 from jaxppo.store.read import Evaluation, of_symbol, times, values
@@ -43,7 +44,7 @@ def equity_among_baselines(played: Evaluation, baselines: pl.DataFrame, rule: st
     figure, (ax,) = canvas.grid(1, 1, 3.9)
     canvas.title(ax, "Equity, all symbols together, after costs")
     ax.axhline(1.0, color=GREY, linewidth=0.9, zorder=1)
-    at = canvas.decimate(high - low, canvas.MAX_POINTS // 2)
+    at = decimate(high - low, MAX_POINTS // 2)
     ax.fill_between(
         x[at], low[at], high[at], color=SKY, alpha=0.28, linewidth=0, label="random times, 5th to 95th percentile"
     )
@@ -56,7 +57,7 @@ def equity_among_baselines(played: Evaluation, baselines: pl.DataFrame, rule: st
         (hold, BENCHMARK, 1.6, "buy-and-hold"),
         (policy, POLICY, 2.1, "policy"),
     ):
-        at = canvas.decimate(y)
+        at = decimate(y)
         ax.plot(x[at], y[at], color=color, linewidth=width, label=f"{name} {percent(y[-1] - 1, sign=True)}")
     # A rule at full costs can fall so far that all else becomes one line; it may leave the picture.
     shown = np.concatenate([policy, hold, low, high, [1.0]])

@@ -24,8 +24,9 @@ from jaxppo.store.checkpoint import RestoredPolicy, Which
 from jaxppo.store.checkpoint_info import CheckpointInfo
 from jaxppo.store.directory import MANIFEST, METRICS_CSV, costs_hash
 from jaxppo.store.json import read_json
+from jaxppo.store.read import BACKTESTS
 
-FOLDER = "backtest"
+FOLDER = BACKTESTS
 SplitName = Literal["validation", "test", "all"]
 
 

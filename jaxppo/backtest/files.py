@@ -16,6 +16,14 @@ import polars as pl
 from jaxppo.backtest.played import COST_MULTIPLES, Backtest
 from jaxppo.market.dataset import Split, decision_times, joint_calendar
 from jaxppo.play.metrics import figures
+from jaxppo.play.portfolio import (
+    Lanes,
+    fold_portfolios,
+    join_portfolios,
+    lanes_of,
+    member_portfolios,
+    summarize_portfolio,
+)
 from jaxppo.play.sides import HOLD, Yardsticks
 from jaxppo.play.significance import curve_moments, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
 from jaxppo.store.files import write_frame
@@ -150,6 +158,26 @@ def _backtesting_trades(trades: pl.DataFrame, curve: pl.DataFrame, n_symbols: in
     )
 
 
+def against_rules(done: Backtest, yardsticks: Yardsticks, split: Split, seed: int) -> dict[str, Any]:
+    """The portfolio that is rebalanced daily against buy-and-hold and every rule, with intervals of the differences.
+
+    `baselines` has an entry of each, `excess_over_best_rule` says in words whether the best is beaten; both as in a
+    walk-forward, whose only fold this is.
+    """
+    own = Lanes(done.score.curves.portfolio, done.portfolio_sums, done.score.figures.portfolio)
+    joined = join_portfolios([fold_portfolios(joint_calendar(split), own, yardsticks)])
+    members = None
+    if done.members is not None:
+        members = join_portfolios([member_portfolios(joint_calendar(split), lanes_of(done.members))])
+    found = summarize_portfolio(joined, members, seed)
+    rules = {name: {k: row[k] for k in _AGAINST} for name, row in found["baselines"].items()}
+    excess = {k: v for k, v in found["excess_over_best_rule"].items() if k != "sentence"}
+    return {"baselines": rules, "excess_over_best_rule": excess}
+
+
+_AGAINST = ("sharpe", "interval_90", "sharpe_difference", "difference_90")
+
+
 def write_backtest(folder: Path, facts: Facts, done: Backtest, yardsticks: Yardsticks, split: Split) -> None:
     """Write every file of a backtest. `done` and `yardsticks` hold host arrays."""
     equity, trades = equity_frame(done.score, split), trades_frame(done.score, split)
@@ -194,6 +222,7 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, yardsticks: Yards
         "action_share": dict(shares),
         "baselines": {row.pop("name"): row for row in baseline_rows(done, yardsticks)},
         "portfolios": {row.pop("name"): row for row in portfolio_rows(policy, yardsticks)},
+        "against": against_rules(done, yardsticks, split, facts.seed),
         "best_rule": yardsticks.best[0],
         "rules_left_out": list(yardsticks.missing),
         **({"members": {"spread": member_spread(members), "each": members}} if members else {}),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxppo.backtest import remarks
+from jaxppo.backtest import interactive, remarks
 from jaxppo.backtest.charts import make_plots
-from jaxppo.page import document, sections, tables, yardsticks
+from jaxppo.page import document, sections, tables, tested, yardsticks
 from jaxppo.page.document import Section
 from jaxppo.page.members import members_section
-from jaxppo.page.text import moment, number, plural
+from jaxppo.page.sections import muted
+from jaxppo.page.selection import ranked_symbols
+from jaxppo.page.text import base_name, moment, number, plural
+from jaxppo.play.gate import APPROVED
 from jaxppo.play.rules import RULES
 from jaxppo.store.files import write_page
 from jaxppo.store.read import BacktestData, load_backtest, lookup, pooled_and_portfolio
@@ -29,28 +32,28 @@ def write_backtest_report(folder: Path) -> Path:
     """Write FOLDER/plots/*.png and FOLDER/report.html from the other files there, and return the page's path."""
     data = load_backtest(folder)
     images = make_plots(data.played, data.curves, data.draws, data.costs, lookup(data.facts, "best_rule", default=""))
-    return write_page(folder, images, render(data, images))
+    return write_page(folder, images, render(data))
 
 
-def render(data: BacktestData, images: dict[str, bytes]) -> str:
-    """The page as text; `images` are PNG files by the names of `charts.PLOTS`."""
+def render(data: BacktestData) -> str:
+    """The page as text."""
     f = data.facts
-    which = {"all": "all bars"}.get(f["split"], f"{f['split']} split")
-    title = f"Backtest: {which} of {f['source']}"
+    which = {"all": "All bars"}.get(f["split"], f"{f['split'].capitalize()} split")
+    title = f"{which} of {base_name(f['source'])}, policy of {base_name(f['run'])}"
     return document.document(
         title,
         sections.header(title, _about(data))
-        + document.cards(remarks.cards(data))
-        + sections.verdict(*remarks.verdict(data)),
+        + tested.board(data, muted(remarks.verdict(data)[0].text))
+        + document.cards(remarks.cards(data), data.gate.verdict == APPROVED),
         [
+            _equity(data),
+            _chance(data),
+            sections.trades(data.played),
+            sections.symbols(data.played),
+            sections.costs(remarks.cost_words(data), f["costs"]),
             sections.warnings(remarks.warnings(data), "Before believing it"),
-            _equity(data, images),
-            _chance(data, images),
-            sections.costs(remarks.cost_words(data), images, f["costs"]),
-            sections.trades(data.played, images),
-            sections.symbols(data.played, images),
             sections.gate(data.gate),
-            Section("played", "What was played", tables.definitions(remarks.facts(data))),
+            Section("played", "What was played", tables.definitions(remarks.facts(data)), sections.RUN),
             sections.glossary(),
         ],
         "jaxppo",
@@ -60,27 +63,26 @@ def render(data: BacktestData, images: dict[str, bytes]) -> str:
 def _about(data: BacktestData) -> list[str]:
     f = data.facts
     return [
-        f"policy of update {number(f['update'], 0)} ({f['which']}) of {f['run']}",
+        f"policy of update {number(f['update'], 0)} ({f['which']}) of {base_name(f['run'])}",
         f"{f['interval']} bars",
-        plural(data.played.symbols.height - 1, "symbol"),
+        plural(len(ranked_symbols(data.played)), "symbol"),
         f"{number(f['decisions'], 0)} decisions",
         f"{moment(f['first_decision'])} to {moment(f['last_decision'])}",
     ]
 
 
-def _equity(data: BacktestData, images: dict[str, bytes]) -> Section:
+def _equity(data: BacktestData) -> Section:
     titles = {**NAMES, **{name: rule.title for name, rule in RULES.items()}}
     rows = [(titles.get(name, name), row) for name, row in data.facts["baselines"].items()]
     caption = (
-        "Growth of 1.00. Shaded: where 90 % of the random draws lie. A random draw holds the very positions of the "
-        "policy, as often and as long, at other times; what the policy adds to that is timing. Of the rules the one "
-        "with the highest Sharpe ratio when rebalanced daily is drawn, unless that is buy-and-hold; it may leave the "
-        "picture."
+        "Growth of 1.00, all symbols together, after costs. Shaded: where 90 % of the random draws lie. A random draw "
+        "holds the very positions of the policy, as often and as long, at other times; what the policy adds to that is "
+        "timing. Of the rules the one with the highest Sharpe ratio when rebalanced daily is drawn, unless that is "
+        "buy-and-hold."
     )
     return sections.equity(
         "Equity against the baselines",
-        images,
-        "Equity of the policy and of the baselines",
+        interactive.equity(data),
         caption,
         "<h3>The policy and what it must beat, at the same costs</h3>",
         tables.metric_tables("", rows, total=0),
@@ -89,13 +91,13 @@ def _equity(data: BacktestData, images: dict[str, bytes]) -> Section:
     )
 
 
-def _chance(data: BacktestData, images: dict[str, bytes]) -> Section:
+def _chance(data: BacktestData) -> Section:
     f = data.facts
     beaten = round(f["random_beaten_share"] * f["random_draws"])
     caption = (
         f"The policy beats {beaten} of {plural(int(f['random_draws']), 'draw')}. A policy whose timing is worth "
         "something lies to the right of nearly all dots."
     )
-    chart = document.figure(images, "random", "Net return of random draws", caption, "")
+    drawn = document.chart(interactive.random_draws(data), caption)
     daily = (f["portfolio"], f["portfolio_intervals_90"]) if "portfolio" in f else None  # not in earlier versions
-    return sections.chance(remarks.chance_words(data), chart, data.pooled, f["intervals_90"], daily)
+    return sections.chance(remarks.chance_words(data), drawn, data.pooled, f["intervals_90"], daily)

@@ -21,7 +21,7 @@ from jaxppo.play.deciders import acting_policy, wishing
 from jaxppo.play.members import play_members
 from jaxppo.play.metrics import Metrics
 from jaxppo.play.passes import as_lanes, play
-from jaxppo.play.score import Pooled, Score, pool_lanes, pooled_metrics, score
+from jaxppo.play.score import Pooled, Score, pool_lanes, pooled_metrics, portfolio_sums, score
 from jaxppo.play.significance import Intervals, bootstrap
 
 # Multiples of the run's fee, spread, slippage and borrow cost at which the policy is played again; 1 is the run itself.
@@ -54,6 +54,7 @@ class Backtest(NamedTuple):
     baselines: Baselines
     intervals: Intervals  # () pooled
     portfolio_intervals: Intervals  # () of the portfolio that is rebalanced daily
+    portfolio_sums: TradeSums  # () of that portfolio, a date
     members: Pooled | None  # (M,) of an ensemble, each played alone
 
 
@@ -154,4 +155,4 @@ def backtest(
     members = None
     if params.ndim == 2:
         members = play_members(agent, spec, params, data, n_bars, settings.receptive_field)
-    return Backtest(own, costs, baselines, intervals, daily, members)
+    return Backtest(own, costs, baselines, intervals, daily, portfolio_sums(data, own.sums), members)

@@ -14,13 +14,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from jaxppo.page.canvas import decimate
 from jaxppo.page.style import CYCLE_ROLES
+from jaxppo.page.thin import decimate
+from jaxppo.store.tables import drawdown
 
 POINTS = 1500
 """Points of a curve: one a pixel of a wide screen. Full curves lie in the files beside a page."""
@@ -41,7 +42,8 @@ class Chart:
     height: int = 320
     """Pixels."""
     times: bool = False
-    """Whether its axis is the `time` column of its dataset, in milliseconds since 1970: then it has buttons for periods."""
+    """Whether its axis is the `time` column of its dataset, in milliseconds since 1970. Then it has buttons for
+    periods."""
     growth: Sequence[tuple[str, str]] = ()
     """Columns and names of curves of growth; under the chart stands what each did within the period shown."""
     log: str = ""
@@ -120,8 +122,7 @@ def growth(
       marks: moments that get a dashed line, and what they are called.
       log: whether the axis begins logarithmic.
     """
-    from jaxppo.store.tables import drawdown
-
+    times, lines = _with_start(times, lines)
     falls = [-drawdown(line.values) for line in lines]
     at = _points([line.values for line in lines] + falls)
     source: dict[str, Any] = {"time": milliseconds(times[at])}
@@ -129,45 +130,66 @@ def growth(
         source |= {f"y{i}": line.values[at], f"d{i}": fall[at]}
     series: list[dict[str, Any]] = []
     if band is not None:
-        source |= {"low": band.low[at], "high": band.high[at] - band.low[at]}
+        low, high = (np.append(1.0, of)[at] for of in (band.low, band.high))
+        source |= {"low": low, "high": high - low}
         series += _band(band)
+    series += [_line(line, f"y{i}", 0) for i, line in enumerate(lines)]
+    series[-1]["markLine"] = _marks(marks)
     for i, line in enumerate(lines):
-        series.append(_line(line, f"y{i}", 0))
-    series[-1]["markLine"] = {
+        thin = replace(line, width=min(line.width, 1.2))
+        fill = {"areaStyle": {"opacity": 0.22}} if i == 0 else {}
+        series.append(_line(thin, f"d{i}", 1) | fill | {"tooltip": {"valueFormatter": "@percent"}})
+    sides = {"left": 52, "right": 14}
+    shown = [line.name for line in lines] + ([band.name] if band else [])
+    named = {"type": "value", "nameLocation": "middle", "nameGap": 40}
+    falling = {"gridIndex": 1, "max": 0, "splitNumber": 2, "name": "drawdown"}
+    option = {
+        "dataset": [{"source": source}],
+        "grid": [{**sides, "top": 44, "height": "52%"}, {**sides, "top": "70%", "height": "15%"}],
+        "axisPointer": {"link": [{"xAxisIndex": "all"}]},
+        "legend": {"type": "scroll", "top": 4, "left": 4, "right": 4, "itemWidth": 18, "itemHeight": 10, "data": shown},
+        "tooltip": {"trigger": "axis", "confine": True, "valueFormatter": "@number3"},
+        "xAxis": [{"type": "time", "gridIndex": 0, "axisLabel": {"show": False}}, {"type": "time", "gridIndex": 1}],
+        "yAxis": [
+            {**named, "scale": True, "name": "growth of 1.00", "axisLabel": {"formatter": "@tick"}},
+            {**named, **falling, "axisLabel": {"formatter": "@ticks_percent"}},
+        ],
+        "dataZoom": _brush([0, 1]),
+        "series": series,
+    }
+    curves = [(f"y{i}", line.name) for i, line in enumerate(lines)]
+    return Chart(name, title, option, alt, height=460, times=True, growth=curves, log=log)
+
+
+def _with_start(times: np.ndarray, lines: Sequence[Line]) -> tuple[np.ndarray, list[Line]]:
+    """The curves from the 1.00 that they grow from, one usual step before the first point."""
+    step = np.median(np.diff(times)) if len(times) > 1 else np.timedelta64(1, "D")
+    begun = [replace(line, values=np.append(1.0, line.values)) for line in lines]
+    return np.append(times[:1] - step, times), begun
+
+
+def _marks(marks: Sequence[tuple[np.datetime64, str]]) -> dict[str, Any]:
+    """A line at a growth of 1, and a dashed one at each moment."""
+    moments = milliseconds(np.array([moment for moment, _ in marks], "datetime64[ms]"))
+    start = {"yAxis": 1.0, "name": "", "lineStyle": {"type": "solid"}}
+    return {
         "silent": True,
         "symbol": "none",
         "lineStyle": {"color": "@grey", "type": "dashed", "width": 1},
         "label": {"color": "@muted", "formatter": "{b}", "position": "insideEndTop", "fontSize": 10.5},
-        "data": [{"yAxis": 1.0, "name": "", "lineStyle": {"type": "solid"}}]
-        + [{"xAxis": t, "name": of} for t, of in zip(milliseconds(np.array([m for m, _ in marks], "datetime64[ms]")), (n for _, n in marks), strict=True)],
+        "data": [start, *({"xAxis": at, "name": of} for at, (_, of) in zip(moments, marks, strict=True))],
     }
-    for i, line in enumerate(lines):
-        fill = {"areaStyle": {"opacity": 0.22}} if i == 0 else {}
-        thin = Line(line.name, line.values, line.role, min(line.width, 1.2), line.dashed)
-        series.append(_line(thin, f"d{i}", 1) | fill | {"tooltip": {"valueFormatter": "@percent"}})
-    option = {
-        "dataset": [{"source": source}],
-        "grid": [{"left": 52, "right": 14, "top": 44, "height": "52%"}, {"left": 52, "right": 14, "top": "70%", "height": "15%"}],
-        "axisPointer": {"link": [{"xAxisIndex": "all"}]},
-        "legend": {
-            "type": "scroll", "top": 4, "left": 4, "right": 4, "itemWidth": 18, "itemHeight": 10,
-            "data": [line.name for line in lines] + ([band.name] if band else []),
-        },
-        "tooltip": {"trigger": "axis", "confine": True, "valueFormatter": "@number3"},
-        "xAxis": [{"type": "time", "gridIndex": 0, "axisLabel": {"show": False}}, {"type": "time", "gridIndex": 1}],
-        "yAxis": [
-            {"type": "value", "scale": True, "gridIndex": 0, "name": "growth of 1.00", "nameLocation": "middle", "nameGap": 40, "axisLabel": {"formatter": "@tick"}},
-            {"type": "value", "gridIndex": 1, "max": 0, "splitNumber": 2, "name": "drawdown", "nameLocation": "middle", "nameGap": 40, "axisLabel": {"formatter": "@ticks_percent"}},
-        ],
-        "dataZoom": _brush([0, 1]),
-        "series": series,
-    }  # fmt: skip
-    named = [(f"y{i}", line.name) for i, line in enumerate(lines)]
-    return Chart(name, title, option, alt, height=460, times=True, growth=named, log=log)
 
 
 def over_time(
-    name: str, title: str, times: np.ndarray, lines: Sequence[Line], alt: str, *, form: str = "number", height: int = 260
+    name: str,
+    title: str,
+    times: np.ndarray,
+    lines: Sequence[Line],
+    alt: str,
+    *,
+    form: str = "number",
+    height: int = 260,
 ) -> Chart:
     """Curves over time on one axis, whose numbers have the `form` of `page.js`."""
     at = _points([line.values for line in lines])
@@ -219,7 +241,12 @@ def bars(
     option = {
         "xAxis": value if flat else category,
         "yAxis": category if flat else value,
-        "tooltip": {"trigger": "axis", "confine": True, "axisPointer": {"type": "shadow"}, "valueFormatter": f"@{form}"},
+        "tooltip": {
+            "trigger": "axis",
+            "confine": True,
+            "axisPointer": {"type": "shadow"},
+            "valueFormatter": f"@{form}",
+        },
         "grid": {"left": 8, "right": 20, "top": 34 if len(series) > 1 else 14, "bottom": 8, "containLabel": True},
         **({} if len(series) > 1 else {"legend": {"show": False}}),
         "series": [
@@ -252,10 +279,11 @@ def _band(band: Band) -> list[dict[str, Any]]:
     """A band as ECharts draws one: the height above an invisible curve."""
     common = {"type": "line", "stack": "band", "showSymbol": False, "silent": True, "tooltip": {"show": False}}
     clear = {"lineStyle": {"opacity": 0}, "itemStyle": {"color": f"@{band.role}"}}
+    fill = {"areaStyle": {"color": f"@{band.role}", "opacity": 0.28}}
     return [
         {"name": f"{band.name}, low", "encode": {"x": "time", "y": "low"}, **common, **clear},
-        {"name": band.name, "encode": {"x": "time", "y": "high"}, **common, **clear, "areaStyle": {"color": f"@{band.role}", "opacity": 0.28}},
-    ]  # fmt: skip
+        {"name": band.name, "encode": {"x": "time", "y": "high"}, **common, **clear, **fill},
+    ]
 
 
 def _brush(axes: list[int]) -> list[dict[str, Any]]:

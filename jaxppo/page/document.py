@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -107,8 +108,10 @@ def _data(name: str, value: Any) -> str:
     return f'<script type="application/json" id="{name}">{to_json(value)}</script>'
 
 
-def cards(found: Sequence[Card]) -> str:
-    """Key figures as boxes; nothing where there are none."""
+def cards(found: Sequence[Card], approved: bool = False) -> str:
+    """Key figures as boxes, green only where the gate `approved` the policy; nothing where there are none."""
+    if not approved:
+        found = [replace(card, tone="") if card.tone == "good" else card for card in found]
     boxes = "".join(
         f'<div class="card"><div class="label">{esc(card.label)}</div>'
         f'<div class="value {card.tone}">{esc(card.value)}</div><div class="note">{esc(card.note)}</div></div>'
@@ -126,25 +129,19 @@ def remark_list(found: Sequence[Remark]) -> str:
 def chart(found: Chart, caption: str = "") -> str:
     """An interactive chart under its title; `caption` is plain text."""
     spec = {"option": found.option, "times": found.times, "growth": list(found.growth) or None, "log": found.log}
+    area = _area(f'data-chart="{esc(found.name)}"', found.alt, found.height)
     said = "<output></output>" if found.growth else ""
-    return (
-        f'<figure><h3>{esc(found.title)}</h3><div class="tools"></div><div class="chart" data-chart="{esc(found.name)}"'
-        f' role="img" tabindex="0" aria-label="{esc(found.alt)}" style="height:{found.height}px">{_NOSCRIPT}</div>{said}'
-        f"{_caption(caption)}</figure>{_data(f'chart-{found.name}', spec)}"
-    )
+    head = f'<h3>{esc(found.title)}</h3><div class="tools"></div>'
+    return f"<figure>{head}{area}{said}{_caption(caption)}</figure>{_data(f'chart-{found.name}', spec)}"
 
 
 def table(found: Table, caption: str = "") -> str:
     """A table to sort, filter and download; `caption` is plain text."""
-    columns = [
-        {"field": c.field, "title": c.title, "kind": c.kind, "digits": c.digits, "meaning": c.meaning, "frozen": c.frozen}
-        for c in found.columns
-    ]
+    columns = [asdict(column) for column in found.columns]
     spec = {"columns": columns, "rows": found.rows, "show": found.show}
-    return (
-        f'<figure><div class="tools"></div><output></output><div class="chart" data-table="{esc(found.name)}">'
-        f"{_NOSCRIPT}</div>{_caption(caption)}</figure>{_data(f'table-{found.name}', spec)}"
-    )
+    area = f'<div class="chart" data-table="{esc(found.name)}">{_NOSCRIPT}</div>'
+    head = '<div class="tools"></div><output></output>'
+    return f"<figure>{head}{area}{_caption(caption)}</figure>{_data(f'table-{found.name}', spec)}"
 
 
 def symbol_view(symbols: Mapping[str, Mapping[str, Any]], caption: str = "") -> str:
@@ -152,14 +149,27 @@ def symbol_view(symbols: Mapping[str, Mapping[str, Any]], caption: str = "") -> 
     options = "".join(f'<option value="{esc(name)}">{esc(name)}</option>' for name in symbols)
     blocks = "".join(_data(f"symbol-{i}", of) for i, of in enumerate(symbols.values()))
     alt = "Price, equity against buy-and-hold and exposure of one symbol, with its trades"
-    return (
-        f'<figure class="symbols"><div class="tools"><label>Symbol <select>{options}</select></label></div>'
-        f'<div class="chart" data-symbols role="img" tabindex="0" aria-label="{alt}" style="height:600px">{_NOSCRIPT}</div>'
-        f"<output></output>{_caption(caption)}</figure>{blocks}"
-    )
+    head = f'<div class="tools"><label>Symbol <select>{options}</select></label></div>'
+    body = f"{head}{_area('data-symbols', alt, 600)}<output></output>{_caption(caption)}"
+    return f'<figure class="symbols">{body}</figure>{blocks}'
 
 
-_NOSCRIPT = '<p class="noscript">Charts and sortable tables need JavaScript; plots/*.png beside this page show the same.</p>'
+def figure(images: Mapping[str, bytes], name: str, alt: str, caption: str, missing: str) -> str:
+    """A picture by its name among `images`, PNG files, or a plain text that says why there is none."""
+    if name not in images:
+        return f'<p class="muted">{esc(missing)}</p>' if missing else ""
+    data = base64.b64encode(images[name]).decode("ascii")
+    picture = f'<img alt="{esc(alt)}" src="data:image/png;base64,{data}">'
+    return f"<figure>{picture}{_caption(caption)}</figure>"
+
+
+_NOSCRIPT = '<p class="noscript">Charts and sortable tables need JavaScript; plots/*.png beside this page do not.</p>'
+
+
+def _area(data: str, alt: str, height: int) -> str:
+    """Where a chart is drawn: it can be reached by the keyboard, and says in words what it shows."""
+    label = f'role="img" tabindex="0" aria-label="{esc(alt)}"'
+    return f'<div class="chart" {data} {label} style="height:{height}px">{_NOSCRIPT}</div>'
 
 
 def _caption(text: str) -> str:

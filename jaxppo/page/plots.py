@@ -19,6 +19,7 @@ from jaxppo.page.selection import (
 )
 from jaxppo.page.style import BENCHMARK, FINAL, GREY, LOSS, ORANGE, POLICY, VERMILLION, WIN
 from jaxppo.page.text import percent
+from jaxppo.page.thin import MAX_POINTS, decimate
 from jaxppo.store.columns import POOLED
 from jaxppo.store.read import Evaluation, RunData, of_symbol, times, values
 from jaxppo.store.tables import drawdown
@@ -78,7 +79,7 @@ def underwater(evaluation: Evaluation) -> Figure | None:
         ("equity", POLICY, 1.3, "policy"),
     ):
         under = -drawdown(values(pooled, column))
-        at = canvas.decimate(under)
+        at = decimate(under)
         ax.plot(
             x[at],
             under[at],
@@ -131,7 +132,7 @@ def trades_on_price(evaluation: Evaluation) -> Figure | None:
         return None
     figure, (price, exposure) = canvas.grid(2, 1, 2.6, ratios=(3.2, 1.0))
     x, close, held = times(rows), values(rows, "close"), values(rows, "exposure")
-    at = canvas.decimate(close)
+    at = decimate(close)
     canvas.title(price, f"{_short(symbol)}: close and the last {trades.height} trades")
     price.plot(x[at], close[at], color=GREY, linewidth=1.0, zorder=1)
     _mark_trades(price, trades)
@@ -147,11 +148,11 @@ def trades_on_price(evaluation: Evaluation) -> Figure | None:
 
 
 def _growth(
-    ax: Axes, rows: pl.DataFrame, column: str, color: str, name: str, width: float, limit: int = canvas.MAX_POINTS
+    ax: Axes, rows: pl.DataFrame, column: str, color: str, name: str, width: float, limit: int = MAX_POINTS
 ) -> None:
     """An equity column over time, with the net return at its end in the legend where it has a `name`."""
     y = values(rows, column)
-    at = canvas.decimate(y, limit)
+    at = decimate(y, limit)
     label = f"{name} {percent(y[-1] - 1, sign=True)}" if name and len(y) else None
     ax.plot(times(rows)[at], y[at], color=color, linewidth=width, label=label)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxppo.page.tables import esc
-from jaxppo.page.text import MISSING, number, percent
+from jaxppo.page.text import number, percent
 
 _ROOM = 0.06  # of the width, left and right of the outermost interval
+
+
+LOOKED_AT = '<span class="looked">looked at: the policy was chosen by these bars</span>'
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,14 @@ def scoreboard(answer: Answer, scores: Sequence[Score], below: str = "", note: s
       below: HTML that follows.
       note: plain text under the table.
     """
-    seen = '<span class="looked">looked at: the policy was chosen by these bars</span>' if answer.looked_at else ""
+    seen = LOOKED_AT if answer.looked_at else ""
     tone = "" if answer.looked_at else answer.tone
+    small = f'<p class="muted">{esc(note)}</p>' if note else ""
     return (
-        f'<section class="verdict {answer.tone}" id="verdict"><h2>{esc(answer.title)}</h2>'
+        f'<section class="verdict {answer.tone}" id="answer"><h2>{esc(answer.title)}</h2>'
         f'<p class="answer">{esc(answer.sentence)}</p>'
         f'<p class="key"><b class="{tone}">{esc(answer.value)}</b><span>{esc(answer.meaning)}</span>{seen}</p>'
-        f"{_table(scores)}{f'<p class="muted">{esc(note)}</p>' if note else ''}{below}</section>"
+        f"{_table(scores)}{small}{below}</section>"
     )
 
 
@@ -71,22 +75,27 @@ def _table(scores: Sequence[Score]) -> str:
     ends = [x for s in scores for x in (s.sharpe, *(s.interval or ())) if math.isfinite(x)] + [0.0]
     low, high = min(ends), max(ends)
     room = _ROOM * max(high - low, 1e-6)
-    noted = any(s.note for s in scores)
-    head = ["", "Sharpe ratio a year", "90 % interval", "Net return", "Max drawdown", *(["Policy against it"] if noted else [])]  # fmt: skip
+    noted, known = any(s.note for s in scores), any(s.interval for s in scores)
+    head = ["", "Sharpe ratio a year", "90 % interval" if known else "", "Net return", "Max drawdown"]
+    head += ["Policy\u2019s Sharpe ratio less it, 90 % interval"] if noted else []
     rows = "".join(_row(s, low - room, high + room, noted) for s in scores)
-    cells = "".join(f"<th{' class=num' if i in (1, 3, 4) else ''}>{esc(h)}</th>" for i, h in enumerate(head))
-    return f'<div class="scroll"><table class="scores"><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table></div>'
+    kinds = ["", "num", "interval", "num", "num fall", ""]
+    cells = "".join(f'<th class="{kind}">{esc(h)}</th>' for kind, h in zip(kinds, head, strict=False))
+    table = f'<table class="scores"><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>'
+    return f'<div class="scroll">{table}</div>'
 
 
 def _row(score: Score, low: float, high: float, noted: bool) -> str:
-    said = "" if score.interval is None else " to ".join(number(x) for x in score.interval)
+    ends = "" if score.interval is None else " to ".join(number(x) for x in score.interval)
     cells = (
         f'<td>{esc(score.name)}</td><td class="num">{esc(number(score.sharpe))}</td>'
-        f'<td class="interval">{_whisker(score, low, high)}<span class="muted">{esc(said or MISSING)}</span></td>'
+        f'<td class="interval">{_whisker(score, low, high)}<span class="muted">{esc(ends)}</span></td>'
         f'<td class="num">{esc(percent(score.net_return, sign=True))}</td>'
-        f'<td class="num">{esc(percent(score.max_drawdown))}</td>'
+        f'<td class="num fall">{esc(percent(score.max_drawdown))}</td>'
     )
-    return f'<tr class="{"own" if score.own else ""}">{cells}{f"<td>{esc(score.note)}</td>" if noted else ""}</tr>'
+    last = f"<td>{esc(score.note)}</td>" if noted else ""
+    kind = "own" if score.own else ""
+    return f'<tr class="{kind}">{cells}{last}</tr>'
 
 
 def _whisker(score: Score, low: float, high: float) -> str:
@@ -107,13 +116,4 @@ def _whisker(score: Score, low: float, high: float) -> str:
         else f'<circle cx="{x(score.sharpe)}" cy="9" r="4" fill="var(--muted)"/>'
     )
     zero = f'<line class="zero" x1="{x(0.0)}" x2="{x(0.0)}" y1="0" y2="18"/>'
-    return f'<svg viewBox="0 0 200 18" preserveAspectRatio="none" aria-hidden="true">{zero}{line}{point}</svg>'
-
-
-def named(rows: Mapping[str, Mapping[str, float]], keys: Sequence[tuple[str, str]]) -> list[tuple[str, Mapping[str, float]]]:  # fmt: skip
-    """Those of `rows` by key, under the names given, without repeating one."""
-    found: dict[str, tuple[str, Mapping[str, float]]] = {}
-    for key, name in keys:
-        if key in rows and key not in found:
-            found[key] = (name, rows[key])
-    return list(found.values())
+    return f'<svg viewBox="0 0 200 18" aria-hidden="true">{zero}{line}{point}</svg>'

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from jaxppo.page import gate as gate_page
+from jaxppo.page import symbols as symbol_page
 from jaxppo.page import tables
-from jaxppo.page.document import DOT, Card, Remark, Section, figure, remark_list
-from jaxppo.page.selection import MAX_SYMBOLS, MAX_TRADES, busiest_symbol, ranked_symbols
+from jaxppo.page.charts import Chart, bars
+from jaxppo.page.document import DOT, Card, Remark, Section, chart, remark_list, symbol_view, table
 from jaxppo.page.tables import esc
 from jaxppo.page.text import FORMS, number, percent
 from jaxppo.play.gate import Gate
@@ -18,10 +19,16 @@ from jaxppo.store.read import Evaluation, Provenance, lookup
 Images = Mapping[str, bytes]
 """PNG files by the names of the charts."""
 
+EQUITY, TRADES, COSTS, CHECKS, RUN = "Equity", "Trades", "Costs", "Checks", "Run"
+"""Tabs that several sections stand in."""
+
 
 def header(title: str, facts: Sequence[str]) -> str:
     """The page's title, and what it is about in one line."""
-    return f'<header><h1>{esc(title)}</h1><p class="lead">{esc(DOT.join(facts))}</p></header>'
+    named = "".join(f'<option value="{t}">{t}</option>' for t in ("auto", "light", "dark"))
+    theme = f'<label class="theme">Theme <select id="theme">{named}</select></label>'
+    words = f'<h1>{esc(title)}</h1><p class="lead">{esc(DOT.join(facts))}</p>'
+    return f'<header class="bar"><div>{words}</div>{theme}</header>'
 
 
 def tone(well: bool, *values: float) -> str:
@@ -65,19 +72,18 @@ def folded(summary: str, body: str) -> str:
 
 
 def warnings(found: Sequence[Remark], heading: str = "Warnings") -> Section:
-    return Section("warnings", heading, remark_list(found))
+    return Section("warnings", heading, remark_list(found), CHECKS)
 
 
-def equity(heading: str, images: Images, alt: str, caption: str, *below: str, missing: str = "") -> Section:
-    """The pooled curve, its drawdown where that is a chart of its own, and what stands `below`."""
-    fall = "How far equity lies below its highest point so far."
-    charts = figure(images, "equity", alt, caption, missing) + figure(images, "drawdown", "Drawdown", fall, "")
-    return Section("equity", heading, charts + "".join(below))
+def equity(heading: str, curves: Chart | None, caption: str, *below: str, missing: str = "") -> Section:
+    """The pooled curve over its drawdown, and what stands `below`; a sentence where it is `missing`."""
+    body = muted(missing) if curves is None else chart(curves, caption)
+    return Section("equity", heading, body + "".join(below), EQUITY)
 
 
 def chance(
     words: Sequence[str],
-    chart: str,
+    drawn: str,
     pooled: Mapping[str, float],
     intervals: Mapping[str, Sequence[float]],
     portfolio: tuple[Mapping[str, float], Mapping[str, Sequence[float]]] | None = None,
@@ -85,7 +91,7 @@ def chance(
     """How much of the figures could be chance: in words, by random draws, and as intervals.
 
     Args:
-      words, chart: what stands above.
+      words, drawn: what stands above.
       pooled, intervals: figures of the pool and their intervals.
       portfolio: the same of the portfolio that is rebalanced daily.
     """
@@ -104,58 +110,71 @@ def chance(
         "chance",
         "How much of this could be chance",
         "".join(f"<p>{esc(text)}</p>" for text in words)
-        + chart
+        + drawn
         + "<h3>90 % intervals</h3>"
         + tables.table(["", "Here", "From", "To"], rows)
         + muted(note),
+        EQUITY,
     )
 
 
-def costs(words: str, images: Images, rows: Sequence[Mapping[str, float]]) -> Section:
+def costs(words: str, rows: Sequence[Mapping[str, float]]) -> Section:
     """What is left at other costs; `rows` are pooled metrics at each `cost_multiple`."""
     named = [
         (f"{number(row['cost_multiple'], 0)}x", {k: v for k, v in row.items() if k != "cost_multiple"}) for row in rows
     ]
     caption = "Fee, spread, slippage and borrow cost all at the multiple; the policy decides anew at each."
-    chart = figure(images, "costs", "Cost sweep", caption, "")
-    return Section(
-        "costs", "If trading costs more", f"<p>{esc(words)}</p>{chart}{tables.metric_tables('Costs', named)}"
-    )
+    names = [name for name, _ in named]
+
+    def drawn(column: str, title: str, form: str) -> str:
+        alt, heights = f"{title} at multiples of the costs", {title: [row[column] for _, row in named]}
+        return chart(bars(f"costs_{column}", alt, names, heights, alt, form=form, by_sign=True, height=210))
+
+    both = drawn("return", "Net return", "signed") + drawn("sharpe", "Sharpe ratio", "number")
+    body = f'<p>{esc(words)}</p><div class="columns">{both}</div>{muted(caption)}{tables.metric_tables("Costs", named)}'
+    return Section("costs", "If trading costs more", body, COSTS)
 
 
-def trades(played: Evaluation | None, images: Images, none: str = "The policy closed no trade.") -> Section:
-    """Trades on the price, where that is drawn, and closed trades by side and by reason."""
+def trades(played: Evaluation | None, none: str = "The policy closed no trade.") -> Section:
+    """Closed trades by side and by reason, and all of them to sort, filter and download."""
     if played is None:
         body = muted("No validated trades are in the run directory.")
     elif played.trades.height == 0:
         body = muted(none)
     else:
-        caption = (
-            f"The latest trades, at most {MAX_TRADES}, on {busiest_symbol(played)}, the symbol with the most. "
-            "Triangles are entries, points are exits; full green lines gained, dashed ones lost."
-        )
+        shown = symbol_page.shown_trades(played)
+        n, held = played.trades.height, shown.height
+        some = "" if held == n else f" The page holds the latest {held:,} of {n:,}."
         money = "Net profit and fees are in units of the equity that each symbol\u2019s account started with."
-        chart = figure(images, "trades", "Trades on the price", caption, "")
-        body = chart + tables.trade_table(played) + muted(money)
-    return Section("trades", "Trades", body)
+        listed = symbol_page.trade_list(shown)
+        body = tables.trade_table(played) + muted(money) + "<h3>All trades</h3>" + table(listed, _BESIDE + some)
+    return Section("trades", "Trades", body, TRADES)
 
 
-def symbols(played: Evaluation | None, images: Images, note: str = "") -> Section:
-    """Curves of single symbols, where they are drawn, and the metrics of all."""
+_BESIDE = (
+    "Click a heading to sort, type or choose under it to filter; \u201cshow\u201d draws the trade on its symbol. The "
+    "tables of trades beside this page have all of them."
+)
+
+
+def symbols(played: Evaluation | None, note: str = "") -> Section:
+    """One symbol at a time with its trades, and the metrics of all."""
     if played is None:
         return Section("symbols", "Symbols", muted("No validated symbols are in the run directory."))
-    chart = ""
-    if "symbols" in images:
-        n = len(ranked_symbols(played))
-        some = "" if n <= MAX_SYMBOLS else f" The {MAX_SYMBOLS // 2} best and worst of {n} symbols are shown."
-        caption = f"Growth of 1.00 on each symbol: the policy in blue, buy-and-hold in grey.{some}"
-        chart = figure(images, "symbols", "Equity of each symbol", caption, "")
+    drawn = symbol_page.series(played, symbol_page.shown_trades(played))
+    caption = (
+        "Triangles are entries, other marks exits by what closed the trade; full green lines gained, dashed ones lost. "
+        "Under the price: the account\u2019s equity against buy-and-hold, and its exposure. Drag to move; Ctrl and "
+        "wheel, or the brush, zoom. By keyboard the arrows read values, with Shift they move; + and \u2212 zoom, and "
+        "0 shows all."
+    )
     lead = f'<p class="lead">{esc(note)}</p>' if note else ""
-    return Section("symbols", "Symbols", lead + chart + tables.symbol_table(played))
+    body = lead + symbol_view(drawn, caption) + "<h3>Metrics of each symbol</h3>" + tables.symbol_table(played)
+    return Section("symbols", "Symbols", body)
 
 
 def gate(judged: Gate | None) -> Section:
-    return Section("gate", "Gate", gate_page.section(judged))
+    return Section("gate", "Gate", gate_page.section(judged), CHECKS)
 
 
 def run(of: Provenance, own: Sequence[tuple[str, str]] = (), data: str = "") -> Section:
@@ -170,11 +189,12 @@ def run(of: Provenance, own: Sequence[tuple[str, str]] = (), data: str = "") -> 
         + tables.changed_table(of)
         + folded("All configuration values", tables.config_table(of))
         + folded("Features", f"<p><code>{esc(', '.join(names))}</code></p>"),
+        RUN,
     )
 
 
 def glossary() -> Section:
-    return Section("glossary", "Glossary", tables.glossary())
+    return Section("glossary", "Glossary", tables.glossary(), RUN)
 
 
 def footer(of: Provenance) -> str:

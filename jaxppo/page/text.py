@@ -62,6 +62,16 @@ def moment(text: Any) -> str:
     return f"{time:%Y-%m-%d %H:%M} UTC"
 
 
+def base_name(path: str) -> str:
+    """The last part of a path, which is what a title calls it; text that is no path as it is.
+
+    Example:
+      >>> base_name("/home/me/runs/first/"), base_name("embedded synthetic market")
+      ('first', 'embedded synthetic market')
+    """
+    return path.rstrip("/").rpartition("/")[2] or path
+
+
 NOT_SET = "not set"
 """What nobody gave a value, such as the fee, which then is the asset class's: "none" would say that there is none."""
 

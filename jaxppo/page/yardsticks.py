@@ -43,14 +43,19 @@ def title(name: str) -> str:
     return NAMES[name] if name in NAMES else RULES[name].title if name in RULES else name
 
 
-def against_rules(portfolios: Portfolios, policy: str) -> Against | None:
-    """A policy against the best rule; None where a folder of an earlier version has no rules."""
+def best_rule(portfolios: Portfolios) -> str | None:
+    """Name of the rule of the highest Sharpe ratio, buy-and-hold among them; None where none is known."""
     rules = {name: float(row["sharpe"]) for name, row in portfolios.items() if name not in POLICIES}
     known = {name: sharpe for name, sharpe in rules.items() if not math.isnan(sharpe)}
-    if policy not in portfolios or not known:
+    return max(known, key=lambda name: known[name], default=None)
+
+
+def against_rules(portfolios: Portfolios, policy: str) -> Against | None:
+    """A policy against the best rule; None where a folder of an earlier version has no rules."""
+    best = best_rule(portfolios)
+    if policy not in portfolios or best is None:
         return None
-    best = max(known, key=lambda name: known[name])
-    return Against(float(portfolios[policy]["sharpe"]), title(best), known[best])
+    return Against(float(portfolios[policy]["sharpe"]), title(best), float(portfolios[best]["sharpe"]))
 
 
 def portfolio_table(portfolios: Portfolios) -> str:

@@ -22,6 +22,7 @@ from jaxppo.play.score import Score
 from jaxppo.play.significance import curve_moments, deflated_sharpe, excess_probability
 
 Verdict = Literal["APPROVED", "REVIEW", "DROP"]
+APPROVED: Verdict = "APPROVED"
 
 
 class Evidence(NamedTuple):

@@ -1,4 +1,4 @@
-"""The portfolio that is rebalanced daily, joined over the folds, next to those of the rules: does it beat the best?"""
+"""The portfolio that is rebalanced daily, next to those of the rules: does it beat the best? Folds are joined first."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import polars as pl
 
 from jaxppo.market.dataset import JointCalendar, joint_days
 from jaxppo.play.curve import TradeSums
 from jaxppo.play.formulas import max_drawdown, moments, sharpe
+from jaxppo.play.joined import joined_metrics, joined_sums
 from jaxppo.play.metrics import Metrics, figures
 from jaxppo.play.score import Pooled
 from jaxppo.play.sides import Yardsticks
 from jaxppo.play.significance import Intervals, bootstrap, curve_returns, sharpe_differences
-from jaxppo.store.tables import drawdown, utc_times
-from jaxppo.walkforward.figures import joined_metrics, joined_sums
 
 POLICY = "policy"
 
@@ -279,20 +277,3 @@ def _excess(policy: float, baselines: Mapping[str, Mapping[str, Any]]) -> dict[s
     verdict = verdict_of(difference, ends[0])
     found = {"rule": rule, "sharpe_difference": difference, "interval_90": ends, "verdict": verdict}
     return found | {"sentence": excess_sentence(found, rule, policy)}
-
-
-def portfolio_table(joined: Joined, members: Joined | None) -> pl.DataFrame:
-    """One row a UTC date: the policy's return, equity and drawdown, then the return of each baseline and member."""
-    equity = np.cumprod(1.0 + joined.returns[0])
-    alone = {} if members is None else dict(zip(members.names, members.returns, strict=True))
-    return pl.DataFrame(
-        {
-            "date": utc_times(joined.day).dt.date(),
-            "fold": joined.fold,
-            "return": joined.returns[0],
-            "equity": equity,
-            "drawdown": drawdown(equity),
-            **dict(zip(joined.names[1:], joined.returns[1:], strict=True)),
-            **alone,
-        }
-    )

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from jaxppo.page import canvas
 from jaxppo.page.style import CYCLE, GREY
+from jaxppo.page.thin import decimate
 from jaxppo.play.metrics import METRICS, Column
 from jaxppo.runs.compare import Comparison, Part
 from jaxppo.store.columns import PORTFOLIO_SHARPE, TRAINING
@@ -70,7 +71,7 @@ def equity_curves(part: Part, heading: str) -> Figure | None:
     ax.axhline(1.0, color=GREY, linewidth=0.9, zorder=1)
     for i, (name, curve) in enumerate(part.curves.items()):
         y, x = values(curve, "equity"), date2num(curve["date"].to_numpy())
-        index = canvas.decimate(y)
+        index = decimate(y)
         ax.plot(x[index], y[index], linewidth=1.6, label=canvas.plain(name), **_style(i))
     canvas.date_axis(ax, ticks=12)
     ax.margins(x=0.01)

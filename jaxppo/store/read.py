@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,9 @@ TRADE_COLUMNS = (
 )
 FOLD_DATES = ("train_begin", "train_end", "test_begin", "test_end", "last_test")
 
+BACKTESTS = "backtest"
+"""Folder of a run in which its backtests lie, each in one of its own."""
+
 T = TypeVar("T")
 
 
@@ -55,50 +58,12 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class RunData(Provenance):
-    """A run directory."""
-
-    metrics: pl.DataFrame
-    """One row a validation, all columns float64; no rows before the first validation."""
-    best: Evaluation | None
-    final: Evaluation | None
-    gate: Gate | None = None
-    """None before the run has finished."""
-    portfolios: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Figures of the best and the final policy, buy-and-hold and the rules, rebalanced daily, by name; empty before the
-    run has finished, and for a run of an earlier version."""
-    members: list[dict[str, float]] = field(default_factory=list)
-    """Of an ensemble, the figures of each member of the policy shown; empty for one policy."""
-
-    @property
-    def best_row(self) -> int | None:
-        """0-based row of the best validation in `metrics`, by what the run chooses by; None where none has a figure."""
-        return best_row(self.metrics, lookup(self.config, "budget", "choose_by", default="fitness"))
-
-    @property
-    def shown(self) -> Evaluation | None:
-        """The evaluation behind the headline: the best policy's, or the final one's where that is missing."""
-        return self.best or self.final
-
-    @property
-    def best_is_final(self) -> bool:
-        return self.best is not None and self.final is not None and self.best.equity.equals(self.final.equity)
-
-
-@dataclass(frozen=True)
-class BacktestData:
-    """The folder of a backtest."""
+class Tested:
+    """What a backtest found."""
 
     facts: dict[str, Any]
     """metrics.json."""
     gate: Gate
-    played: Evaluation
-    curves: pl.DataFrame
-    """Pooled equity of the baselines, one row a bar."""
-    draws: pl.DataFrame
-    """One row of pooled metrics a random draw."""
-    costs: pl.DataFrame
-    """One row of pooled metrics a multiple of the costs."""
 
     @property
     def members(self) -> list[dict[str, float]]:
@@ -120,6 +85,52 @@ class BacktestData:
 
 
 @dataclass(frozen=True)
+class RunData(Provenance):
+    """A run directory."""
+
+    metrics: pl.DataFrame
+    """One row a validation, all columns float64; no rows before the first validation."""
+    best: Evaluation | None
+    final: Evaluation | None
+    gate: Gate | None = None
+    """None before the run has finished."""
+    portfolios: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Figures of the best and the final policy, buy-and-hold and the rules, rebalanced daily, by name; empty before the
+    run has finished, and for a run of an earlier version."""
+    members: list[dict[str, float]] = field(default_factory=list)
+    """Of an ensemble, the figures of each member of the policy shown; empty for one policy."""
+    tested: Tested | None = None
+    """The latest backtest in the run's folder on bars that all lie after its validation; None where there is none."""
+
+    @property
+    def best_row(self) -> int | None:
+        """0-based row of the best validation in `metrics`, by what the run chooses by; None where none has a figure."""
+        return best_row(self.metrics, lookup(self.config, "budget", "choose_by", default="fitness"))
+
+    @property
+    def shown(self) -> Evaluation | None:
+        """The evaluation behind the headline: the best policy's, or the final one's where that is missing."""
+        return self.best or self.final
+
+    @property
+    def best_is_final(self) -> bool:
+        return self.best is not None and self.final is not None and self.best.equity.equals(self.final.equity)
+
+
+@dataclass(frozen=True)
+class BacktestData(Tested):
+    """The folder of a backtest."""
+
+    played: Evaluation
+    curves: pl.DataFrame
+    """Pooled equity of the baselines, one row a bar."""
+    draws: pl.DataFrame
+    """One row of pooled metrics a random draw."""
+    costs: pl.DataFrame
+    """One row of pooled metrics a multiple of the costs."""
+
+
+@dataclass(frozen=True)
 class WalkforwardData(Provenance):
     """The folder of a walk-forward."""
 
@@ -133,6 +144,19 @@ class WalkforwardData(Provenance):
     """One row a UTC date: the policy rebalanced daily, and each baseline's return."""
     gate: Gate
     """On the joined portfolio that is rebalanced daily."""
+    accounts: pl.DataFrame
+    """One row a fold, symbol and bar; in every fold accounts start with 1."""
+
+    def joined_accounts(self) -> Evaluation:
+        """Each symbol's accounts of all folds, compounded one after another."""
+        curves = ("equity", "benchmark")
+        last = self.accounts.group_by("symbol", "fold", maintain_order=True).agg(pl.col(curves).last())
+        made = [pl.col(c).shift(1, fill_value=1.0).cum_prod().over("symbol").alias(f"{c}_before") for c in curves]
+        before = last.select("symbol", "fold", *made)
+        grown = self.accounts.join(before, on=["symbol", "fold"], maintain_order="left").with_columns(
+            *(pl.col(c) * pl.col(f"{c}_before") for c in curves)
+        )
+        return replace(self.played, equity=grown.sort("symbol", "time", maintain_order=True))
 
     @property
     def portfolios(self) -> dict[str, dict[str, float]]:
@@ -179,7 +203,21 @@ def load_run(run_dir: Path) -> RunData:
         gate=load_gate(run_dir / GATE) if (run_dir / GATE).is_file() else None,
         portfolios=_by_name(folder / PORTFOLIOS),
         members=_load_members(run_dir / MEMBERS),
+        tested=_latest_test(run_dir / BACKTESTS),
     )
+
+
+def _latest_test(folder: Path) -> Tested | None:
+    """The newest backtest of a run out of sample; one whose files cannot be read is passed over."""
+    found = sorted(folder.glob("*/metrics.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in found:
+        try:
+            tested = Tested(load_mapping(path, read_figures), load_gate(path.parent / GATE))
+        except RunDirectoryError:
+            continue
+        if lookup(tested.facts, "seen", "test", default=0) == 1:
+            return tested
+    return None
 
 
 def load_backtest(folder: Path) -> BacktestData:
@@ -210,6 +248,7 @@ def load_walkforward(folder: Path, name: str) -> WalkforwardData:
             .drop("fold", "trained", strict=False),
         ),
         portfolio=load_frame(folder / "portfolio.parquet", pl.read_parquet, ("date", "fold", "return", "equity")),
+        accounts=load_frame(folder / "accounts.parquet", pl.read_parquet, ("fold", *EQUITY_COLUMNS)),
         gate=load_gate(folder / GATE),
     )
 

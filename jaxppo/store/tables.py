@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from jaxppo.market.dataset import Split, joint_calendar
+from jaxppo.play.portfolio import Joined
 from jaxppo.play.score import Score
 from jaxppo.play.trades import Excursion, Range, Trade, excursions, round_trips
 from jaxppo.store.columns import POOLED
@@ -58,14 +59,17 @@ def _symbol_equity(score: Score, split: Split, column: int) -> pl.DataFrame:
     n = int(score.valid[:, column].sum())
     first = int(split.tape.first[column])
     rows = slice(first + 1, first + 1 + n)
-    close = np.asarray(split.tape.close[column], np.float64)[rows]
+    tape = split.tape
+    names = ("open", "high", "low", "close")
+    prices = {name: np.asarray(getattr(tape, name)[column], np.float64)[rows] for name in names}
+    close = prices["close"]
     equity = score.record.equity[:n, column].astype(np.float64)
     units = score.record.units[:n, column].astype(np.float64)
     return pl.DataFrame(
         {
             "symbol": [split.symbols[column]] * n,
             "time": utc_times(split.times[column][rows]),
-            "close": close,
+            **prices,
             "equity": equity,
             "units": units,
             "exposure": units * close / np.maximum(equity, 1e-9),
@@ -95,6 +99,23 @@ def portfolio_frame(score: Score, split: Split) -> pl.DataFrame:
     equity = np.asarray(score.curves.portfolio, np.float64)
     date = utc_times(joint_calendar(split).day).dt.date()
     return pl.DataFrame({"date": date, "equity": equity, "drawdown": drawdown(equity)})
+
+
+def joined_frame(joined: Joined, members: Joined | None) -> pl.DataFrame:
+    """One row a UTC date: the policy's return, equity and drawdown, then the return of each baseline and member."""
+    equity = np.cumprod(1.0 + joined.returns[0])
+    alone = {} if members is None else dict(zip(members.names, members.returns, strict=True))
+    return pl.DataFrame(
+        {
+            "date": utc_times(joined.day).dt.date(),
+            "fold": joined.fold,
+            "return": joined.returns[0],
+            "equity": equity,
+            "drawdown": drawdown(equity),
+            **dict(zip(joined.names[1:], joined.returns[1:], strict=True)),
+            **alone,
+        }
+    )
 
 
 def trade_cells(trade: Trade) -> dict[str, Any]:

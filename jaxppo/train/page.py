@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxppo.page import document, plots, sections, tables, yardsticks
+from jaxppo.page import document, learning, plots, sections, tables, tested, yardsticks
 from jaxppo.page.document import Section
 from jaxppo.page.members import members_section
-from jaxppo.page.text import MISSING, moment, number, plain_value, plural
+from jaxppo.page.scoreboard import LOOKED_AT, scoreboard
+from jaxppo.page.text import MISSING, base_name, moment, number, plain_value, plural
+from jaxppo.page.yardsticks import best_rule
 from jaxppo.store.files import write_page
 from jaxppo.store.read import RunData, load_run, lookup, pooled_and_portfolio, values
-from jaxppo.train import remarks
+from jaxppo.train import interactive, remarks
 
 
 def write_report(run_dir: Path) -> Path:
@@ -24,32 +26,51 @@ def write_report(run_dir: Path) -> Path:
     images = plots.make_plots(run)
     for name in set(plots.PLOTS) - set(images):
         (run_dir / "plots" / f"{name}.png").unlink(missing_ok=True)  # left by an earlier report of other data
-    return write_page(run_dir, images, render(run, images))
+    return write_page(run_dir, images, render(run))
 
 
-def render(run: RunData, images: dict[str, bytes]) -> str:
-    """The page as text; `images` are PNG files by the names of `plots.PLOTS`."""
-    title = f"{lookup(run.config, 'preset', default=run.name)} on {sections.source(run)}"
+def render(run: RunData) -> str:
+    """The page as text."""
+    title = f"{lookup(run.config, 'preset', default=run.name)} on {base_name(sections.source(run))}"
     doubt = remarks.caveat(run) if run.shown else ""
     return document.document(
         title,
         sections.header(title, _about(run))
+        + _decides(run)
+        + (f"<h2>On the validation bars {LOOKED_AT}</h2>" if run.tested else "")
         + document.cards(remarks.cards(run))
         + sections.verdict(remarks.verdict(run), doubt, run.gate),
         [
+            _equity(run),
+            sections.trades(run.shown),
+            sections.symbols(run.shown),
+            Section("learning", "Learning curves", _learning(run), LEARNING),
+            Section("actions", "Actions", _actions(run), LEARNING),
+            Section("rewards", "Reward components", _rewards(run), LEARNING),
             sections.warnings(remarks.warnings(run)),
-            _equity(run, images),
-            Section("learning", "Learning curves", _learning(run, images)),
-            sections.trades(run.shown, images),
-            Section("actions", "Actions", _actions(images)),
-            Section("rewards", "Reward components", _rewards(images)),
-            sections.symbols(run.shown, images),
             sections.gate(run.gate),
             sections.run(run, data=f"<h3>Data</h3>{tables.data_table(run.manifest)}"),
             sections.glossary(),
         ],
         sections.footer(run),
     )
+
+
+LEARNING = "Learning"
+
+
+def _decides(run: RunData) -> str:
+    """What decides: the latest backtest out of sample, or that there is none yet and what the validation can say."""
+    if run.tested is not None:
+        return tested.board(run.tested)
+    if run.shown is None or not run.portfolios:
+        return ""
+    policy = "best" if run.best is not None else "final"
+    best = best_rule(run.portfolios) or ""
+    return scoreboard(remarks.untested(run, policy), tested.scores(run.portfolios, policy, None, {}, best), "", _NOTE)
+
+
+_NOTE = "Of the portfolio that is rebalanced daily, on the validation bars, after all costs; the best rule is so there."
 
 
 def _about(run: RunData) -> list[str]:
@@ -68,13 +89,12 @@ def _about(run: RunData) -> list[str]:
     ]
 
 
-def _equity(run: RunData, images: dict[str, bytes]) -> Section:
+def _equity(run: RunData) -> Section:
     same = " The final policy is the best one." if run.best_is_final else ""
     return sections.equity(
         "Equity against buy-and-hold",
-        images,
-        "Equity of the policy and of buy-and-hold",
-        "Growth of 1.00." + same,
+        interactive.equity(run),
+        "Growth of 1.00, all symbols together, after costs." + same,
         tables.comparison_table(run),
         yardsticks.portfolio_table(run.portfolios),
         members_section(pooled_and_portfolio(run.shown), run.members),
@@ -82,44 +102,40 @@ def _equity(run: RunData, images: dict[str, bytes]) -> Section:
     )
 
 
-def _learning(run: RunData, images: dict[str, bytes]) -> str:
+def _learning(run: RunData) -> str:
+    if run.metrics.height == 0:
+        return sections.muted("No validation has been written yet.")
     best = run.best_row
     update = "" if best is None else number(values(run.metrics, "update")[best], 0)
     chosen = f" The large point is the best validation, at update {update}." if update else ""
     return (
         "<h3>On the validation bars</h3>"
-        + document.figure(
-            images,
-            "validation",
-            "Validation metrics over env steps",
-            f"Against env steps; the first point is the untrained policy, the dashed line buy-and-hold.{chosen}",
-            "No validation has been written yet.",
+        + learning.validation_curves(run.metrics, best)
+        + sections.muted(
+            f"Against env steps; the first point is the untrained policy, the dashed line buy-and-hold.{chosen}"
         )
         + "<h3>In training</h3>"
-        + document.figure(
-            images,
-            "training",
-            "Training metrics over env steps",
+        + learning.training_curves(run.metrics)
+        + sections.muted(
             "Against env steps, means over the updates since the last validation. Entropy that falls to 0 early, "
-            "or an explained variance that stays under 0, is a run that has stopped learning.",
-            "No update has been logged yet.",
+            "or an explained variance that stays under 0, is a run that has stopped learning."
         )
     )
 
 
-def _actions(images: dict[str, bytes]) -> str:
+def _actions(run: RunData) -> str:
     caption = (
         "Share of each action, one bar a validation, labelled by env steps. A single colour is a policy that has "
         "collapsed."
     )
-    return document.figure(images, "actions", "Share of each action", caption, "No action shares have been logged yet.")
+    drawn = learning.action_shares(run.metrics)
+    return drawn + sections.muted(caption if drawn else "No action shares have been logged yet.")
 
 
-def _rewards(images: dict[str, bytes]) -> str:
+def _rewards(run: RunData) -> str:
     caption = (
         "What the policy was paid for in training. None of this is money: every figure of money on this page comes "
         "from the ledger of trades."
     )
-    return document.figure(
-        images, "rewards", "Reward components", caption, "No reward components have been logged yet."
-    )
+    drawn = learning.reward_components(run.metrics)
+    return drawn + sections.muted(caption if drawn else "No reward components have been logged yet.")

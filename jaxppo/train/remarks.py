@@ -12,6 +12,7 @@ from jaxppo.market.asset_classes import ASSET_CLASSES, may_short
 from jaxppo.market.calendar import YEAR
 from jaxppo.page.document import Card, Remark
 from jaxppo.page.members import members_sentence
+from jaxppo.page.scoreboard import Answer
 from jaxppo.page.sections import drawdown_card, profit_card, return_card, tone
 from jaxppo.page.selection import DRAWDOWN_LIMIT, MIN_TRADES
 from jaxppo.page.text import action_name, number, percent, plural
@@ -110,6 +111,19 @@ def verdict(run: RunData) -> Remark:
     if looks(run) <= 1:
         return Remark("good", "Beats buy-and-hold at the only look taken", text)
     return Remark("good", f"Beats buy-and-hold, and the luck expected of the best of {looks(run)}", text)
+
+
+def untested(run: RunData, policy: str) -> Answer:
+    """That nothing decides yet: what the validation bars say, and what to do."""
+    found, sharpe = verdict(run), run.portfolios[policy]["sharpe"]
+    judged = "" if run.gate is None else f" The gate says {run.gate.verdict} of it."
+    sentence = (
+        f"On the bars that it was chosen by: {found.title[:1].lower()}{found.title[1:]}.{judged} What decides is a test"
+        " on bars that the run has not seen: python -m jaxppo.backtest with this run\u2019s folder."
+    )
+    meaning = f"of the {policy} policy, rebalanced daily, on the validation bars, after costs"
+    tone = "bad" if found.tone == "bad" else "caution"
+    return Answer(tone, "Not yet tested", sentence, f"Sharpe ratio {number(sharpe)} a year", meaning, looked_at=True)
 
 
 def caveat(run: RunData) -> str:

@@ -12,9 +12,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from jaxppo.page import canvas
 from jaxppo.page.style import BENCHMARK, BLACK, GREY, ORANGE, POLICY, SKY
 from jaxppo.page.text import percent
+from jaxppo.page.thin import decimate
 from jaxppo.page.yardsticks import title
+from jaxppo.play.portfolio import at_volatility
 from jaxppo.store.read import WalkforwardData, times, values
-from jaxppo.walkforward.portfolio import at_volatility
 
 
 def make_figures(data: WalkforwardData) -> dict[str, Figure]:
@@ -62,7 +63,7 @@ def portfolio_curves(data: WalkforwardData) -> Figure:
         drawn = at_volatility(returns, own) if own.std() > 0 else returns
         # Of what was lost whole nothing can be drawn.
         y = np.maximum(np.cumprod(1.0 + drawn), 1e-3)
-        index = canvas.decimate(y)
+        index = decimate(y)
         ax.plot(x[index], y[index], color=color, linewidth=width, alpha=0.7 if color == GREY else 1.0, label=label)
     ax.set_yscale("log")
     # Ticks of a logarithmic axis are powers of ten, of which most curves pass one or none.
@@ -88,13 +89,13 @@ def equity_curve(data: WalkforwardData) -> Figure:
         ("equity", "policy", POLICY, 2.0),
     ):
         y = values(data.played.equity, column)
-        index = canvas.decimate(y)
+        index = decimate(y)
         ax.plot(x[index], y[index], color=color, linewidth=width, label=f"{name} {percent(y[-1] - 1, sign=True)}")
     ax.axhline(1.0, color=GREY, linewidth=0.9, zorder=1)
     canvas.legend_above(ax)
     canvas.title(under, "Drawdown", aside=f"worst {percent(-data.joined('policy', 'max_drawdown'))}")
     fall = -values(data.played.equity, "drawdown")
-    index = canvas.decimate(fall)
+    index = decimate(fall)
     under.fill_between(x[index], fall[index], 0.0, color=POLICY, alpha=0.25, linewidth=0)
     under.plot(x[index], fall[index], color=POLICY, linewidth=1.0)
     under.set_ylim(top=0.0)

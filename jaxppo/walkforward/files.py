@@ -18,8 +18,22 @@ from jaxppo.market.dataset import JointCalendar, Split, evaluation_set, joint_ca
 from jaxppo.play.baselines import buy_and_hold, hold_sums
 from jaxppo.play.curve import TradeSums
 from jaxppo.play.gate import Gate
+from jaxppo.play.joined import (
+    join_curves,
+    joined_metrics,
+    joined_sums,
+    metric_gaps,
+)
 from jaxppo.play.metrics import METRICS, Metrics, figures
 from jaxppo.play.passes import decision_bars, fills, n_decisions, paid_since
+from jaxppo.play.portfolio import (
+    Lanes,
+    fold_portfolios,
+    join_portfolios,
+    lanes_of,
+    member_portfolios,
+    summarize_portfolio,
+)
 from jaxppo.play.score import Curves, Score, pool_equity
 from jaxppo.play.sides import Yardsticks
 from jaxppo.play.significance import chance
@@ -28,25 +42,10 @@ from jaxppo.store.directory import iso
 from jaxppo.store.files import write_frame
 from jaxppo.store.gate import write_gate
 from jaxppo.store.json import write_json
-from jaxppo.store.tables import drawdown, equity_frame, trades_frame, utc_times, with_cumulative
+from jaxppo.store.tables import drawdown, equity_frame, joined_frame, trades_frame, utc_times, with_cumulative
 from jaxppo.walkforward.dates import FoldPlan, fold_split
-from jaxppo.walkforward.figures import (
-    join_curves,
-    joined_metrics,
-    joined_sums,
-    metric_gaps,
-)
 from jaxppo.walkforward.handed import hand_over
 from jaxppo.walkforward.judged import judge_portfolio
-from jaxppo.walkforward.portfolio import (
-    Lanes,
-    fold_portfolios,
-    join_portfolios,
-    lanes_of,
-    member_portfolios,
-    portfolio_table,
-    summarize_portfolio,
-)
 from jaxppo.walkforward.program import FoldOutput, Judged
 
 
@@ -332,7 +331,7 @@ def collect(
         equity,
         pl.concat(accounts).filter(pl.col("symbol") != POOLED),
         with_cumulative(pl.concat(trades)),
-        portfolio_table(daily, members),
+        joined_frame(daily, members),
         gate,
     )
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from jaxppo.config.schema import GateConfig
 from jaxppo.play.gate import Evidence, Gate, judge
+from jaxppo.play.portfolio import POLICY, Joined, at_volatility
 from jaxppo.play.sides import HOLD
 from jaxppo.play.significance import curve_moments, deflated_sharpe, excess_probability
-from jaxppo.walkforward.portfolio import POLICY, Joined, at_volatility
 
 
 def judge_portfolio(joined: Joined, excess: Mapping[str, Any], config: GateConfig, trials: int) -> Gate:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxppo.page import canvas, document, gate, sections, tables, yardsticks
+from jaxppo.page import canvas, document, sections, tables, tested, yardsticks
 from jaxppo.page.document import Section
+from jaxppo.page.scoreboard import scoreboard
 from jaxppo.page.tables import esc
-from jaxppo.page.text import FORMS, MISSING, moment, number, percent, plural
+from jaxppo.page.text import FORMS, MISSING, base_name, moment, number, percent, plural
+from jaxppo.play.gate import APPROVED
 from jaxppo.play.metrics import METRICS
 from jaxppo.store.files import write_page
 from jaxppo.store.read import WalkforwardData, load_walkforward, lookup
-from jaxppo.walkforward import remarks
+from jaxppo.walkforward import interactive, remarks
 from jaxppo.walkforward.charts import make_figures
 
 NAMES = {
@@ -26,32 +28,38 @@ def write_report(folder: Path, name: str) -> Path:
     """Write plots/*.png and report.html in `folder`, whose page is called `name`; returns the page's path."""
     data = load_walkforward(folder, name)
     images = {key: canvas.png(figure) for key, figure in make_figures(data).items()}
-    return write_page(folder, images, render(data, images))
+    return write_page(folder, images, render(data))
 
 
-def render(data: WalkforwardData, images: dict[str, bytes]) -> str:
-    """The page as text; `images` are PNG files by the names of `make_figures`."""
-    title = f"Walk-forward on {sections.source(data)}"
+def render(data: WalkforwardData) -> str:
+    """The page as text."""
+    title = f"Walk-forward on {base_name(sections.source(data))}"
     symbols = "Each symbol's own account out of sample, all folds one after another. symbols.csv has every fold."
+    own, excess = data.summary["portfolio"], data.summary["excess_over_best_rule"]
+    compared = tested.scores(data.portfolios, "policy", own["interval_90"], data.summary["baselines"], excess["rule"])
     return document.document(
         title,
         sections.header(title, _about(data))
-        + document.cards(remarks.cards(data))
-        + sections.verdict(remarks.verdict(data), remarks.method(data), data.gate),
+        + scoreboard(remarks.answer(data), compared, sections.muted(remarks.verdict(data).text), tested.NOTE)
+        + document.cards(remarks.cards(data), data.gate.verdict == APPROVED),
         [
+            _portfolio(data),
+            _equity(data),
+            Section("folds", "Folds", _folds(data), FOLDS),
+            Section("gap", "In sample and out of sample", gap_table(data), FOLDS),
+            sections.trades(data.played, "No policy closed a trade out of sample."),
+            sections.symbols(data.joined_accounts(), symbols),
+            Section("method", "How the figures came about", sections.muted(remarks.method(data)), sections.CHECKS),
             sections.warnings(remarks.warnings(data)),
-            _portfolio(data, images),
-            _equity(data, images),
-            Section("gate", "Gate", gate.section(data.gate)),
-            Section("folds", "Folds", _folds(data, images)),
-            Section("gap", "In sample and out of sample", gap_table(data)),
-            sections.symbols(data.played, images, symbols),
-            sections.trades(data.played, images, "No policy closed a trade out of sample."),
+            sections.gate(data.gate),
             sections.run(data, _own_facts(data)),
             sections.glossary(),
         ],
         sections.footer(data),
     )
+
+
+FOLDS = "Folds"
 
 
 def _about(data: WalkforwardData) -> list[str]:
@@ -67,7 +75,7 @@ def _about(data: WalkforwardData) -> list[str]:
     ]
 
 
-def _portfolio(data: WalkforwardData, images: dict[str, bytes]) -> Section:
+def _portfolio(data: WalkforwardData) -> Section:
     """The portfolio that is rebalanced daily against every rule, joined and by decade."""
     entry = data.summary["portfolio"]
     low, high = entry["interval_90"]
@@ -75,19 +83,17 @@ def _portfolio(data: WalkforwardData, images: dict[str, bytes]) -> Section:
     if len(entry["members"]) > 1:
         members = ", ".join(number(m) for m in entry["members"])
         spread += f" The seeds alone: {members}, a spread of {number(entry['members_spread'])}."
-    chart = document.figure(
-        images,
-        "portfolio",
-        "Equity of the portfolio that is rebalanced daily, among the rules at its volatility",
+    chart = document.chart(
+        interactive.portfolio(data),
         "Growth of 1.00 at the volatility of the policy, the plain mean of the symbols' returns each day, on a"
-        " logarithmic axis. Rules that are fitted are fitted anew in each fold, on what its policy trains on. The best"
-        " rule is the best on these very days.",
-        "",
+        " logarithmic axis; dashed lines are where a fold begins. Rules that are fitted are fitted anew in each fold,"
+        " on what its policy trains on. The best rule is the best on these very days.",
     )
     return Section(
         "portfolio",
         "The policy against the rules",
         chart + yardsticks.portfolio_table(data.portfolios) + sections.muted(spread) + _rules_table(data),
+        sections.EQUITY,
     )
 
 
@@ -109,7 +115,7 @@ def _rules_table(data: WalkforwardData) -> str:
     return "<h3>By decade, and the difference in pairs</h3>" + tables.table(head, rows, total=chosen)
 
 
-def _equity(data: WalkforwardData, images: dict[str, bytes]) -> Section:
+def _equity(data: WalkforwardData) -> Section:
     rows = [(NAMES[k], row) for k, row in data.summary["joined"].items()]
     low, high = data.summary["intervals_90"]["net_return"]
     interval = (
@@ -118,15 +124,14 @@ def _equity(data: WalkforwardData, images: dict[str, bytes]) -> Section:
     )
     return sections.equity(
         "Out of sample against buy-and-hold",
-        images,
-        "Joined equity and drawdown",
+        interactive.equity(data),
         "Growth of 1.00 over the bars that no policy had seen; dashed lines are where a fold begins.",
         tables.metric_tables("At the same costs", rows, total=0),
         sections.muted(interval),
     )
 
 
-def _folds(data: WalkforwardData, images: dict[str, bytes]) -> str:
+def _folds(data: WalkforwardData) -> str:
     rows = []
     for row in data.folds.to_dicts():
         out = {k.removeprefix("out_"): v for k, v in row.items() if k.startswith("out_")}
@@ -143,17 +148,14 @@ def _folds(data: WalkforwardData, images: dict[str, bytes]) -> str:
         ]
         for r in data.folds.to_dicts()
     ]
+    charts = "".join(document.chart(chart) for chart in interactive.folds(data))
     return (
-        document.figure(images, "folds", "Figures by fold", "Each fold's policy, after costs.", "")
+        f'<div class="columns">{charts}</div>'
+        + sections.muted("Each fold's policy, after costs.")
         + tables.metric_tables("Out of sample", rows)
-        + document.figure(
-            images,
-            "timeline",
-            "Training and test periods",
-            "Bars between training and test are left out: the purge, and the embargo.",
-            "",
-        )
+        + "<h3>Training and test periods</h3>"
         + tables.table(head, dates, text_columns=5)
+        + sections.muted("Bars between training and test are left out: the purge, and the embargo.")
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from jaxppo.page import gate
 from jaxppo.page.document import Card, Remark
+from jaxppo.page.scoreboard import Answer
 from jaxppo.page.sections import drawdown_card, profit_card, return_card, tone
 from jaxppo.page.selection import DRAWDOWN_LIMIT, MIN_TRADES
 from jaxppo.page.text import moment, number, percent, plural
 from jaxppo.page.yardsticks import title
+from jaxppo.play.gate import APPROVED
+from jaxppo.play.portfolio import excess_sentence
 from jaxppo.store.read import WalkforwardData, values
-from jaxppo.walkforward.portfolio import excess_sentence
 
 CONFIDENT = 0.95
 
@@ -69,6 +72,20 @@ def verdict(data: WalkforwardData) -> Remark:
     if not s["deflated_sharpe"] > CONFIDENT:
         return Remark("caution", f"Beats the best rule out of sample, {rule}, but luck could explain the gain", text)
     return Remark("good", f"Beats the best rule out of sample, {rule}, and luck hardly explains it", text)
+
+
+def answer(data: WalkforwardData) -> Answer:
+    """The gate's verdict in words, and the Sharpe ratio that decides."""
+    s, judged, said = data.summary, gate.verdict(data.gate), verdict(data)
+    own = s["portfolio"]
+    low, high = own["interval_90"]
+    meaning = (
+        f"rebalanced daily, on bars that no policy had seen, {s['first_test'][:10]} to {s['last_test'][:10]}, folds"
+        f" joined; 90 % interval {number(low)} to {number(high)}"
+    )
+    short = "" if data.gate.verdict == APPROVED else f" {judged.text}"
+    figure = f"Sharpe ratio {number(own['sharpe'])} a year"
+    return Answer(judged.tone, judged.title, f"{said.title}.{short}", figure, meaning)
 
 
 def method(data: WalkforwardData) -> str:

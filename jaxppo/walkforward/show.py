@@ -5,10 +5,10 @@ from __future__ import annotations
 from rich.console import Console
 
 from jaxppo.page.terminal import cell, difference_cell, figure_table, gate_line, percent, plain_table
+from jaxppo.play.joined import Gap
 from jaxppo.play.metrics import METRICS
-from jaxppo.walkforward.figures import Gap
+from jaxppo.play.portfolio import POLICY
 from jaxppo.walkforward.files import Result
-from jaxppo.walkforward.portfolio import POLICY
 
 
 def show(console: Console, result: Result) -> None:

@@ -1,7 +1,7 @@
 """Files that are copied into every page, so that it needs nothing else: scripts, style sheets and their licences.
 
-`echarts.min.js` is Apache ECharts 6.1.0, `tabulator.min.js` and `.css` are Tabulator 6.5.3, as their authors ship them but
-for the address of a source map. LICENSES.md has their terms.
+`echarts.min.js` is Apache ECharts 6.1.0, `tabulator.min.js` and `.css` are Tabulator 6.5.3, as their authors ship them
+but for the address of a source map. LICENSES.md has their terms.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@
     ticks_percent: finite((v) => tick(100 * v) + "\u00a0%"),
     count: finite(count),
     price: finite((v) => String(+v.toPrecision(7))),
-    name: (v) => String(v),
+    count_text: (v) => count(Number(v)), // of a category axis, whose labels are texts
   };
 
   // ---------------------------------------------------------------- themes
@@ -253,7 +253,7 @@
 
   function startChart(element) {
     const spec = parse(`chart-${element.dataset.chart}`);
-    if (spec.times === true) spec.times = spec.option.dataset.source.time;
+    if (spec.times === true) spec.times = spec.option.dataset[0].source.time;
     const state = { log: Boolean(spec.log === "on") };
     const chart = start(element, () => logged(resolved(structuredClone(spec.option)), state.log));
     addTools(element, spec, state);
@@ -280,15 +280,28 @@
     };
   }
 
-  function symbolOption(data, log) {
+  const MOST_CANDLES = 500; // more than that on a screen are a smear of two colours: the close is drawn then
+
+  // Both ways to draw the price, one of them without data.
+  function prices(data, candled) {
+    const line = { color: color("grey"), width: 1.2 };
+    return [
+      {
+        id: "candles", name: "candles", type: "candlestick",
+        data: candled ? data.time.map((_, i) => [data.open[i], data.close[i], data.low[i], data.high[i]]) : [],
+        itemStyle: { color: color("up"), borderColor: color("up"), color0: color("down"), borderColor0: color("down") },
+      },
+      { id: "close", name: "close", type: "line", data: candled ? [] : data.close, showSymbol: false, lineStyle: line, itemStyle: line },
+    ];
+  }
+
+  function symbolOption(data, log, candled) {
     const times = data.time.map((minutes) => minutes * 60_000);
     const step = times.length > 1 ? (times[times.length - 1] - times[0]) / (times.length - 1) : DAY;
     const label = candleLabel(times, step);
     const grids = [
-      { left: 58, right: 14, top: 44, height: "47%" },
-      { left: 58, right: 14, top: "63%", height: "15%" },
-      { left: 58, right: 14, top: "82%", height: "8%" },
-    ];
+      { top: 44, height: "47%" }, { top: "63%", height: "15%" }, { top: "82%", height: "8%" },
+    ].map((grid) => ({ left: 58, right: 14, outerBoundsMode: "none", ...grid }));
     const axis = (i) => ({
       type: "category", gridIndex: i, data: times.map((_, k) => label(k)), boundaryGap: true,
       axisLabel: { show: i === 2 }, axisTick: { show: false },
@@ -297,12 +310,6 @@
       type: "value", gridIndex: i, scale: true, name, nameLocation: "middle", nameGap: 44,
       axisLabel: { formatter: FORMATS[format] }, splitNumber: i ? 2 : 5, ...more,
     });
-    const price = data.open
-      ? {
-        name: "price", type: "candlestick", data: times.map((_, i) => [data.open[i], data.close[i], data.low[i], data.high[i]]),
-        itemStyle: { color: color("up"), borderColor: color("up"), color0: color("down"), borderColor0: color("down") },
-      }
-      : { name: "price", type: "line", data: data.close, showSymbol: false, lineStyle: { width: 1.2, color: color("grey") }, itemStyle: { color: color("grey") } };
     const trades = data.trades || [];
     const marks = Object.entries(SIDES).map(([side, [name, role, symbol, turn]]) => ({
       name: `${name} entry`, type: "scatter", symbol, symbolRotate: turn, symbolSize: 11, z: 5,
@@ -311,7 +318,7 @@
     }));
     for (const [reason, [name, symbol]] of Object.entries(EXITS)) {
       marks.push({
-        name: `exit: ${name}`, type: "scatter", symbol, symbolSize: 8, z: 5,
+        name: `exit: ${name}`, type: "scatter", symbol, symbolSize: 8, z: 5, itemStyle: { color: color("muted") },
         data: trades.filter((t) => t.reason === reason).map((t) => ({
           value: [t.exit, t.exit_price], trade: t,
           itemStyle: { color: color(t.pnl > 0 ? "win" : t.pnl < 0 ? "loss" : "grey"), borderColor: color("card"), borderWidth: 1 },
@@ -332,7 +339,7 @@
       grid: grids,
       legend: {
         type: "scroll", top: 4, left: 4, right: 4, itemWidth: 16, itemHeight: 10,
-        data: ["price", ...marks.filter((m) => m.data.length).map((m) => m.name), "gain", "loss"],
+        data: [candled ? "candles" : "close", ...marks.filter((m) => m.data.length).map((m) => m.name), "gain", "loss"],
       },
       axisPointer: { link: [{ xAxisIndex: "all" }] },
       tooltip: { trigger: "axis", confine: true, axisPointer: { type: "cross" }, formatter: (found) => symbolTip(found, data, label) },
@@ -340,14 +347,14 @@
       yAxis: [
         value(0, "price", "price", log ? { type: "log" } : {}),
         value(1, "equity", "tick"),
-        value(2, "exposure", "ticks_percent", { scale: false }),
+        value(2, "exposure", "ticks_percent", { scale: false, min: (v) => Math.min(v.min, 0), max: (v) => Math.max(v.max, 0) }),
       ],
       dataZoom: [
         { type: "inside", xAxisIndex: [0, 1, 2], zoomOnMouseWheel: "ctrl", moveOnMouseMove: true },
         { type: "slider", xAxisIndex: [0, 1, 2], bottom: 4, height: 20 },
       ],
       series: [
-        price, ...routes, ...marks,
+        ...prices(data, candled), ...routes, ...marks,
         line("equity", data.equity, "policy", 1), line("buy-and-hold", data.hold, "grey", 1),
         line("exposure", data.exposure, "sky", 2, { step: "end", areaStyle: { opacity: 0.35 }, lineStyle: { width: 0.8, color: color("sky") } }),
       ],
@@ -385,9 +392,22 @@
     const shown = () => parse(`symbol-${select.selectedIndex}`);
     let data = shown();
     const note = view.querySelector("output");
-    const chart = start(element, () => symbolOption(data, state.log));
+    let zoom = { start: 0, end: 100 };
+    const few = () => Boolean(data.open) && ((zoom.end - zoom.start) / 100) * data.time.length <= MOST_CANDLES;
+    const chart = start(element, () => {
+      state.candled = few();
+      const option = symbolOption(data, state.log, state.candled);
+      for (const slider of option.dataZoom) Object.assign(slider, zoom);
+      return option;
+    });
+    chart.on("dataZoom", () => {
+      const { start: from, end: to } = zoomOf(chart);
+      zoom = { start: from, end: to };
+      if (few() !== state.candled) charts.get(element).draw();
+    });
     const choose = () => {
       data = shown();
+      zoom = { start: 0, end: 100 };
       charts.get(element).draw();
       note.textContent = data.note;
     };
