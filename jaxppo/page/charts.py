@@ -60,6 +60,8 @@ class Line:
     """Colour, of `style.ROLES`."""
     width: float = 1.6
     dashed: bool = False
+    listed: bool = True
+    """Whether the legend and the figures of the period shown name it; of many that only stand behind, none is."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def growth(
         fill = {"areaStyle": {"opacity": 0.22}} if i == 0 else {}
         series.append(_line(thin, f"d{i}", 1) | fill | {"tooltip": {"valueFormatter": "@percent"}})
     sides = {"left": 52, "right": 14}
-    shown = [line.name for line in lines] + ([band.name] if band else [])
+    shown = [line.name for line in lines if line.listed] + ([band.name] if band else [])
     named = {"type": "value", "nameLocation": "middle", "nameGap": 40}
     falling = {"gridIndex": 1, "max": 0, "splitNumber": 2, "name": "drawdown"}
     option = {
@@ -157,7 +159,7 @@ def growth(
         "dataZoom": _brush([0, 1]),
         "series": series,
     }
-    curves = [(f"y{i}", line.name) for i, line in enumerate(lines)]
+    curves = [(f"y{i}", line.name) for i, line in enumerate(lines) if line.listed]
     return Chart(name, title, option, alt, height=460, times=True, growth=curves, log=log)
 
 

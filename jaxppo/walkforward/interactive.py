@@ -9,6 +9,7 @@ from jaxppo.page.charts import Chart, Line, bars, growth
 from jaxppo.page.text import percent
 from jaxppo.page.yardsticks import title
 from jaxppo.play.portfolio import at_volatility
+from jaxppo.play.sides import HOLD
 from jaxppo.store.read import WalkforwardData, times, values
 
 
@@ -26,13 +27,13 @@ def portfolio(data: WalkforwardData) -> Chart:
     best = data.summary["excess_over_best_rule"]["rule"]
     own = values(data.portfolio, "return")
     lines = [Line("policy", _grown(own), "policy", 2.2)]
-    roles = {best: ("orange", 1.5)}
+    roles = {HOLD: ("black", 1.2), best: ("orange", 1.5)}
     for name in sorted(data.summary["baselines"], key=lambda name: name != best):
         returns = values(data.portfolio, name)
         role, width = roles.get(name, ("benchmark", 0.8))
         called = f"{title(name)}, the best rule" if name == best else title(name)
         drawn = at_volatility(returns, own) if own.std() > 0 else returns
-        lines.append(Line(called, _grown(drawn), role, width, dashed=name == best))
+        lines.append(Line(called, _grown(drawn), role, width, dashed=name == best, listed=name in (best, HOLD)))
     alt = f"Growth of 1.00 of the policy and {len(lines) - 1} rules at the policy's volatility, and their drawdowns."
     when = data.portfolio["date"].to_numpy()
     return growth("portfolio", "Rebalanced daily, at equal volatility", when, lines, alt, marks=_folds(data), log="on")

@@ -222,11 +222,31 @@
     tools.append(button("PNG", "save as a picture", () => savePicture(element)));
   }
 
+  // Round values between two others; a logarithmic axis of its own has powers of ten alone, of which most curves pass one.
+  function roundValues(low, high) {
+    const apart = (high - low) / 6;
+    const size = 10 ** Math.floor(Math.log10(apart));
+    const step = size * [1, 2, 2.5, 5, 10].find((s) => s * size >= apart);
+    const found = [];
+    for (let v = Math.ceil(low / step) * step; v <= high; v += step) found.push(+v.toPrecision(6));
+    return found;
+  }
+
+  function logarithmic(axis, numbers) {
+    const above = numbers.filter((v) => v > 0);
+    const [low, high] = [Math.min(...above), Math.max(...above)];
+    const customValues = roundValues(low, high);
+    return {
+      ...axis, type: "log", min: low, max: high,
+      axisTick: { ...axis.axisTick, customValues }, axisLabel: { ...axis.axisLabel, customValues },
+    };
+  }
+
   function logged(option, on) {
-    if (on) {
-      const axis = Array.isArray(option.yAxis) ? option.yAxis[0] : option.yAxis;
-      Object.assign(axis, { type: "log", min: "dataMin", max: "dataMax", logBase: 10 });
-    }
+    if (!on) return option;
+    const { source } = option.dataset[0];
+    const numbers = Object.keys(source).filter((k) => /^y\d+$/.test(k)).flatMap((k) => source[k]);
+    option.yAxis[0] = logarithmic(option.yAxis[0], numbers);
     return option;
   }
 
@@ -345,7 +365,7 @@
       tooltip: { trigger: "axis", confine: true, axisPointer: { type: "cross" }, formatter: (found) => symbolTip(found, data, label) },
       xAxis: [0, 1, 2].map(axis),
       yAxis: [
-        value(0, "price", "price", log ? { type: "log" } : {}),
+        log ? logarithmic(value(0, "price", "price"), data.low || data.close) : value(0, "price", "price"),
         value(1, "equity", "tick"),
         value(2, "exposure", "ticks_percent", { scale: false, min: (v) => Math.min(v.min, 0), max: (v) => Math.max(v.max, 0) }),
       ],
