@@ -86,8 +86,8 @@ def _portfolio(data: WalkforwardData) -> Section:
     chart = document.chart(
         interactive.portfolio(data),
         "Growth of 1.00 at the volatility of the policy, the plain mean of the symbols' returns each day, on a"
-        " logarithmic axis, the other rules in grey; dashed lines are where a fold begins. Rules that are fitted are fitted anew in each fold,"
-        " on what its policy trains on. The best rule is the best on these very days.",
+        " logarithmic axis, the other rules in grey; dashed lines are where a fold begins. Rules that are fitted are"
+        " fitted anew in each fold, on what its policy trains on. The best rule is the best on these very days.",
     )
     return Section(
         "portfolio",
