@@ -31,6 +31,7 @@ from jaxppo.play.deciders import wishing
 from jaxppo.play.passes import play
 from jaxppo.play.rules import RULES
 from jaxppo.play.sides import Sides
+from jaxppo.store.read import load_backtest
 from jaxppo.train.__main__ import main as train
 
 
@@ -53,7 +54,8 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(run):
     out = run / "out"
-    assert main([str(run), "--split", "validation", "--which", "final", "--out", str(out), "--random-draws", "3"]) == 0
+    line = ["--split", "validation", "--which", "final", "--out", str(out), "--random-draws", "3", "--explain", "yes"]
+    assert main([str(run), *line]) == 0
     return out
 
 
@@ -159,6 +161,38 @@ def test_report_is_one_file_with_every_chart_and_says_what_chance_would_do(folde
     assert not re.search(r"//|url\(|@import", re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL))
     assert "picked from 4 looks" in text
     assert not re.search(r">(nan|inf|None)<", text)
+
+
+def test_the_worst_trades_are_those_of_the_table_and_what_was_seen_is_named(folder):
+    found = json.loads((folder / "worst_trades.json").read_text())["trades"]
+    trades = pl.read_parquet(folder / "trades.parquet").sort("pnl")
+    assert [t["pnl"] for t in found] == trades["pnl"][:10].to_list()
+    for trade, row in zip(found, trades.to_dicts(), strict=False):
+        assert {k: trade[k] for k in ("symbol", "side", "bars", "costs", "mfe", "mae", "reason")} == {
+            k: row[k] for k in ("symbol", "side", "bars", "costs", "mfe", "mae", "reason")
+        }
+        seen = trade["decision"]
+        assert seen["action"] == max(seen["probabilities"], key=seen["probabilities"].__getitem__)
+        assert len(seen["features"]) == 7
+        assert all(0 <= f["percentile"] <= 100 and f["group"] == "base" for f in seen["features"])
+
+
+def test_why_it_acts_is_read_back_and_folders_without_it_have_a_page(folder, tmp_path):
+    data = load_backtest(folder)
+    facts = json.loads((folder / "metrics.json").read_text())
+    assert data.why["sharpe"] == pytest.approx(facts["portfolio"]["sharpe"], rel=1e-3)
+    assert data.importance["input"][:3].to_list() == ["all features", "account", "base"]
+    assert data.importance["changed"].is_between(0, 1).all()
+    assert data.why["confidence"]["decisions"] == facts["decisions"]
+    assert sum(b["decisions"] for b in data.why["confidence"]["buckets"]) == facts["decisions"]
+    shape = np.shape(data.why["action_map"]["asked"])
+    assert shape == (len(data.why["action_map"]["exposure"]), 9, 9)
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in ("why.json", "importance.csv", "worst_trades.json"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    older = load_backtest(tmp_path)
+    assert (older.why, older.importance, older.worst) == (None, None, None)
+    assert write_backtest_report(tmp_path).is_file()
 
 
 def test_a_test_split_played_before_is_no_test(tmp_path):

@@ -20,7 +20,7 @@ from jaxppo.play.curve import TradeSums
 from jaxppo.play.deciders import acting_policy, wishing
 from jaxppo.play.members import play_members
 from jaxppo.play.metrics import Metrics
-from jaxppo.play.passes import as_lanes, play
+from jaxppo.play.passes import as_lanes, lane, play
 from jaxppo.play.score import Pooled, Score, pool_lanes, pooled_metrics, portfolio_sums, score
 from jaxppo.play.significance import Intervals, bootstrap
 
@@ -56,6 +56,7 @@ class Backtest(NamedTuple):
     portfolio_intervals: Intervals  # () of the portfolio that is rebalanced daily
     portfolio_sums: TradeSums  # () of that portfolio, a date
     members: Pooled | None  # (M,) of an ensemble, each played alone
+    observation: jax.Array  # (N, S, A): the account vectors that the policy decided on
 
 
 def play_random(
@@ -131,21 +132,22 @@ def backtest(
     """
     tape, n_bars = data.tape, settings.n_bars
     for_shifts, for_bootstrap = jax.random.split(key)
-    policy = acting_policy(agent, spec, params, tape, n_bars, settings.receptive_field)
+    policy = acting_policy(agent, spec, params, tape, n_bars, settings.receptive_field, observed=True)
     # Apart from the other multiples, so that it is the run's own validation to the last bit.
-    own = score(play(policy, tape, n_bars), data, spec.actions.n_actions)
+    played = play(policy, tape, n_bars)
+    own = score(played, data, spec.actions.n_actions)
     others = tuple(m for m in COST_MULTIPLES if m != 1.0)
     swept = pool_lanes(play(policy, tape, n_bars, as_lanes(tape.costs, others), keep=False), data).metrics
     at = COST_MULTIPLES.index(1.0)
     costs = jax.tree.map(
         lambda x, own: jnp.concatenate([x[:at], jnp.expand_dims(own, 0), x[at:]]), swept, own.figures.pooled
     )
-    played = play_random(data, spec, own.record, own.valid, for_shifts, settings)
+    drawn = play_random(data, spec, own.record, own.valid, for_shifts, settings)
     baselines = Baselines(
         buy_and_hold=hold_metrics(data, own),
         flat=flat_metrics(data, own.curves.pooled),
-        random=played.metrics,
-        random_equity=played.equity,
+        random=drawn.metrics,
+        random_equity=drawn.equity,
     )
     curve = own.curves.pooled
     one, calendar = jnp.ones((), curve.dtype), data.calendar
@@ -155,4 +157,5 @@ def backtest(
     members = None
     if params.ndim == 2:
         members = play_members(agent, spec, params, data, n_bars, settings.receptive_field)
-    return Backtest(own, costs, baselines, intervals, daily, portfolio_sums(data, own.sums), members)
+    seen = lane(played.note.observation, 0)
+    return Backtest(own, costs, baselines, intervals, daily, portfolio_sums(data, own.sums), members, seen)

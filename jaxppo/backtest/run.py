@@ -42,6 +42,8 @@ from jaxppo.backtest.files import (
     write_backtest,
 )
 from jaxppo.backtest.played import Backtest, Settings, backtest
+from jaxppo.backtest.why import Explain, Policy, explain, why_not
+from jaxppo.backtest.worst import worst_trades
 from jaxppo.config.checks import check_config, require_data
 from jaxppo.config.schema import BarsFilter, Config
 from jaxppo.device import compile_program, enable_compilation_cache
@@ -51,6 +53,7 @@ from jaxppo.market.bars import Bars, describe_symbols
 from jaxppo.market.calendar import format_interval
 from jaxppo.market.costs import read_costs
 from jaxppo.market.dataset import EvaluationSet, Market, Split, build_evaluation, decision_times, evaluation_set
+from jaxppo.market.recipe import feature_recipe
 from jaxppo.market.source import load_market_bars, load_other_bars
 from jaxppo.page.members import members_line, members_table
 from jaxppo.page.terminal import figure_table, gate_line, percent, plain_console, rules_line
@@ -61,6 +64,7 @@ from jaxppo.store.checkpoint import RestoredPolicy, parse_which, require_match, 
 from jaxppo.store.directory import iso, tried, whole_folder
 from jaxppo.store.gate import write_gate
 from jaxppo.store.rows import member_rows, pool_and_portfolio, portfolio_rows, symbol_rows
+from jaxppo.store.why import write_why, write_worst_trades
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,9 @@ class BacktestOptions(BarsFilter):
     """Draws of the policy's own decisions shifted to other times."""
     seed: int = 0
     """Seed of those draws."""
+    explain: Explain = "auto"
+    """Look at why it acts: which features matter, what it does where, how sure it is. `auto` does where that takes
+    seconds."""
 
 
 def load_backtest_bars(options: BacktestOptions, config: Config) -> tuple[list[Bars], str, Config]:
@@ -267,6 +274,23 @@ def show(console: Console, setup: Setup, done: Backtest, yardsticks: Yardsticks)
     console.print(figure_table(f"{len(shown)} of {len(rows)} symbols", "symbol", [(r["symbol"], r) for r in shown]))
 
 
+def look_into(folder: Path, asked: Explain, setup: Setup, done: Backtest) -> str:
+    """Write what the policy saw before its worst trades and why it acts; returns a line on that."""
+    split, policy = setup.split, setup.policy
+    field, groups = receptive_field(setup.config.agent), feature_recipe(setup.config).by_group
+    who = (policy.agent, setup.spec, policy.params)
+    seen = np.asarray(done.observation)
+    write_worst_trades(folder, worst_trades(*who, done.score, seen, split, groups, field))
+    of = Policy(*who, split, groups, len(done.observation), field)
+    reason = why_not(asked, of, setup.facts.decisions)
+    if reason is not None:
+        return reason
+    began = time.perf_counter()
+    why = explain(of, done.score, seen, setup.facts.seed)
+    write_why(folder, why.importance, why.facts)
+    return f"why it acts: looked at in {time.perf_counter() - began:.1f} s"
+
+
 def backtest_run(options: BacktestOptions) -> Path:
     """Backtest from the command line's options to a finished folder; returns it."""
     enable_compilation_cache()
@@ -280,11 +304,13 @@ def backtest_run(options: BacktestOptions) -> Path:
         gate = judge_policy(done.score, setup.split, policy.info.actions, setup.config.gate, setup.record, best)
         write_backtest(folder, setup.facts, done, yardsticks, setup.split)
         write_gate(folder, gate)
+        said = look_into(folder, options.explain, setup, done)
         from jaxppo.backtest.page import write_backtest_report  # matplotlib takes a second to import
 
         write_backtest_report(folder)
     show(console, setup, done, yardsticks)
     console.print(gate_line(gate))
+    console.print(said, highlight=False)
     console.print(f"compiled in {compile_seconds:.1f} s, played in {run_seconds:.1f} s")
     console.print(f"report: {out / 'report.html'}")
     return out

@@ -12,6 +12,7 @@ import numpy as np
 from jaxppo.config.schema import Config
 from jaxppo.errors import ConfigError, DataError
 from jaxppo.market.bars import Bars
+from jaxppo.market.calendar import format_interval
 from jaxppo.market.context import Context, contexts
 from jaxppo.market.features import FeatureTable, compute_features, feature_groups, feature_hash, feature_names, min_bars
 from jaxppo.market.inputs import FeatureGroup
@@ -32,6 +33,20 @@ class Recipe:
         """Of the features, in their order."""
         longer = tuple(name for context in self.contexts for name in context.names)
         return feature_names(self.groups) + longer + (self.outside.columns if self.outside else ())
+
+    @property
+    def by_group(self) -> dict[str, tuple[str, ...]]:
+        """The names by the group that they are of; those from elsewhere are one group, `extra`.
+
+        Example:
+          >>> [f"{name}: {len(of)}" for name, of in feature_recipe(Config()).by_group.items()][:2]
+          ['base: 7', 'intraday: 4']
+        """
+        found = {group.name: group.names for group in self.groups}
+        for context in self.contexts:
+            longer = format_interval(context.seconds)
+            found |= {f"{longer} {g.name}": tuple(f"{longer}_{name}" for name in g.names) for g in context.groups}
+        return found | ({"extra": self.outside.columns} if self.outside else {})
 
     @property
     def bars_alone(self) -> bool:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxppo.agent.policy import Agent, Distribution, Params
 from jaxppo.config.schema import EnvConfig
 from jaxppo.env.account import AccountState, Levels, units_for_exposure
-from jaxppo.env.actions import action_mask
+from jaxppo.env.actions import action_mask, asked_exposures
 from jaxppo.env.trading import EXPOSURE, EnvSpec, mean_order_units, observe_account, order_units
 from jaxppo.market.tape import Costs, MarketStep, Tape
 from jaxppo.play.passes import Decider, Moment, Order, Pass, decision_bars, play, symbol_rows
@@ -131,6 +131,70 @@ def play_policy(
 ) -> Pass:
     """`play` a policy as it acts, one account a symbol."""
     return play(acting_policy(agent, spec, params, tape, n_bars, receptive_field), tape, n_bars, keep=keep)
+
+
+class Stirred(NamedTuple):
+    """What L lanes of `stirred_policy` see in place of what there is."""
+
+    market: jax.Array  # (N, S, L, H), or (N, S, L, M, H) of an ensemble: the encoded market
+    account: jax.Array  # (N, S, L, A): account vectors of other times
+
+
+class Moved(NamedTuple):
+    """The note of `stirred_policy`: which decisions are not those of its first lane."""
+
+    changed: jax.Array  # (L, S) bool
+
+
+def stirred_policy(
+    agent: Agent, spec: EnvSpec, params: Params, tape: Tape, seen: Stirred, other_account: jax.Array
+) -> Decider:
+    """A policy on inputs that were tampered with, a lane each; the account it acts on and the action mask stay real.
+
+    A decision counts as changed where another action is the most probable, or, where the policy acts by its mean
+    exposure, where that differs by more than the rebalancing band.
+
+    Args:
+      agent, spec, params, tape: as of `acting_policy`.
+      seen: what is seen instead; its first lane is what there is.
+      other_account: (L,) bool, which lanes see the account vectors of `seen` and not their own.
+    """
+    allow_short, band = jnp.expand_dims(tape.allow_short, 0), spec.config.rebalance_band
+
+    def decide(m: Moment) -> Order:
+        vector, by_symbol, mask = _look(m, spec, allow_short)
+        shown = jnp.where(other_account.reshape(1, -1, 1), m.row.account, by_symbol)
+        found, _ = agent.act(params, m.row.market, jnp.expand_dims(shown, -2), jnp.expand_dims(mask, -2))
+        policy = Distribution(jnp.swapaxes(found.log_probs[..., 0, :], 0, 1))  # (L, S, K)
+        units = policy_units(m.account, policy, m.market, m.costs, allow_short, spec)
+        if spec.config.act_by == "mean":
+            asked = mean_exposure(policy, spec, vector[..., EXPOSURE], allow_short, m.quote.size)
+            changed = jnp.abs(asked - asked[:1]) > band
+        else:
+            changed = policy.mode() != policy.mode()[:1]
+        return Order(units, note=Moved(changed))
+
+    return Decider(seen, decide, spec.config)
+
+
+def mean_exposure(
+    policy: Distribution,
+    spec: EnvSpec,
+    exposure: jax.Array,
+    allow_short: jax.Array,
+    size: jax.Array | None = None,
+) -> jax.Array:
+    """The exposure that the actions ask for on average, in sizes where positions are sized.
+
+    Args:
+      policy: over the actions, shape of the exposure + (K,).
+      spec: the environment.
+      exposure: as observed, so in sizes too.
+      allow_short, size: of the symbol and the bar, broadcastable.
+    """
+    unit = 1.0 if size is None else size
+    asked = asked_exposures(spec.actions, exposure * unit, allow_short, spec.config.max_exposure, size)
+    return (asked * jnp.exp(jnp.moveaxis(policy.log_probs, -1, 0))).sum(0) / unit
 
 
 def given_actions(actions: jax.Array, spec: EnvSpec, tape: Tape) -> Decider:

@@ -62,6 +62,7 @@ class Bar(NamedTuple):
     record: StepRecord  # (L, S)
     market: MarketStep  # (1, S)
     valid: Bool[jax.Array, "1 S"]
+    note: Any  # (L, S, ...), what the decider noted
 
 
 class Watcher(NamedTuple):
@@ -184,9 +185,9 @@ def play(
             account, record = close_out(account, record, market.close, costs, closing)
         idle = jax.tree.map(jnp.zeros_like, record)._replace(equity=before.equity)
         record, account = jax.tree.map(lambda new, old: jnp.where(ok, new, old), (record, account), (idle, before))
-        watched = (
-            carry.watched if watcher is None else watcher.add(carry.watched, Bar(before, account, record, market, ok))
-        )
+        watched = carry.watched
+        if watcher is not None:
+            watched = watcher.add(watched, Bar(before, account, record, market, ok, order.note))
         if restart:
             account = jax.tree.map(lambda new, old: jnp.where(record.ruined, new, old), start, account)
         return _Carry(account, jnp.where(restart, False, carry.ruined | record.ruined), watched), (record, order.note)

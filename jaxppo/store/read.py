@@ -22,12 +22,14 @@ from jaxppo.store.files import read_plain_text
 from jaxppo.store.gate import GATE
 from jaxppo.store.json import read_figures, read_json
 from jaxppo.store.tables import MEMBERS, PORTFOLIOS
+from jaxppo.store.why import IMPORTANCE, WHY, WORST
 
 EQUITY_COLUMNS = ("symbol", "time", "close", "equity", "exposure", "action", "benchmark")
 TRADE_COLUMNS = (
     *("symbol", "side", "entry_time", "exit_time", "bars", "entry_price", "exit_price"),
     *("fees", "pnl", "return", "reason"),
 )
+IMPORTANCE_COLUMNS = ("features", "sharpe_drop", "return_drop", "costs_added", "changed")
 FOLD_DATES = ("train_begin", "train_end", "test_begin", "test_end", "last_test")
 
 BACKTESTS = "backtest"
@@ -128,6 +130,13 @@ class BacktestData(Tested):
     """One row of pooled metrics a random draw."""
     costs: pl.DataFrame
     """One row of pooled metrics a multiple of the costs."""
+    importance: pl.DataFrame | None = None
+    """One row an input that was shifted in time; None where why it acts was not looked at."""
+    why: dict[str, Any] | None = None
+    """why.json; likewise."""
+    worst: list[dict[str, Any]] | None = None
+    """The trades with the lowest net profit, worst first, with what the policy saw; None in a folder of an earlier
+    version."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +238,19 @@ def load_backtest(folder: Path) -> BacktestData:
         curves=load_numbers(folder / "baselines_equity.csv", text=("time",)),
         draws=load_numbers(folder / "random_draws.csv"),
         costs=load_numbers(folder / "costs.csv"),
+        **_load_why(folder),
     )
+
+
+def _load_why(folder: Path) -> dict[str, Any]:
+    """What says why a policy acts as it does, as far as it is there."""
+    found: dict[str, Any] = {}
+    if (folder / WHY).is_file():
+        found["why"] = load_mapping(folder / WHY, read_figures)
+        found["importance"] = load_numbers(folder / IMPORTANCE, IMPORTANCE_COLUMNS, text=("input", "kind", "group"))
+    if (folder / WORST).is_file():
+        found["worst"] = load_mapping(folder / WORST, read_figures).get("trades", [])
+    return found
 
 
 def load_walkforward(folder: Path, name: str) -> WalkforwardData:
