@@ -312,5 +312,17 @@ def backtest_run(options: BacktestOptions) -> Path:
     console.print(gate_line(gate))
     console.print(said, highlight=False)
     console.print(f"compiled in {compile_seconds:.1f} s, played in {run_seconds:.1f} s")
+    if (options.run_dir / FOLDER).resolve() in out.resolve().parents:
+        refresh_page(console, options.run_dir)
     console.print(f"report: {out / 'report.html'}")
     return out
+
+
+def refresh_page(console: Console, run_dir: Path) -> None:
+    """Make the run's own page anew, which shows its latest backtest out of sample first."""
+    from jaxppo.train.page import write_html
+
+    try:
+        write_html(run_dir)
+    except RunDirectoryError as error:  # the backtest itself is whole
+        console.print(f"warning: the run's own report.html was left as it was: {error}", style="yellow")

@@ -1,7 +1,7 @@
-"""Interactive charts as data: an option of Apache ECharts that `assets/page.js` draws, and builders of common ones.
+"""Interactive charts as data: an option of Apache ECharts that `assets/charts.js` draws, and builders of common ones.
 
 An option is made of what JSON has. Where ECharts takes a function or a colour, a name does: `@percent` is a format and
-`@policy` a colour of `style.ROLES`, which is another one on a dark page. `assets/page.js` lists the formats.
+`@policy` a colour of `style.ROLES`, which is another one on a dark page. `assets/numbers.js` lists the formats.
 
 Example:
   >>> chart = bars("costs", "Costs", ["0x", "1x"], {"net return": [0.3, 0.2]}, "What costs leave", form="ticks_percent")
@@ -193,7 +193,7 @@ def over_time(
     form: str = "number",
     height: int = 260,
 ) -> Chart:
-    """Curves over time on one axis, whose numbers have the `form` of `page.js`."""
+    """Curves over time on one axis, whose numbers have the `form` of `numbers.js`."""
     at = _points([line.values for line in lines])
     source = {"time": milliseconds(times[at])} | {f"y{i}": line.values[at] for i, line in enumerate(lines)}
     option = {
@@ -227,7 +227,7 @@ def bars(
       name, title, alt, height: of the chart.
       labels: (N,).
       series: (N,) numbers by what they are called.
-      form: of the numbers, of `page.js`.
+      form: of the numbers, of `numbers.js`.
       roles: colours of the series.
       by_sign: colour by gain or loss, for one series.
       flat: bars from left to right, a label a line, for long labels.

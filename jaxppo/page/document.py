@@ -73,7 +73,7 @@ def document(title: str, top: str, sections: Sequence[Section], footer: str, con
     panels = "".join(_panel(of) for _, of in tabs)
     body = f'<div id="top">{top}</div>{_tab_list(tabs)}{panels}'
     table = "data-table=" in body
-    scripts = ["echarts.min.js", *(["tabulator.min.js"] if table else []), "page.js"]
+    scripts = ["echarts.min.js", *(["tabulator.min.js"] if table else []), *assets.SCRIPTS]
     sheets = [*(["tabulator.min.css"] if table else []), "page.css"]
     styles = "".join(f"<style>{assets.text(name)}</style>" for name in sheets)
     return (

@@ -28,7 +28,7 @@ def shown_trades(played: Evaluation) -> pl.DataFrame:
 
 
 def series(played: Evaluation, trades: pl.DataFrame) -> dict[str, dict[str, Any]]:
-    """Of each symbol, the highest return first, what `assets/page.js` draws.
+    """Of each symbol, the highest return first, what `assets/symbols.js` draws.
 
     Args:
       played: bars and accounts.
@@ -93,18 +93,22 @@ _COLUMNS: Mapping[str, Column] = {
         digits=4,
         meaning="In units of the equity that the symbol's account started with, net of all costs.",
     ),
+    "costs": Column("costs", "Costs", digits=4, meaning="Fees, spread, slippage and borrow cost, in the same units."),
+    "mfe": Column("mfe", "Best until exit", "signed", meaning="Maximum favourable excursion over the entry notional."),
+    "mae": Column("mae", "Worst until exit", "signed", meaning="Maximum adverse excursion over the entry notional."),
+    "cumulative_pnl": Column(
+        "cumulative_pnl",
+        "Running profit",
+        digits=4,
+        meaning="Net profit of all trades of all symbols closed until then.",
+    ),
 }
-"""Columns of the table of trades that every folder has, in their order."""
+"""Columns of the table of trades, in their order; a folder of an earlier version has not all of them."""
 
 
-def trade_list(trades: pl.DataFrame, more: Mapping[str, Column] | None = None) -> Table:
-    """The table of all trades that a page holds.
-
-    Args:
-      trades: of `shown_trades`.
-      more: columns that follow, where the trades have them.
-    """
-    columns = [c for c in (*_COLUMNS.values(), *(more or {}).values()) if c.field in trades.columns]
+def trade_list(trades: pl.DataFrame) -> Table:
+    """The table of all trades that a page holds; `trades` are of `shown_trades`."""
+    columns = [c for c in _COLUMNS.values() if c.field in trades.columns]
     shown = trades.with_columns(
         pl.col("side").replace(SIDES),
         pl.col("reason").replace(REASONS),

@@ -29,6 +29,11 @@ def write_report(run_dir: Path) -> Path:
     return write_page(run_dir, images, render(run))
 
 
+def write_html(run_dir: Path) -> Path:
+    """Write `run_dir`/report.html alone, whose pictures are not changed by what was found since; returns its path."""
+    return write_page(run_dir, {}, render(load_run(run_dir)))
+
+
 def render(run: RunData) -> str:
     """The page as text."""
     title = f"{lookup(run.config, 'preset', default=run.name)} on {base_name(sections.source(run))}"

@@ -134,12 +134,12 @@ def caveat(run: RunData) -> str:
             "The validation bars were looked at once, so nothing was chosen by them. They are one stretch of one "
             "market's past all the same; bars that the run has not seen decide."
         )
+    decide = "" if run.tested else " The test split has not been used here; let it, or paper trading, decide."
     return (
         f"The best of {n} looks at the same validation bars is shown, and choosing it makes every figure on this page "
         f"too good. Among {n} independent policies with no skill at all, the best would be expected to show a Sharpe "
         f"ratio of about {number(luck(run))} over a period this long. Validations of one run resemble each other, so "
-        "that is an upper bound for luck, but never zero. The test split has not been used here; let it, or paper "
-        "trading, decide."
+        f"that is an upper bound for luck, but never zero.{decide}"
     )
 
 

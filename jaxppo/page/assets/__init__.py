@@ -12,6 +12,10 @@ import hashlib
 from importlib.resources import files
 
 
+SCRIPTS = ("numbers.js", "theme.js", "charts.js", "symbols.js", "tables.js", "page.js")
+"""Our own, in the order in which they must run: each uses what those before it put into `jaxppo`."""
+
+
 @functools.cache
 def text(name: str) -> str:
     """The file `name` of this folder."""
