@@ -9,12 +9,12 @@ ARGS ?=
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: train test test-slow test-plan smoke check format bench clean
+.PHONY: train test test-slow test-plan smoke check browser format bench clean
 
 train: $(VENV)/.run
 	$(BIN)/python -m jaxppo.train --preset quick_test $(ARGS)
 
-test: check
+test: check browser
 	$(PYTEST) $(ARGS)
 
 test-slow: $(VENV)/.test
@@ -42,6 +42,13 @@ check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy jaxppo
+
+# Tests of pages open them in Chromium. Where it is not there and cannot be installed they are skipped.
+browser:
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+		echo "installing Chromium"; \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } >/dev/null \
+		|| echo "no Chromium: the tests of pages are not run"
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .

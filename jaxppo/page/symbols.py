@@ -47,8 +47,7 @@ def _one(rows: pl.DataFrame, trades: pl.DataFrame, limit: int) -> dict[str, Any]
     prices = named if set(named) <= set(rows.columns) else {}
     found = buckets.agg(pl.col("time").first(), *(pl.col(c).last() for c in _LAST), **prices)
     price = {name: _digits(values(found, name), 6) for name in ("close", *prices)}
-    what = "bar" if bars == 1 else f"candle of {bars} bars"
-    note = f"{rows.height:,} bars; each {what}." if bars == 1 else f"{rows.height:,} bars, drawn as {what} each."
+    note = f"{rows.height:,} bars, {'one' if bars == 1 else bars} to a candle."
     return {
         "time": (times(found).astype(np.int64) // 60),
         **price,
@@ -56,7 +55,7 @@ def _one(rows: pl.DataFrame, trades: pl.DataFrame, limit: int) -> dict[str, Any]
         "hold": _digits(values(found, "benchmark"), 5),
         "exposure": np.round(values(found, "exposure"), 3),
         "trades": _trades(trades, times(rows), bars),
-        "note": "One candle a bar." if bars == 1 else note,
+        "note": note,
     }
 
 

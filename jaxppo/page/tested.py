@@ -73,7 +73,8 @@ def answer(data: Tested) -> Answer:
     where = "bars that the run had never seen" if seen else "bars that the run had seen, in part or whole"
     figure = f"Sharpe ratio {number(row['sharpe'])} a year"
     meaning = (
-        f"policy of update {number(f['update'], 0)}, rebalanced daily, on {where}, {f['first_decision'][:10]} to {f['last_decision'][:10]};"
+        f"policy of update {number(f['update'], 0)}, rebalanced daily, on {where},"
+        f" {f['first_decision'][:10]} to {f['last_decision'][:10]};"
         f" 90 % interval {number(low)} to {number(high)}"
     )
     return Answer(found.tone, found.title, _sentence(data), figure, meaning, looked_at=not seen)

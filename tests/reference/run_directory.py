@@ -123,6 +123,9 @@ def symbol_frames(
         {
             "symbol": [symbol] * n,
             "time": time,
+            "open": np.append(100.0, close[:-1]),
+            "high": np.maximum(close, np.append(100.0, close[:-1])) * 1.002,
+            "low": np.minimum(close, np.append(100.0, close[:-1])) * 0.998,
             "close": close,
             "equity": np.exp(np.cumsum(returns)),
             "units": exposure / close,
@@ -140,7 +143,7 @@ def pooled_rows(equity: pl.DataFrame) -> pl.DataFrame:
     return mean.select(
         pl.lit("POOLED").alias("symbol"),
         "time",
-        pl.lit(None, pl.Float64).alias("close"),
+        *(pl.lit(None, pl.Float64).alias(name) for name in ("open", "high", "low", "close")),
         "equity",
         pl.lit(None, pl.Float64).alias("units"),
         "exposure",

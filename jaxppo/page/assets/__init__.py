@@ -11,7 +11,6 @@ import functools
 import hashlib
 from importlib.resources import files
 
-
 SCRIPTS = ("numbers.js", "theme.js", "charts.js", "symbols.js", "tables.js", "page.js")
 """Our own, in the order in which they must run: each uses what those before it put into `jaxppo`."""
 

@@ -1,0 +1,220 @@
+"""Pages in a real browser: Debian's Chromium, driven by Playwright, without a network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from jaxppo.train.page import write_html, write_report
+from tests.reference.run_directory import Fake, write_run
+
+TABS = ("equity", "trades", "symbols", "learning", "warnings", "run")
+PHONE = {"width": 390, "height": 844}
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+# How many colours each chart within an element shows, read back from its pixels.
+DRAWN = """element => [...element.querySelectorAll('[data-chart], [data-symbols]')].map(chart => {
+  const seen = new Set();
+  for (const canvas of chart.querySelectorAll('canvas')) {
+    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    for (let i = 0; i < data.length; i += 4) seen.add(data[i] + 256 * data[i + 1] + 65536 * data[i + 2]);
+  }
+  return seen.size;
+})"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium: `make browser` installs it")
+        pytest.skip("no Chromium: `make browser` installs it")
+    with sync_playwright() as driver, driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(write_run(tmp_path_factory.mktemp("pages") / "run"))
+
+
+class Opened:
+    """A page, and what went wrong or was asked for while it was open."""
+
+    def __init__(self, browser: Browser, report: Path, **options: object) -> None:
+        self.context = browser.new_context(**options)  # type: ignore[arg-type]
+        self.page: Page = self.context.new_page()
+        self.report = report
+        self.wrong: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda m: self.wrong.append(m.text) if m.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(report.as_uri())
+
+
+@pytest.fixture
+def opened(browser: Browser, report: Path) -> Iterator[Opened]:
+    found = Opened(browser, report, viewport={"width": 1200, "height": 900})
+    yield found
+    assert found.wrong == []
+    assert [url for url in found.asked if not url.startswith(("file:", "blob:", "data:"))] == []
+    found.context.close()
+
+
+def test_every_tab_opens_and_every_chart_draws(opened: Opened) -> None:
+    page = opened.page
+    assert page.locator("[role=tab]").count() == len(TABS)
+    for name in TABS:
+        page.click(f"#tab-{name}")
+        assert page.locator("[role=tabpanel]:visible").get_attribute("id") == f"panel-{name}"
+        assert page.get_attribute(f"#tab-{name}", "aria-selected") == "true"
+        colours = page.locator(f"#panel-{name}").evaluate(DRAWN)
+        assert all(seen > 10 for seen in colours), (name, colours)
+    assert page.locator("#panel-learning [data-chart]").count() == 19  # 6 + 8 panels, 3 of rewards, 2 of actions
+
+
+def test_tabs_by_keyboard_and_by_address(opened: Opened) -> None:
+    page = opened.page
+    page.focus("#tab-equity")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.id") == "tab-trades"
+    assert page.locator("#panel-trades").is_visible()
+    page.keyboard.press("End")
+    assert page.locator("#panel-run").is_visible()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#panel-equity").is_visible()
+    page.evaluate("location.hash = '#glossary'")
+    page.wait_for_selector("#glossary", state="visible")
+    assert page.get_attribute("#tab-run", "aria-selected") == "true"
+
+
+@pytest.mark.parametrize("name", TABS)
+def test_a_phone_needs_no_sideways_scrolling(browser: Browser, report: Path, name: str) -> None:
+    found = Opened(browser, report, viewport=PHONE, has_touch=True, is_mobile=True)
+    found.page.evaluate(f"jaxppo.openTab('{name}')")
+    assert found.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    assert all(seen > 10 for seen in found.page.locator(f"#panel-{name}").evaluate(DRAWN))
+    assert found.wrong == []
+    found.context.close()
+
+
+def zoom(page: Page, chart: str) -> tuple[float, float]:
+    """The shown share of a chart's period, in percent."""
+    code = "e => { const z = jaxppo.charts.get(e).chart.getOption().dataZoom[0]; return [z.start, z.end]; }"
+    start, end = page.locator(chart).evaluate(code)
+    return start, end
+
+
+def test_a_chart_zooms_by_keyboard_and_by_buttons_and_says_what_the_period_made(opened: Opened) -> None:
+    page, chart = opened.page, "[data-chart=equity]"
+    said = page.locator("#panel-equity figure output").first
+    whole = said.inner_text()
+    assert "policy" in whole
+    assert "largest drawdown" in whole
+    page.focus(chart)
+    page.keyboard.press("+")
+    assert zoom(page, chart) == pytest.approx((25, 75))
+    assert said.inner_text() != whole
+    page.keyboard.press("Shift+ArrowRight")
+    assert zoom(page, chart) == pytest.approx((37.5, 87.5))
+    page.keyboard.press("0")
+    assert zoom(page, chart) == pytest.approx((0, 100))
+    page.click("#panel-equity .tools button:has-text('Log')")
+    assert page.locator(chart).evaluate("e => jaxppo.charts.get(e).chart.getOption().yAxis[0].type") == "log"
+    with page.expect_download() as saved:
+        page.click("#panel-equity .tools button:has-text('PNG')")
+    assert saved.value.suggested_filename == "equity.png"
+
+
+def test_the_dark_page_redraws_its_charts_in_other_colours(browser: Browser, report: Path) -> None:
+    found = Opened(browser, report, color_scheme="dark")
+    page = found.page
+    background = "getComputedStyle(document.body).backgroundColor"
+    line = "e => jaxppo.charts.get(e).chart.getOption().series[0].lineStyle.color"
+    dark, in_dark = page.evaluate(background), page.locator("[data-chart=equity]").evaluate(line)
+    page.select_option("#theme", "light")
+    assert page.evaluate(background) != dark
+    assert page.locator("[data-chart=equity]").evaluate(line) != in_dark
+    assert found.wrong == []
+    found.context.close()
+
+
+def test_symbols_are_chosen_and_drawn_as_candles_when_zoomed(opened: Opened) -> None:
+    page, view = opened.page, ".chart[data-symbols]"
+    page.click("#tab-symbols")
+    names = page.locator(".symbols option").all_inner_texts()
+    assert sorted(names) == sorted(Fake().symbols)
+    candles = "e => jaxppo.charts.get(e).chart.getOption().series.find(s => s.id === 'candles').data.length"
+    assert page.locator(view).evaluate(candles) == 0  # 700 bars at once are drawn as a line
+    page.focus(view)
+    page.keyboard.press("+")
+    assert page.locator(view).evaluate(candles) == 700
+    page.select_option(".symbols select", names[1])
+    assert page.locator(view).evaluate(candles) == 0
+    page.click(".symbols .tools button[title='the next symbol']")
+    assert page.locator(".symbols select").evaluate("e => e.selectedIndex") == 2
+
+
+def test_trades_are_sorted_filtered_downloaded_and_shown_on_their_chart(opened: Opened, tmp_path: Path) -> None:
+    page = opened.page
+    page.click("#tab-trades")
+    told = page.locator("#panel-trades figure output")
+    n = pl.read_parquet(opened.report.parent / "validation" / "best_trades.parquet").height
+    assert told.inner_text() == f"{n} of {n} rows"
+    side = page.locator(".tabulator-col[tabulator-field=side]")
+    side.locator("input").click()
+    page.click(".tabulator-edit-list-item:has-text('Short')")
+    page.wait_for_function(f"e => e.textContent !== '{n} of {n} rows'", arg=told.element_handle())
+    assert {t.inner_text() for t in page.locator(".tabulator-cell[tabulator-field=side]").all()} == {"Short"}
+    with page.expect_download() as saved:
+        page.click("#panel-trades button:has-text('CSV')")
+    saved.value.save_as(tmp_path / "trades.csv")
+    lines = (tmp_path / "trades.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) - 1 == int(told.inner_text().split()[0])
+    page.click("#panel-trades button:has-text('Clear filters')")
+    heading = page.locator(".tabulator-col[tabulator-field=return]")
+    heading.focus()
+    page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "descending"
+    page.locator(".tabulator-cell button.link").first.click()
+    assert page.locator("#panel-symbols").is_visible()
+    start, end = zoom(page, ".chart[data-symbols]")
+    assert end - start < 50
+
+
+def test_without_scripts_everything_but_charts_is_there(browser: Browser, report: Path) -> None:
+    found = Opened(browser, report, java_script_enabled=False)
+    for anchor in (*TABS, "gate", "glossary"):
+        assert found.page.locator(f"#{anchor}").is_visible(), anchor
+    assert found.page.locator("#panel-equity .noscript").first.is_visible()
+    found.context.close()
+
+
+def test_prints_every_section_on_paper(opened: Opened, tmp_path: Path) -> None:
+    paper = opened.page.pdf(path=str(tmp_path / "page.pdf"))
+    assert paper.startswith(b"%PDF")
+    opened.page.emulate_media(media="print")
+    opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert opened.page.locator("[role=tabpanel]:visible").count() == len(TABS)
+    assert not opened.page.locator("[role=tablist]").is_visible()
+    opened.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert opened.page.locator("[role=tabpanel]:visible").count() == 1
+
+
+def test_twenty_symbols_of_ten_years_stay_under_five_megabytes(browser: Browser, tmp_path: Path) -> None:
+    fake = Fake(symbols=tuple(f"SYMBOL_{i}" for i in range(20)), bars=2520)
+    report = write_html(write_run(tmp_path / "run", fake, evaluations=("best",)))
+    assert report.stat().st_size < 5_000_000
+    found = Opened(browser, report)
+    found.page.click("#tab-symbols")
+    assert found.page.locator(".symbols option").count() == 20
+    assert found.page.locator("#panel-symbols output").inner_text() == "2,520 bars, 2 to a candle."
+    assert found.wrong == []
+    found.context.close()
