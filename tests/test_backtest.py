@@ -259,6 +259,32 @@ def test_a_policy_that_never_trades_has_a_report(folder, tmp_path):
     assert not re.search(r">(nan|inf|None)<", text)
 
 
+def test_tear_sheet_is_that_of_the_portfolio(folder):
+    sheet, facts = (
+        json.loads((folder / "tearsheet.json").read_text()),
+        json.loads((folder / "metrics.json").read_text()),
+    )
+    own, hold = facts["portfolio"], facts["portfolios"]["buy_and_hold"]
+    assert sheet["return"] == pytest.approx(own["return"], abs=1e-6)
+    assert sheet["buy_and_hold"] == pytest.approx(hold["return"], abs=1e-6)
+    assert np.prod([1 + m["return"] for m in sheet["months"]]) == pytest.approx(1 + own["return"], rel=1e-6)
+    assert sheet["drawdowns"][0]["depth"] == pytest.approx(own["max_drawdown"], rel=1e-4)
+    daily = sheet["distribution"]["daily"]
+    for name in ("skew", "var_5", "cvar_5"):
+        assert daily[name] == pytest.approx(own[name], rel=1e-3)
+    per_year = sheet["days_per_year"]
+    assert daily["mean"] / daily["deviation"] * per_year**0.5 == pytest.approx(own["sharpe"], rel=1e-3)
+    # What the ledger has day by day comes to what the table of metrics has as means over bars.
+    costs, curve = sheet["costs"], pl.read_csv(folder / "portfolio.csv")["equity"].to_numpy()
+    assert costs["net_profit"] == pytest.approx(own["return"], abs=1e-5)
+    paid = (costs["fees"] + costs["impact"] + costs["borrow"]) / curve.mean()
+    assert paid * facts["bars_per_year"] / facts["pooled"]["bars"] == pytest.approx(own["costs"], rel=0.1)
+    assert 0.0 < sheet["time_in_market"]["bars"] <= 1.0
+    assert sheet["capacity"]["status"] in ("ok", "no profit")
+    written = pl.read_csv(folder / "tearsheet_daily.csv")["return"].to_numpy()
+    np.testing.assert_allclose(np.cumprod(1 + written), curve, rtol=1e-9)
+
+
 def rows_at(*returns):
     return [{"cost_multiple": float(m), "return": r} for m, r in enumerate(returns)]
 

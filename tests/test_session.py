@@ -165,10 +165,9 @@ def test_a_run_directory_is_complete(run):
         "validation",
     ]
     kinds = ("equity.parquet", "portfolio.csv", "symbols.csv", "trades.parquet")
-    assert sorted(p.name for p in (run.path / "validation").iterdir()) == [
-        *(f"{which}_{kind}" for which in ("best", "final") for kind in kinds),
-        "portfolios.csv",
-    ]
+    names = {f"{which}_{kind}" for which in ("best", "final") for kind in kinds}
+    names |= {"portfolios.csv", "best_tearsheet.json", "best_tearsheet_daily.csv"}
+    assert {p.name for p in (run.path / "validation").iterdir()} == names
     rules = pl.read_csv(run.path / "validation" / "portfolios.csv")["name"].to_list()
     assert rules == ["best", "final", "buy_and_hold", *RULES]
     assert set(run.manifest["rules"]) == {"linear_1", "linear_10"}

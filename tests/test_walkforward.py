@@ -79,7 +79,7 @@ def done(bars_folder):
     rules = play_fold_rules(bars, setup.history, setup.plans, setup.folds, setup.sizes, config.env)
     labels = program.spec.env.actions.labels
     kept = command.kept_updates(states)
-    result = collect(setup.history, setup.plans, judged, outputs, kept, labels, facts, config, rules.yardsticks)
+    result = collect(setup.history, setup.plans, judged, outputs, kept, labels, facts, config, rules.yardsticks, bars)
     return SimpleNamespace(**locals())
 
 
@@ -106,6 +106,16 @@ def test_a_fold_is_trained_without_its_test_period_to_the_last_bit(done):
         differ.append(not np.array_equal(mine[2], theirs[2]))
     assert any(differ)  # the last fold trains on some of these bars
     assert not np.array_equal(done.outputs.test.record.equity[0], outputs.test.record.equity[0])
+
+
+def test_tear_sheet_is_that_of_all_folds_joined(done):
+    sheet, table = done.result.sheet, done.result.portfolio
+    np.testing.assert_array_equal(sheet.daily["return"], table["return"].to_numpy())
+    np.testing.assert_array_equal(sheet.daily["buy_and_hold"], table["buy_and_hold"].to_numpy())
+    assert sheet.figures["return"] == pytest.approx(table["equity"][-1] - 1.0, abs=1e-9)
+    # The ledger adds the days up by itself, fold after fold.
+    assert sheet.figures["costs"]["net_profit"] == pytest.approx(table["equity"][-1] - 1.0, abs=1e-5)
+    assert sheet.figures["drawdowns"][0]["depth"] == pytest.approx(table["drawdown"].max(), rel=1e-9)
 
 
 @pytest.mark.slow
@@ -256,7 +266,7 @@ def test_a_fold_that_stays_flat_is_left_out_of_the_gap(done):
         judged = done.judged._replace(flat=np.isin(np.arange(FOLDS), flat))
         found = collect(
             done.setup.history, done.setup.plans, judged, done.outputs, done.kept, done.labels, done.facts, done.config,
-            done.rules.yardsticks,
+            done.rules.yardsticks, done.bars,
         )  # fmt: skip
         return found.summary["gaps"]["sharpe"]
 
@@ -450,6 +460,8 @@ def test_the_command_leaves_everything(done, folder):
         "accounts.parquet",
         "plots",
         "folds",
+        "tearsheet.json",
+        "tearsheet_daily.csv",
     }
     names |= {f"{n}.csv" for n in ("folds", "symbols", "equity", "trades", "portfolio")}
     names |= {f"{n}.parquet" for n in ("equity", "trades", "portfolio")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from jaxppo.backtest.played import COST_MULTIPLES, Backtest
+from jaxppo.market.bars import Bars
 from jaxppo.market.dataset import Split, decision_times, joint_calendar
 from jaxppo.play.metrics import figures
 from jaxppo.play.portfolio import (
@@ -26,10 +27,12 @@ from jaxppo.play.portfolio import (
 )
 from jaxppo.play.sides import HOLD, Yardsticks
 from jaxppo.play.significance import curve_moments, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
+from jaxppo.play.tearsheet import sheet_of
 from jaxppo.store.files import write_frame
 from jaxppo.store.json import write_json
 from jaxppo.store.rows import member_rows, member_spread, portfolio_rows, symbol_rows
 from jaxppo.store.tables import drawdown, equity_frame, portfolio_frame, trades_frame, utc_times, write_members
+from jaxppo.store.tearsheet import write_tearsheet
 
 
 @dataclass(frozen=True)
@@ -178,8 +181,10 @@ def against_rules(done: Backtest, yardsticks: Yardsticks, split: Split, seed: in
 _AGAINST = ("sharpe", "interval_90", "sharpe_difference", "difference_90")
 
 
-def write_backtest(folder: Path, facts: Facts, done: Backtest, yardsticks: Yardsticks, split: Split) -> None:
-    """Write every file of a backtest. `done` and `yardsticks` hold host arrays."""
+def write_backtest(
+    folder: Path, facts: Facts, done: Backtest, yardsticks: Yardsticks, split: Split, bars: Sequence[Bars]
+) -> None:
+    """Write every file of a backtest. `done` and `yardsticks` hold host arrays; `bars` are whole."""
     equity, trades = equity_frame(done.score, split), trades_frame(done.score, split)
     curve, policy = _curve(done, split), [("policy", done.score.figures.portfolio)]
     bar = curve.select(date=pl.col("Time"), **{"return": pl.col("Equity").pct_change()}).slice(1)
@@ -230,3 +235,4 @@ def write_backtest(folder: Path, facts: Facts, done: Backtest, yardsticks: Yards
         "costs": cost_rows(done),
     }
     write_json(folder / "metrics.json", report)
+    write_tearsheet(folder, sheet_of(done.score, split, yardsticks.of(HOLD).portfolio_equity, bars))

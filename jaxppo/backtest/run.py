@@ -302,7 +302,7 @@ def backtest_run(options: BacktestOptions) -> Path:
         policy = setup.policy
         best = yardsticks.best[1]
         gate = judge_policy(done.score, setup.split, policy.info.actions, setup.config.gate, setup.record, best)
-        write_backtest(folder, setup.facts, done, yardsticks, setup.split)
+        write_backtest(folder, setup.facts, done, yardsticks, setup.split, setup.market.bars)
         write_gate(folder, gate)
         said = look_into(folder, options.explain, setup, done)
         from jaxppo.backtest.page import write_backtest_report  # matplotlib takes a second to import

@@ -22,6 +22,7 @@ from jaxppo.store.files import read_plain_text
 from jaxppo.store.gate import GATE
 from jaxppo.store.json import read_figures, read_json
 from jaxppo.store.tables import MEMBERS, PORTFOLIOS
+from jaxppo.store.tearsheet import TEARSHEET, TEARSHEET_DAILY
 from jaxppo.store.why import IMPORTANCE, WHY, WORST
 
 EQUITY_COLUMNS = ("symbol", "time", "close", "equity", "exposure", "action", "benchmark")
@@ -48,6 +49,16 @@ class Evaluation:
     """One row a closed trade."""
     symbols: pl.DataFrame
     """One row of metrics a symbol, a POOLED and a PORTFOLIO row; all columns but `symbol` are float64."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The tear sheet of an account that is rebalanced daily."""
+
+    figures: dict[str, Any]
+    """tearsheet.json."""
+    daily: pl.DataFrame
+    """One row a UTC date: returns of the account and of holding, and figures of rolling windows where they fit."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,8 @@ class RunData(Provenance):
     """Of an ensemble, the figures of each member of the policy shown; empty for one policy."""
     tested: Tested | None = None
     """The latest backtest in the run's folder on bars that all lie after its validation; None where there is none."""
+    sheet: Sheet | None = None
+    """Of the best policy; None before the run has finished, and for a run of an earlier version."""
 
     @property
     def best_row(self) -> int | None:
@@ -130,6 +143,8 @@ class BacktestData(Tested):
     """One row of pooled metrics a random draw."""
     costs: pl.DataFrame
     """One row of pooled metrics a multiple of the costs."""
+    sheet: Sheet | None = None
+    """None in a folder of an earlier version."""
     importance: pl.DataFrame | None = None
     """One row an input that was shifted in time; None where why it acts was not looked at."""
     why: dict[str, Any] | None = None
@@ -155,6 +170,8 @@ class WalkforwardData(Provenance):
     """On the joined portfolio that is rebalanced daily."""
     accounts: pl.DataFrame
     """One row a fold, symbol and bar; in every fold accounts start with 1."""
+    sheet: Sheet | None = None
+    """Of that portfolio; None in a folder of an earlier version."""
 
     def joined_accounts(self) -> Evaluation:
         """Each symbol's accounts of all folds, compounded one after another."""
@@ -213,6 +230,7 @@ def load_run(run_dir: Path) -> RunData:
         portfolios=_by_name(folder / PORTFOLIOS),
         members=_load_members(run_dir / MEMBERS),
         tested=_latest_test(run_dir / BACKTESTS),
+        sheet=load_sheet(folder, "best_"),
     )
 
 
@@ -238,6 +256,7 @@ def load_backtest(folder: Path) -> BacktestData:
         curves=load_numbers(folder / "baselines_equity.csv", text=("time",)),
         draws=load_numbers(folder / "random_draws.csv"),
         costs=load_numbers(folder / "costs.csv"),
+        sheet=load_sheet(folder),
         **_load_why(folder),
     )
 
@@ -271,6 +290,7 @@ def load_walkforward(folder: Path, name: str) -> WalkforwardData:
         portfolio=load_frame(folder / "portfolio.parquet", pl.read_parquet, ("date", "fold", "return", "equity")),
         accounts=load_frame(folder / "accounts.parquet", pl.read_parquet, ("fold", *EQUITY_COLUMNS)),
         gate=load_gate(folder / GATE),
+        sheet=load_sheet(folder),
     )
 
 
@@ -365,6 +385,14 @@ def _load_evaluation(equity: Path, trades: Path, symbols: Path) -> Evaluation:
 def _load_validation(folder: Path, which: str) -> Evaluation | None:
     paths = [folder / f"{which}_{part}" for part in ("equity.parquet", "trades.parquet", "symbols.csv")]
     return _load_evaluation(*paths) if all(path.is_file() for path in paths) else None
+
+
+def load_sheet(folder: Path, prefix: str = "") -> Sheet | None:
+    """The tear sheet in a folder, of files whose names begin with `prefix`; None where there is none."""
+    figures, daily = (folder / f"{prefix}{name}" for name in (TEARSHEET, TEARSHEET_DAILY))
+    if not (figures.is_file() and daily.is_file()):
+        return None
+    return Sheet(load_mapping(figures, read_figures), load_numbers(daily, ("return", "buy_and_hold"), text=("date",)))
 
 
 def _by_name(path: Path) -> dict[str, dict[str, float]]:

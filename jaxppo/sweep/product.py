@@ -16,7 +16,8 @@ from jaxppo.config.schema import Config
 from jaxppo.market.dataset import market_warnings
 from jaxppo.play.best import ranked, ranked_score
 from jaxppo.play.gate import Gate, Record, judge_policy
-from jaxppo.play.sides import rules_of, score_yardsticks
+from jaxppo.play.sides import HOLD, rules_of, score_yardsticks
+from jaxppo.play.tearsheet import sheet_of
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.state import hyper_from
 from jaxppo.store.checkpoint import save_once
@@ -24,7 +25,9 @@ from jaxppo.store.checkpoint_info import final_info
 from jaxppo.store.directory import RunInputs, whole_folder, write_config, write_manifest
 from jaxppo.store.gate import write_gate
 from jaxppo.store.rows import pool_and_portfolio, portfolio_rows
+from jaxppo.store.tables import FOLDER as VALIDATION
 from jaxppo.store.tables import write_portfolios, write_validation
+from jaxppo.store.tearsheet import write_tearsheet
 from jaxppo.sweep.batches import Trial
 from jaxppo.sweep.shapes import Program
 
@@ -122,6 +125,8 @@ def write_product(
         _save(folder, ensemble, params, program, update, fitness)
         write_validation(folder, "best", score, split, actions.labels)
         write_portfolios(folder, portfolio_rows([("best", score.figures.portfolio)], yardsticks))
+        hold = yardsticks.of(HOLD).portfolio_equity
+        write_tearsheet(folder / VALIDATION, sheet_of(score, split, hold, market.bars), "best_")
         write_gate(folder, gate)
     tested = program.play("test", params)
     test = pool_and_portfolio(tested.figures.pooled, tested.figures.portfolio) if tested is not None else {}

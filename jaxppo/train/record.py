@@ -20,7 +20,8 @@ from jaxppo.play.gate import Gate, Record, judge_policy
 from jaxppo.play.members import play_members
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.score import Figures, Pooled, Score
-from jaxppo.play.sides import Yardsticks
+from jaxppo.play.sides import HOLD, Yardsticks
+from jaxppo.play.tearsheet import sheet_of
 from jaxppo.ppo.program import Program
 from jaxppo.store.alarms import AlarmLog
 from jaxppo.store.checkpoint_info import CheckpointInfo
@@ -28,7 +29,9 @@ from jaxppo.store.columns import metrics_columns, train_columns
 from jaxppo.store.directory import METRICS_CSV, MetricsCsv
 from jaxppo.store.gate import write_gate
 from jaxppo.store.rows import member_rows, portfolio_rows, train_means, validation_row
+from jaxppo.store.tables import FOLDER as VALIDATION
 from jaxppo.store.tables import write_members, write_portfolios, write_validation
+from jaxppo.store.tearsheet import write_tearsheet
 from jaxppo.store.tensorboard import FOLDER as EVENTS
 from jaxppo.store.tensorboard import EventWriter
 from jaxppo.train.tracking import Tracking
@@ -180,6 +183,8 @@ def write_ending(run_dir: Path, setting: Setting, best: Played, final: Played) -
     split, actions = market.splits["validation"], setting.program.spec.env.actions
     for name, of in (("final", final), ("best", best)):
         write_validation(run_dir, name, of.score, split, actions.labels)
+    hold = yardsticks.of(HOLD).portfolio_equity
+    write_tearsheet(run_dir / VALIDATION, sheet_of(best.score, split, hold, market.bars), "best_")
     looks = 1 + len(config.segments)  # the untrained policy is looked at too
     fitness = (ranked_score(of.score.figures, config.budget.choose_by) for of in (best, final))
     gate = judge_policy(best.score, split, actions, config.gate, Record(looks, *fitness), yardsticks.best[1])

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from jaxppo.config.schema import Config
+from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import joint_bars_per_year
 from jaxppo.market.dataset import JointCalendar, Split, evaluation_set, joint_calendar
 from jaxppo.play.baselines import buy_and_hold, hold_sums
@@ -24,9 +25,12 @@ from jaxppo.play.joined import (
     joined_sums,
     metric_gaps,
 )
+from jaxppo.play.ledger import join_ledgers, ledger_of
 from jaxppo.play.metrics import METRICS, Metrics, figures
 from jaxppo.play.passes import decision_bars, fills, n_decisions, paid_since
 from jaxppo.play.portfolio import (
+    POLICY,
+    Joined,
     Lanes,
     fold_portfolios,
     join_portfolios,
@@ -35,14 +39,16 @@ from jaxppo.play.portfolio import (
     summarize_portfolio,
 )
 from jaxppo.play.score import Curves, Score, pool_equity
-from jaxppo.play.sides import Yardsticks
+from jaxppo.play.sides import HOLD, Yardsticks
 from jaxppo.play.significance import chance
+from jaxppo.play.tearsheet import Returns, TearSheet, tear_sheet
 from jaxppo.store.columns import JOINED, POOLED
 from jaxppo.store.directory import iso
 from jaxppo.store.files import write_frame
 from jaxppo.store.gate import write_gate
 from jaxppo.store.json import write_json
 from jaxppo.store.tables import drawdown, equity_frame, joined_frame, trades_frame, utc_times, with_cumulative
+from jaxppo.store.tearsheet import write_tearsheet
 from jaxppo.walkforward.dates import FoldPlan, fold_split
 from jaxppo.walkforward.handed import hand_over
 from jaxppo.walkforward.judged import judge_portfolio
@@ -61,6 +67,7 @@ class Result:
     trades: pl.DataFrame
     portfolio: pl.DataFrame  # one row a UTC date: policy, baselines and members, rebalanced daily
     gate: Gate
+    sheet: TearSheet  # of that portfolio
 
 
 @dataclass(frozen=True)
@@ -265,6 +272,7 @@ def collect(
     facts: Mapping[str, Any],
     config: Config,
     yardsticks: Sequence[Yardsticks],
+    bars: Sequence[Bars],
 ) -> Result:
     """Tables and figures from the recorded folds.
 
@@ -277,6 +285,7 @@ def collect(
       facts: settings; they open the summary. `trials` deflates the Sharpe ratio.
       config: its seed is that of the bootstrap, its thresholds are the gate's.
       yardsticks: buy-and-hold and the rules on the test part of each of the K folds.
+      bars: of all symbols, whole.
     """
     tested = [_tested(history, k + 1, plan, at(outputs, k)) for k, plan in enumerate(plans)]
     folds = pl.DataFrame(
@@ -333,7 +342,15 @@ def collect(
         with_cumulative(pl.concat(trades)),
         joined_frame(daily, members),
         gate,
+        _sheet(daily, tested, bars),
     )
+
+
+def _sheet(daily: Joined, tested: Sequence[_Tested], bars: Sequence[Bars]) -> TearSheet:
+    """The tear sheet of the joined portfolio that is rebalanced daily."""
+    policy, hold = (daily.returns[daily.names.index(name)] for name in (POLICY, HOLD))
+    ledger = join_ledgers([ledger_of(t.score, t.split) for t in tested])
+    return tear_sheet(Returns(daily.day, daily.per_year, policy, hold), ledger, bars)
 
 
 def _policy_lane(output: FoldOutput) -> Lanes:
@@ -353,3 +370,4 @@ def write_walkforward(folder: Path, result: Result) -> None:
         write_frame(folder / f"{name}.parquet", getattr(result, name))
     write_json(folder / "summary.json", {**result.summary, "gate": result.gate.verdict})
     write_gate(folder, result.gate)
+    write_tearsheet(folder, result.sheet)

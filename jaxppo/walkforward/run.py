@@ -347,9 +347,9 @@ def _compute(
         "at_once": compiled.at_once,
         "warnings": list(inputs.warnings),
     }
-    labels = program.spec.env.actions.labels
+    labels, bars = program.spec.env.actions.labels, setup.market.bars
     kept = kept_updates(states)
-    result = collect(setup.history, setup.plans, judged, outputs, kept, labels, facts, config, rules.yardsticks)
+    result = collect(setup.history, setup.plans, judged, outputs, kept, labels, facts, config, rules.yardsticks, bars)
     write_config(folder, inputs.resolved)
     extra = {
         "walkforward": facts,
