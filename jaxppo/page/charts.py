@@ -86,21 +86,23 @@ def to_json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim == 1:  # nearly all that a page holds
+        return [_short(x) for x in value.tolist()]
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
-    if isinstance(value, (bool, str, int)) or value is None:
-        return value
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    number = float(value)
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    return _short(value) if isinstance(value, float) else value
+
+
+def _short(number: float) -> float | int | None:
+    """A number to 7 digits, whole ones without a point; None for what JSON has no word for."""
     if not math.isfinite(number):
         return None
     short = float(f"{number:.7g}")
-    return int(short) if short == int(short) and abs(short) < 1e15 else short
+    return int(short) if short.is_integer() and abs(short) < 1e15 else short
 
 
 def growth(
