@@ -98,8 +98,12 @@ def test_tabs_by_keyboard_and_by_address(opened: Opened) -> None:
 @pytest.mark.parametrize("name", TABS)
 def test_a_phone_needs_no_sideways_scrolling(browser: Browser, report: Path, name: str) -> None:
     found = Opened(browser, report, viewport=PHONE, has_touch=True, is_mobile=True)
+    assert found.page.evaluate("scrollY") == 0  # it begins with the verdict
     found.page.evaluate(f"jaxppo.openTab('{name}')")
     assert found.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    box = found.page.locator(f"#tab-{name}").bounding_box()
+    assert box is not None
+    assert 0 <= box["x"] <= PHONE["width"] - box["width"]
     assert all(seen > 10 for seen in found.page.locator(f"#panel-{name}").evaluate(DRAWN))
     assert found.wrong == []
     found.context.close()

@@ -26,7 +26,8 @@
       document.getElementById(other.getAttribute("aria-controls")).hidden = !chosen;
     }
     if (focus) tab.focus();
-    tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+    const list = tab.parentElement; // scrolled by hand: scrollIntoView would also move the page down to the tabs
+    list.scrollLeft = Math.min(Math.max(list.scrollLeft, tab.offsetLeft + tab.offsetWidth - list.clientWidth), tab.offsetLeft);
     startWithin(document.getElementById(`panel-${name}`));
   }
 

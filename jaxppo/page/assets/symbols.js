@@ -42,7 +42,7 @@
     ].map((grid) => ({ left: 58, right: 14, outerBoundsMode: "none", ...grid }));
     const axis = (i) => ({
       type: "category", gridIndex: i, data: times.map((_, k) => label(k)), boundaryGap: true,
-      axisLabel: { show: i === 2 }, axisTick: { show: false },
+      axisLabel: { show: i === 2 }, axisTick: { show: false }, axisPointer: { label: { show: i === 2 } },
     });
     const value = (i, name, format, more = {}) => ({
       type: "value", gridIndex: i, scale: true, name, nameLocation: "middle", nameGap: 44,
