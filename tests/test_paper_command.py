@@ -103,7 +103,8 @@ def test_the_journal_replays_to_the_bit(session, tmp_path):
     assert found["same_bits"] is True
     assert found["difference"] == 0
     assert found["told"].startswith(f"live equals backtest to the bit: {found['bars']} bars of 2 symbols")
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"equity.csv", "differences.csv", "summary.json"}
+    tables = {"equity.csv", "differences.csv", "decisions.csv", "summary.json"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {*tables, "report.html", "plots"}
 
 
 def test_a_replay_runs_between_two_dates_at_a_speed(run, tmp_path):

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 import jaxppo
+import jaxppo.replay.page
 from jaxppo.replay.__main__ import main
 
 # Bars whose opens are all that most examples need.
@@ -36,8 +37,16 @@ def rows_of(path):
 
 class Played:
     def __init__(self, out):
-        self.equity, self.trades = rows_of(out / "equity.csv"), rows_of(out / "trades.csv")
+        self.equity, self.trades, self.events = (rows_of(out / f"{n}.csv") for n in ("equity", "trades", "events"))
         self.summary = json.loads((out / "summary.json").read_text(), parse_constant=pytest.fail)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_page():
+    """Drawing takes longer than all else; tests/test_replay_page.py looks at pages."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jaxppo.replay.page, "write_replay_report", lambda folder: folder / "report.html")
+        yield
 
 
 @pytest.fixture
@@ -229,6 +238,14 @@ def test_liquidation_ends_the_account(run):
     assert [r["equity"] for r in done.equity] == pytest.approx([10000, 10000, 1000, 1000, 1000], rel=1e-12)
     assert done.summary["ruined"]
     assert done.summary["counts"]["dropped_after_ruin"] == 2
+    assert [(e["bar"], e["event"], e["units"]) for e in done.events] == [
+        (1, "filled", 200),
+        (2, "liquidation", -200),
+        (3, "refused", 0),
+        (4, "refused", 0),
+    ]
+    assert done.events[1]["time"] == "2024-01-03T00:00:00+00:00"
+    assert done.events[2]["note"] == "the account was gone"
     # A gap through it leaves less: sold at the open of 52, 200 x 52 - 10000 = 400.
     gapped = run([*bars[:2], (52, 60, 50, 55), *bars[3:]], "bar,units\n0,200\n", "--ruin-level", 0.1)
     assert gapped.equity[-1]["equity"] == pytest.approx(400, rel=1e-12)
@@ -314,7 +331,7 @@ def test_as_a_user_runs_it_on_parquet(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     # Bought at 101, marked at 102.
-    assert rows_of(tmp_path / "deep/out/equity.csv")[-1] == {"bar": 2, "cash": 9899, "units": 1, "equity": 10001}
+    check(rows_of(tmp_path / "deep/out/equity.csv")[-1:], [{"bar": 2, "cash": 9899, "units": 1, "equity": 10001}])
 
 
 def test_a_fee_is_one_number_or_one_a_class(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import http.client
 import json
 import math
 import os
@@ -18,14 +19,17 @@ import yaml
 
 from jaxppo.config.layers import replace_fields
 from jaxppo.config.schema import Config, to_dict
-from jaxppo.errors import RunDirectoryError
+from jaxppo.errors import ConfigError, RunDirectoryError
+from jaxppo.page import assets
 from jaxppo.play.alarms import MEASURED, RULES
 from jaxppo.store.directory import held, is_held, note_stopped
 from jaxppo.store.locks import Lock
 from jaxppo.watch import seen as seen_module
 from jaxppo.watch.__main__ import main
 from jaxppo.watch.blocks import bar, in_cells, plot, sparkline
+from jaxppo.watch.page import render, state
 from jaxppo.watch.seen import Cache, Seen, look, read_rows
+from jaxppo.watch.serve import LOOPBACK, served
 from jaxppo.watch.summary import clock, exit_status, group, picture, seconds_left, share_done
 from jaxppo.watch.terminal import dashboard
 
@@ -420,3 +424,108 @@ def test_the_command_waits_for_a_run_and_refuses_what_it_cannot_use(tmp_path, ca
     assert main([str(tmp_path / "other"), "--wait", "0"]) == 2
     assert main([str(run_dir), "--every", "0"]) == 2
     assert "--every: 0.0 given; it must be 0.1 seconds or more" in capsys.readouterr().err
+
+
+# The page
+
+
+def test_the_page_has_what_the_dashboard_has_and_asks_nobody_else(tmp_path):
+    hostile = "<img src=x onerror=alert(1)>"
+    for seed in (0, 1):
+        run_dir = begin(tmp_path / f"{hostile}{seed}", {"data": {"source": f"</script>{hostile}"}}, seed=seed)
+        append(run_dir, *(row(u, val_action_share_hold=1.0, val_fitness=u + seed) for u in range(0, 25, 5)))
+    with held(run_dir):
+        shown = picture(look((tmp_path,), Cache()))
+    page = render(shown, 2.0)
+    assert hostile not in page
+    assert "connect-src 'self'" in page
+    for name in ("echarts.min.js", *assets.SCRIPTS, "watch.js"):
+        assert assets.digest(name) in page  # of the scripts that may run
+    found = json.loads(state(shown))
+    assert hostile not in "".join(found["parts"].values())
+    assert "50\u00a0%" in found["parts"]["head"]
+    assert "Always holds of" in found["parts"]["alarms"]
+    assert "22.50" not in found["parts"]["cards"]
+    assert "20.50" in found["parts"]["cards"]  # mean of 20 and 21
+    assert (found["over"], found["title"].split(":")[0]) == (False, "training")
+    # All that is asked for has its place on the page.
+    assert all(f'id="live-{name}"' in page for name in found["parts"])
+    assert all(f'id="chart-{name}"' in page for name in found["charts"])
+    low, height, mean = found["charts"]["val_fitness"]["option"]["series"]
+    assert low["data"][-1] == [20, 20]
+    assert height["data"][-1] == [20, 1]  # above the lowest
+    assert mean["data"][-1] == [20, 20.5]
+
+
+def test_a_page_before_the_first_line(tmp_path):
+    shown = picture(look((begin(tmp_path / "run"),), Cache()))
+    assert "no validation yet" in render(shown, 1.0)
+    assert json.loads(state(shown))["over"] is True
+
+
+def test_the_command_serves_the_page_while_it_watches(tmp_path, capsys, monkeypatch):
+    run_dir = begin(tmp_path / "run")
+    append(run_dir, row(0))
+    asked: list[str] = []
+
+    def sleep(seconds: float) -> None:
+        url = capsys.readouterr().out.splitlines()[0].removeprefix("page: ") if not asked else asked[0]
+        host, port = url.removeprefix("http://").removesuffix("/").split(":")
+        found = json.loads(ask((host, int(port)), "/state.json")[1])
+        asked[:] = [url, found["parts"]["head"]]
+        append(run_dir, *(row(u) for u in range(5, 45, 5)))
+        finish(run_dir)
+
+    monkeypatch.setattr("jaxppo.watch.run.time.sleep", sleep)
+    monkeypatch.setattr("jaxppo.watch.seen.is_held", lambda path: not asked)
+    assert main([str(run_dir), "--serve", "0"]) == 0
+    assert "100\u00a0%" in asked[1]  # after the end it was asked once more
+
+
+# The server
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[tuple[str, int]]:
+    with served(0, {"/": ("text/html", lambda: b"<p>page"), "/state.json": ("application/json", lambda: b"{}")}) as url:
+        host, port = url.removeprefix("http://").removesuffix("/").split(":")
+        yield host, int(port)
+
+
+def ask(address: tuple[str, int], path: str, method: str = "GET", **headers: str) -> tuple[int, bytes, Any]:
+    connection = http.client.HTTPConnection(*address, timeout=5)
+    connection.putrequest(method, path, skip_host="Host" in headers)
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    found = answer.status, answer.read(), answer.headers
+    connection.close()
+    return found
+
+
+def test_the_server_answers_its_own_paths_alone(address):
+    assert address[0] == LOOPBACK
+    status, body, headers = ask(address, "/")
+    assert (status, body, headers["Content-Type"]) == (200, b"<p>page", "text/html; charset=utf-8")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert ask(address, "/state.json")[:2] == (200, b"{}")
+    assert ask(address, "/", "HEAD")[:2] == (200, b"")
+    for path in ("/x", "//x", "/../", "/..%2fetc/passwd", "/state.json?x=1", "/state.json/", "*", "/%00"):
+        assert ask(address, path)[0] == 404, path
+    for method in ("POST", "PUT", "DELETE", "OPTIONS", "CONNECT"):
+        assert ask(address, "/", method)[0] == 501, method
+
+
+def test_the_server_is_asked_by_this_machines_name_alone(address):
+    port = address[1]
+    assert ask(address, "/", Host=f"localhost:{port}")[0] == 200
+    for host in ("evil.example", f"evil.example:{port}", LOOPBACK, f"{LOOPBACK}:1", ""):
+        assert ask(address, "/", Host=host)[0] == 403, host
+
+
+def test_a_port_that_is_taken_is_one_clear_error(address):
+    with pytest.raises(ConfigError, match=rf"--serve: port {address[1]} cannot be had .*; choose another, or 0"):
+        served(address[1], {}).__enter__()
+    with pytest.raises(ConfigError, match="port 99999 cannot be had"):
+        served(99999, {}).__enter__()

@@ -59,7 +59,9 @@ class Section(NamedTuple):
     tab: str = ""  # where it stands; sections of the same tab follow each other. By default its own, of its heading
 
 
-def document(title: str, top: str, sections: Sequence[Section], footer: str, connect: str = "'none'") -> str:
+def document(
+    title: str, top: str, sections: Sequence[Section], footer: str, connect: str = "'none'", script: str = ""
+) -> str:
     """The page as text.
 
     Args:
@@ -68,12 +70,18 @@ def document(title: str, top: str, sections: Sequence[Section], footer: str, con
       sections: in their order.
       footer: plain text.
       connect: where the page's script may ask for data; nowhere by default.
+      script: of `assets`, which runs after the page's own.
     """
     tabs = [(name, list(of)) for name, of in groupby(sections, lambda s: s.tab or s.heading)]
     panels = "".join(_panel(of) for _, of in tabs)
     body = f'<div id="top">{top}</div>{_tab_list(tabs)}{panels}'
     table = "data-table=" in body
-    scripts = ["echarts.min.js", *(["tabulator.min.js"] if table else []), *assets.SCRIPTS]
+    scripts = [
+        "echarts.min.js",
+        *(["tabulator.min.js"] if table else []),
+        *assets.SCRIPTS,
+        *([script] if script else []),
+    ]
     sheets = [*(["tabulator.min.css"] if table else []), "page.css"]
     styles = "".join(f"<style>{assets.text(name)}</style>" for name in sheets)
     return (
@@ -128,11 +136,15 @@ def remark_list(found: Sequence[Remark]) -> str:
 
 def chart(found: Chart, caption: str = "") -> str:
     """An interactive chart under its title; `caption` is plain text."""
-    spec = {"option": found.option, "times": found.times, "growth": list(found.growth) or None, "log": found.log}
     area = _area(f'data-chart="{esc(found.name)}"', found.alt, found.height)
     said = "<output></output>" if found.growth else ""
     head = f'<h3>{esc(found.title)}</h3><div class="tools"></div>'
-    return f"<figure>{head}{area}{said}{_caption(caption)}</figure>{_data(f'chart-{found.name}', spec)}"
+    return f"<figure>{head}{area}{said}{_caption(caption)}</figure>{_data(f'chart-{found.name}', chart_data(found))}"
+
+
+def chart_data(found: Chart) -> dict[str, Any]:
+    """What the page's script draws a chart from."""
+    return {"option": found.option, "times": found.times, "growth": list(found.growth) or None, "log": found.log}
 
 
 def table(found: Table, caption: str = "") -> str:

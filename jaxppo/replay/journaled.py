@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -37,6 +38,19 @@ CAUSES = {
 _POSITIONS = ("sizing", "limits", "unsent", "unfilled", "exits", "adjusted")  # differences in what is held
 
 
+class Parted(NamedTuple):
+    """A bar on which a session traded otherwise than the account; units are signed, and 0 where none were traded."""
+
+    time: int  # UTC seconds: start of the bar that was filled on
+    symbol: str
+    decided: int  # start of the bar at whose close it was decided
+    cause: str  # of CAUSES: what most of it is due to
+    live_units: float  # of orders and exits
+    account_units: float
+    live_price: float  # of them, on average; nan without any
+    account_price: float
+
+
 class Compared(NamedTuple):
     """One symbol of a session beside the account, money in the session's."""
 
@@ -47,6 +61,7 @@ class Compared(NamedTuple):
     items: dict[str, float]  # money, live less account, by cause, and `rounding`: they add up to the difference
     same: bool  # equity and units of every bar, bit for bit
     first: int | None  # bar (index in `time`) of the first difference
+    parted: tuple[Parted, ...] = ()
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -133,25 +148,28 @@ def _compare(of: Played, record: StepRecord, share: float, simulated: bool) -> C
     orders = (money["order_units"], record.order_price, money["exit_units"], record.exit_price)
     paid = np.zeros(len(rows)) if record.dividend is None else np.asarray(record.dividend, np.float64) * share
     columns = zip(*(x.tolist() for x in (*orders, money["fees"], money["borrow"], paid)), strict=True)
-    items = _items(of, [_Side(*row) for row in columns], simulated)
+    items, parted = _items(of, [_Side(*row) for row in columns], simulated)
     live = np.asarray([(r.get("account") or {}).get("equity", np.nan) for r in rows], np.float64) * share
     held = np.asarray([(r.get("account") or {}).get("units", np.nan) for r in rows], np.float64)
     alike = (live == money["equity"]) & (held == np.asarray(record.units, np.float64))
     differs = np.flatnonzero(~alike & ~np.isnan(live))
     first = int(differs[0]) if len(differs) else None
-    found = Compared(of.symbol, [int(r["time"]) for r in rows], live, money["equity"], items, first is None, first)
+    times = [int(r["time"]) for r in rows]
+    found = Compared(of.symbol, times, live, money["equity"], items, first is None, first, tuple(parted))
     items["rounding"] = found.difference - sum(items.values())
     return found
 
 
-def _items(of: Played, sides: Sequence[_Side], simulated: bool) -> dict[str, float]:
-    """Money by cause over N bars: what the session made of each more than the account did in `sides`.
+def _items(of: Played, sides: Sequence[_Side], simulated: bool) -> tuple[dict[str, float], list[Parted]]:
+    """Money by cause over N bars: what the session made of each more than the account did in `sides`; and the bars on
+    which it traded otherwise.
 
     On a bar a side earns held * (close - close before) + order * (close - its price), and so for an exit, less fees and
     borrow cost. What is held more by the session is kept by cause, so the items add up to the difference.
     """
     open_, close = (of.prices(k).astype(np.float64).tolist() for k in ("open", "close"))
     items, more = dict.fromkeys(CAUSES, 0.0), dict.fromkeys(_POSITIONS, 0.0)
+    parted: list[Parted] = []
     held = more["adjusted"] = float(of.lines[0].get("units", 0.0))  # what it begins with was taken over
     # Of a broker's own borrow cost and dividends the journal has nothing; the simulated one has the account's.
     borrow, paid = of.terms["borrow"] * simulated, of.prices("dividend").astype(np.float64) * simulated
@@ -163,7 +181,9 @@ def _items(of: Played, sides: Sequence[_Side], simulated: bool) -> dict[str, flo
         price = account.price if account.order else open_[i + 1] * (1.0 + impact)
         for cause in _POSITIONS:
             items[cause] += more[cause] * (now - close[i])
-        for cause, units in _causes(of.lines[i], live, account, more).items():
+        changed = _causes(of.lines[i], live, account, more)
+        parted += _parted(of, i, live, account, changed)
+        for cause, units in changed.items():
             items[cause] += units * (now - price)
             more[cause] += units
         items["exits"] += live.exit * (now - live.exit_price) - account.exit * (now - account.exit_price)
@@ -180,7 +200,34 @@ def _items(of: Played, sides: Sequence[_Side], simulated: bool) -> dict[str, flo
         items["fees"] -= kept
         more["adjusted"] += taken
         held += live.order + live.exit + taken
-    return items
+    return items, parted
+
+
+def _parted(of: Played, i: int, live: _Side, account: _Side, changed: Mapping[str, float]) -> list[Parted]:
+    """Whether a bar differs, beyond what float32 leaves; `changed` are units by cause."""
+
+    def both(side: _Side) -> tuple[float, float]:
+        """Units, and what they were filled at on average: an order and the stop of its own bar may add up to none."""
+        size = abs(side.order) + abs(side.exit)
+        paid = abs(side.order) * side.price + abs(side.exit) * side.exit_price
+        return side.order + side.exit, paid / size if size else math.nan
+
+    def same(a: float, b: float) -> bool:
+        return math.isclose(a, b, rel_tol=_EXACT, abs_tol=1e-9)
+
+    orders, exits = same(live.order, account.order), same(live.exit, account.exit)
+    prices = (same(live.price, account.price) or not (live.order and account.order)) and (
+        same(live.exit_price, account.exit_price) or not (live.exit and account.exit)
+    )
+    if orders and exits and prices:
+        return []
+    cause = max(changed, key=lambda name: abs(changed[name])) if not orders else "fills" if exits else "exits"
+    own, others = both(live), both(account)
+    after, before = of.lines[i + 1], of.lines[i]
+    return [Parted(int(after["time"]), of.symbol, int(before["time"]), cause, own[0], others[0], own[1], others[1])]
+
+
+_EXACT = 1e-6  # relative: float32 has 7 digits
 
 
 _MONEY = ("equity", "order_units", "exit_units", "fees", "borrow")

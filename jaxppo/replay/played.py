@@ -42,7 +42,7 @@ class Replay(NamedTuple):
     account: AccountState  # () at the last close
     metrics: Metrics  # (); money per unit of the cash
     chance: Chance  # ()
-    buy_and_hold: jax.Array  # () net return of buying at the first open and selling at the last close, costs paid
+    buy_and_hold: jax.Array  # (N,) growth of buying at the first open; at the last close it is sold, costs paid
     variants: Metrics  # (V,): at OTHER_COSTS, then SHIFTS times at other times (none of a single bar)
 
 
@@ -87,6 +87,6 @@ def replay(orders: Orders, tape: Tape, trials: jax.Array, rules: Rules) -> Repla
         account=account,
         metrics=metrics,
         chance=chance(record.equity, cash, valid, years, trials, jax.random.key(0)),
-        buy_and_hold=hold[-1, 0] - 1.0,
+        buy_and_hold=hold[:, 0],
         variants=jax.tree.map(lambda x: x[:, 0], account_metrics(variants, tape, rules.cash)),
     )

@@ -1,4 +1,4 @@
-"""One replay from files of bars and decisions to a folder: equity.csv, trades.csv and summary.json."""
+"""One replay from files of bars and decisions to a folder of tables, summary.json and a page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import tyro
 
 from jaxppo.config.schema import BarsFilter
 from jaxppo.device import enable_compilation_cache
-from jaxppo.env.account import AccountState, Levels, StepRecord
+from jaxppo.env.account import AccountState, Levels
 from jaxppo.errors import ConfigError, DataError
 from jaxppo.market.asset_classes import ASSET_CLASSES
 from jaxppo.market.bars import Bars, load_bars
@@ -25,15 +25,13 @@ from jaxppo.market.orders import Decisions, load_decisions
 from jaxppo.market.tape import Costs, Tape, price_tape
 from jaxppo.play.deciders import Orders
 from jaxppo.play.trades import Trade, round_trips, system_quality
+from jaxppo.replay.files import write_tables
 from jaxppo.replay.played import OTHER_COSTS, Replay, Rules, replay
 from jaxppo.replay.sessions import replay_journal
 from jaxppo.store.directory import whole_folder
-from jaxppo.store.files import write_csv
 from jaxppo.store.json import write_json
-from jaxppo.store.tables import trade_cells
 
-EQUITY, TRADES, SUMMARY = "equity.csv", "trades.csv", "summary.json"
-TRADE_COLUMNS = ("entry_bar", "exit_bar", "side", "units", "entry_price", "exit_price", "fees", "pnl", "reason")
+SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,12 +183,6 @@ def _check_finite(options: ReplayOptions, done: Replay) -> None:
         raise DataError(f"{where}; an order, a target or a price is too large for {kind}")
 
 
-def _equity_rows(record: StepRecord, close: np.ndarray, cash: float) -> list[tuple[Any, ...]]:
-    """Bar, cash, units and equity at every close (T,), the one before the first fill included."""
-    units, equity = (np.concatenate([[x], y]) for x, y in ((0.0, record.units), (cash, record.equity)))
-    return list(zip(range(len(close)), *(x.tolist() for x in (equity - units * close, units, equity)), strict=True))
-
-
 def _open_position(account: AccountState, close: float) -> dict[str, Any] | None:
     last = jax.tree.map(float, account)
     if last.units == 0:
@@ -220,7 +212,7 @@ def _beside(done: Replay) -> dict[str, Any]:
     }
     beaten = float((shifted["net_return"] < done.metrics.net_return).mean()) if spread else math.nan
     return {
-        "buy_and_hold_return": float(done.buy_and_hold),
+        "buy_and_hold_return": float(done.buy_and_hold[-1]) - 1.0,
         "costs": [{"cost_multiple": m, **rows[m]} for m in sorted(rows)],
         "same_orders_at_random_times": {**spread, "beaten_share": beaten, "draws": len(shifted["sharpe"])},
     }
@@ -282,19 +274,18 @@ def replay_run(options: ReplayOptions) -> Path:
     enable_compilation_cache()
     if options.journal is not None:
         return replay_journal(options.journal, options.out)
+    from jaxppo.replay.page import write_replay_report  # matplotlib takes a second to import
+
     bars, decisions, costs = _load(options)
     own = costs.by_symbol[bars.symbol]
     with whole_folder(options.out) as folder:
         done = _play(options, bars, decisions, costs)
         _check_finite(options, done)
-        trades = round_trips(done.record, own.fee)
+        trades = round_trips(done.record, own.fee, costs.slippage + own.half_spread)
         summary = _summary(options, bars, decisions, own, done, trades)
-        rows = _equity_rows(done.record, bars.close, options.cash)
-        write_csv(folder / EQUITY, ("bar", "cash", "units", "equity"), rows)
-        # A trade's bars count fills from 0; row i of the record is bar i + 1.
-        cells = ({**trade_cells(t), "entry_bar": t.entry_bar + 1, "exit_bar": t.exit_bar + 1} for t in trades)
-        write_csv(folder / TRADES, TRADE_COLUMNS, ([row[c] for c in TRADE_COLUMNS] for row in cells))
+        write_tables(folder, decisions, done, trades, bars, options.cash)
         write_json(folder / SUMMARY, summary)
+        write_replay_report(folder)
     if summary["counts"]["unfilled"]:
         line = f"warning: {options.targets}: the decision on bar {decisions.bar[-1]}, the last, has no open to fill at"
         print(line, file=sys.stderr)
@@ -302,7 +293,8 @@ def replay_run(options: ReplayOptions) -> Path:
         print(line)
     print(
         f"{bars.symbol}: equity {summary['final_equity']:.2f} from {options.cash:.2f} ({done.metrics.net_return:+.2%}, "
-        f"buy and hold {done.buy_and_hold:+.2%}), Sharpe {done.metrics.sharpe:.2f}, "
+        f"buy and hold {summary['buy_and_hold_return']:+.2%}), Sharpe {done.metrics.sharpe:.2f}, "
         f"max drawdown {done.metrics.max_drawdown:.2%}, {_counted(trades, summary)} -> {options.out}"
     )
+    print(f"page: {options.out / 'report.html'}")
     return options.out

@@ -1,4 +1,4 @@
-"""A session's journal through the account of the environment, to equity.csv, differences.csv and summary.json."""
+"""A session's journal through the account of the environment, to a folder of tables, summary.json and a page."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxppo.market.quality import format_time
-from jaxppo.replay.journaled import CAUSES, Compared, replay_session
-from jaxppo.store.directory import whole_folder
+from jaxppo.replay.journaled import CAUSES, Compared, Parted, replay_session
+from jaxppo.store.directory import iso, whole_folder
 from jaxppo.store.files import write_csv
 from jaxppo.store.json import write_json
 from jaxppo.store.sessions import Session, read_session
 
-EQUITY, DIFFERENCES, SUMMARY = "equity.csv", "differences.csv", "summary.json"
+EQUITY, DIFFERENCES, DECISIONS, SUMMARY = "equity.csv", "differences.csv", "decisions.csv", "summary.json"
 
 
 def replay_journal(journal: Path, out: Path) -> Path:
@@ -23,6 +23,8 @@ def replay_journal(journal: Path, out: Path) -> Path:
       DataError: no journal there, or one that cannot be used.
       RunDirectoryError: `out` holds something; nothing is written.
     """
+    from jaxppo.replay.journal_page import write_journal_report  # matplotlib takes a second to import
+
     session = read_session(journal)
     compared = replay_session(session)
     with whole_folder(out) as folder:
@@ -31,10 +33,14 @@ def replay_journal(journal: Path, out: Path) -> Path:
         causes = (*CAUSES, "rounding")
         table = [[c.symbol, c.difference, *(c.items[cause] for cause in causes)] for c in compared]
         write_csv(folder / DIFFERENCES, ("symbol", "difference", *causes), table)
+        parted = sorted((p for c in compared for p in c.parted), key=lambda p: (p.time, p.symbol))
+        rows_of = [(iso(p.time), p.symbol, iso(p.decided), *p[3:]) for p in parted]
+        write_csv(folder / DECISIONS, Parted._fields, rows_of)
         write_json(folder / SUMMARY, _summary(session, compared))
+        write_journal_report(folder)
     for line in told(compared):
         print(line)
-    print(f"-> {out}")
+    print(f"page: {out / 'report.html'}")
     return out
 
 

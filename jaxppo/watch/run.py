@@ -33,6 +33,8 @@ class WatchOptions:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """Run directories, folders of a grid or a sweep, or folders that hold some. Runs that differ in their seed alone
     are shown together, with mean and spread."""
+    serve: int | None = None
+    """Port of this machine (127.0.0.1) on which a page shows the same and updates itself; 0 for any that is free."""
     every: float = 1.0
     """Seconds between two looks at the files."""
     wait: float = 60.0
@@ -59,10 +61,16 @@ def watch_run(options: WatchOptions) -> int:
         console.print(dashboard(shown, width, height))
         return exit_status(shown.state)
     with ExitStack() as stack:
-        show = _show_on(console, stack)
+        shows, address = [], ""
+        if options.serve is not None:
+            address, update = _serve(options.serve, options.every, shown, stack)
+            shows.append(update)
+            console.print(f"page: {address}")
+        shows.append(_show_on(console, stack, address))
         try:
             while True:
-                show(shown)
+                for show in shows:
+                    show(shown)
                 if shown.state in OVER:
                     break
                 time.sleep(options.every)
@@ -91,7 +99,26 @@ def _size(console: Console) -> tuple[int, int]:
     return (console.size.width, console.size.height) if console.is_terminal else PIPED
 
 
-def _show_on(console: Console, stack: ExitStack) -> Callable[[Picture], None]:
+def _serve(port: int, every: float, first: Picture, stack: ExitStack) -> tuple[str, Callable[[Picture], None]]:
+    """A page on this machine, which asks for what was shown last: its address, and what shows a picture there."""
+    from jaxppo.watch.page import STATE, render, state  # the page's scripts and, through them, matplotlib
+    from jaxppo.watch.serve import served
+
+    last = [first]
+    answers = {
+        "/": ("text/html", lambda: render(last[0], every).encode()),
+        STATE: ("application/json", lambda: state(last[0])),
+    }
+    address = stack.enter_context(served(port, answers))
+    stack.callback(lambda: time.sleep(2 * every))  # the page asks once more for what was shown last
+
+    def update(shown: Picture) -> None:
+        last[:] = [shown]
+
+    return address, update
+
+
+def _show_on(console: Console, stack: ExitStack, page: str) -> Callable[[Picture], None]:
     """What shows a picture: a dashboard that stays in place on a terminal, a line for each news elsewhere."""
     if not console.is_terminal:
         told: list[str] = []
@@ -112,7 +139,7 @@ def _show_on(console: Console, stack: ExitStack) -> Callable[[Picture], None]:
 
     def update(shown: Picture) -> None:
         last[:] = [shown]
-        live.update(dashboard(shown, *_size(console)), refresh=True)
+        live.update(dashboard(shown, *_size(console), page), refresh=True)
 
     return update
 

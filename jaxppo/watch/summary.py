@@ -142,6 +142,46 @@ def _name(own: Sequence[Seen], others: Sequence[Seen]) -> str:
     return printable(f"{values or own[0].path.resolve().name} ({len(own)} seeds: {seeds})")
 
 
+def known_measures(own: Group) -> list[Measure]:
+    """Those that a group has a value of; all before its first validation."""
+    return [m for m in measures() if not own.looks or any(np.isfinite(run.column(m.column)).any() for run in own.runs)]
+
+
+def now_text(own: Group, measure: Measure) -> str:
+    """The last values of a group: their mean, and of several seeds the lowest and highest."""
+    known = own.now(measure.column)
+    known = known[np.isfinite(known)]
+    mean = measure.text(_mean(known))
+    if len(own.runs) == 1 or not len(known):
+        return mean
+    return f"{mean} ({measure.text(known.min())} to {measure.text(known.max())})"
+
+
+def best_text(own: Group, measure: Measure) -> str:
+    """At the best validation of each run, the mean over them."""
+    return measure.text(_mean([run.column(measure.column)[run.best] for run in own.runs if run.best is not None]))
+
+
+def _mean(values: Any) -> float:
+    """Of those that are numbers; NaN without one."""
+    found = np.asarray(values, np.float64)
+    known = found[np.isfinite(found)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def group_rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
+    """Of each its name, state, updates, last fitness, Sharpe ratio rebalanced daily, net return, and lasting alarms."""
+    shown = [m for name in ("fitness", "portfolio_sharpe", "return") for m in measures() if m.column == f"val_{name}"]
+    rows = []
+    for own in groups:
+        updates = sorted({run.update for run in own.runs})
+        far = f"{updates[0]}" if len(updates) == 1 else f"{updates[0]}-{updates[-1]}"
+        figures = (m.text(_mean(own.now(m.column))) for m in shown)
+        lasting = sum(alarm.until is None for run in own.runs for alarm in run.alarms)
+        rows.append((own.name, own.state, far, *figures, str(lasting or "")))
+    return rows
+
+
 def printable(text: str) -> str:
     """`text` without what could steer a terminal: names are not ours."""
     return "".join(c if c.isprintable() else "?" for c in str(text))
@@ -198,7 +238,8 @@ class Told:
 class Picture:
     """Everything that a dashboard or a page shows of some runs at one moment."""
 
-    title: str
+    name: str  # of the folders
+    title: str  # with what is trained on what
     state: State
     done: float  # share of the updates, NaN where it is not known
     gone: float  # seconds of training
@@ -216,6 +257,7 @@ def picture(runs: Sequence[Seen]) -> Picture:
     """Of at least one run."""
     groups, state = group(runs), whole_state(runs)
     return Picture(
+        name=_names(runs),
         title=_title(runs),
         state=state,
         done=share_done(runs),
@@ -231,12 +273,16 @@ def picture(runs: Sequence[Seen]) -> Picture:
     )
 
 
+def _names(runs: Sequence[Seen]) -> str:
+    names = sorted({run.path.resolve().name for run in runs})
+    return printable(", ".join(names) if len(names) < 3 else plural(len(names), "folder"))
+
+
 def _title(runs: Sequence[Seen]) -> str:
     first, data = runs[0], dict(runs[0].manifest)
     symbols = lookup(data, "data", "symbols", default=[])
-    names = sorted({run.path.resolve().name for run in runs})
     parts = [
-        ", ".join(names) if len(names) < 3 else plural(len(names), "folder"),
+        _names(runs),
         str(first.fields.get("preset", "")),
         str(lookup(data, "data", "source", default="")),
         plural(len(symbols), "symbol") if isinstance(symbols, list) and symbols else "",

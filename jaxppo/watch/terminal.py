@@ -5,13 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 from rich.text import Text
 
 from jaxppo.page.text import MISSING
 from jaxppo.watch.blocks import bar, plot, sparkline
 from jaxppo.watch.seen import State
-from jaxppo.watch.summary import Group, Measure, Picture, clock, measures
+from jaxppo.watch.summary import (
+    Group,
+    Measure,
+    Picture,
+    best_text,
+    clock,
+    group_rows,
+    known_measures,
+    measures,
+    now_text,
+)
 
 STYLES: dict[State, str] = {
     "starting": "bold cyan",
@@ -29,12 +38,16 @@ _TALL = 9  # lines of a plot with its title
 _TABLE_AT_MOST = 12  # groups that a table lists
 
 
-def dashboard(shown: Picture, width: int, height: int) -> Text:
-    """The dashboard as lines of at most `width` characters, at most `height` of them where that is 20 or more."""
+def dashboard(shown: Picture, width: int, height: int, page: str = "") -> Text:
+    """The dashboard as lines of at most `width` characters, at most `height` of them where that is 24 or more.
+
+    `page` is the address of the same as a page; empty for none.
+    """
     leader = shown.groups[0]
     gap = [Text()] if height > 30 else []
     facts = _wrapped(" \u00b7 ".join(shown.facts), width)
-    top = [_line((shown.title, "bold")), _progress(shown, width), *facts, *gap]
+    at = [_line((f"page: {page}", "dim"))] if page else []
+    top = [_line((shown.title, "bold")), _progress(shown, width), *facts, *at, *gap]
     bottom = [*gap, *_bottom(shown, width, max(4, height - len(top) - 10))]
     middle: list[Text] = []
     if len(shown.groups) > 1:
@@ -76,32 +89,16 @@ def _groups(groups: Sequence[Group], width: int, most: int) -> list[Text]:
         )
 
     lines = [line("configurations, best first", tuple(heads), "dim")]
-    columns = {m.column: m for m in measures()}
-    for own in groups[:most]:
-        cells = [own.state, _updates(own)]
-        for name in ("val_fitness", "val_portfolio_sharpe", "val_return"):
-            cells.append(columns[name].text(_mean(own.now(name))))
-        cells.append(str(sum(a.until is None for run in own.runs for a in run.alarms) or ""))
-        lines.append(line(own.name, cells))
+    lines += [line(name, cells) for name, *cells in group_rows(groups[:most])]
     if len(groups) > most:
         lines.append(_line((f"and {len(groups) - most} more", "dim")))
     return lines
 
 
-def _updates(own: Group) -> str:
-    updates = sorted({run.update for run in own.runs})
-    return f"{updates[0]}" if len(updates) == 1 else f"{updates[0]}-{updates[-1]}"
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else math.nan
-
-
 def _figures(own: Group, width: int, most: int, named: bool) -> list[Text]:
     """A line a figure: its title, now, at the best validation, and its course; at most so many lines."""
     bands = {m: own.band(m.column) for m in measures()}
-    shown = [m for m, band in bands.items() if not len(band.update) or not np.isnan(band.mean).all()]
+    shown = known_measures(own)
     for column in _DISPENSABLE[: max(len(shown) + 2 - most, 0)]:
         shown = [m for m in shown if m.column != column]
     seeds = len(own.runs)
@@ -122,27 +119,12 @@ def _figures(own: Group, width: int, most: int, named: bool) -> list[Text]:
             lines.append(
                 _line(
                     (f"{measure.title:<{title_width}}", ""),
-                    (f"{_now(own, measure):>{wide}}", "bold"),
-                    (f"{_at_best(own, measure):>{best_width}}  ", ""),
+                    (f"{now_text(own, measure):>{wide}}", "bold"),
+                    (f"{best_text(own, measure):>{best_width}}  ", ""),
                     (curve, "cyan"),
                 )
             )
     return lines
-
-
-def _now(own: Group, measure: Measure) -> str:
-    values = own.now(measure.column)
-    known = values[np.isfinite(values)]
-    mean = measure.text(_mean(values))
-    if len(own.runs) == 1 or not len(known):
-        return mean
-    return f"{mean} ({measure.text(known.min())} to {measure.text(known.max())})"
-
-
-def _at_best(own: Group, measure: Measure) -> str:
-    """At the best validation of each run, the mean over them."""
-    found = [run.column(measure.column)[run.best] for run in own.runs if run.best is not None]
-    return measure.text(_mean(np.asarray(found))) if found else MISSING
 
 
 def _plots(own: Group, width: int, rows: int) -> list[Text]:

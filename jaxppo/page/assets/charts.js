@@ -166,7 +166,9 @@
     const spec = parse(`chart-${element.dataset.chart}`);
     if (spec.times === true) spec.times = spec.option.dataset[0].source.time;
     const state = { log: Boolean(spec.log === "on") };
-    const chart = start(element, () => logged(resolved(structuredClone(spec.option)), state.log));
+    // Read anew each time: the page of a watch changes it.
+    const option = () => parse(`chart-${element.dataset.chart}`).option;
+    const chart = start(element, () => logged(resolved(option()), state.log));
     addTools(element, spec, state);
     if (spec.growth) {
       describePeriod(element, chart, spec);
