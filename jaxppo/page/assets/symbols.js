@@ -91,11 +91,12 @@
         { type: "inside", xAxisIndex: [0, 1, 2], zoomOnMouseWheel: "ctrl", moveOnMouseMove: true },
         { type: "slider", xAxisIndex: [0, 1, 2], bottom: 4, height: 20 },
       ],
+      // All at once: what is drawn over several frames is not there yet when a page is printed.
       series: [
         ...prices(data, candled), ...routes, ...marks,
         line("equity", data.equity, "policy", 1), line("buy-and-hold", data.hold, "grey", 1),
         line("exposure", data.exposure, "sky", 2, { step: "end", areaStyle: { opacity: 0.35 }, lineStyle: { width: 0.8, color: color("sky") } }),
-      ],
+      ].map((series) => ({ progressive: 0, ...series })),
     };
   }
 
