@@ -157,7 +157,8 @@ def test_report_is_one_file_with_every_chart_and_says_what_chance_would_do(folde
     text = (folder / "report.html").read_text()
     charts = sorted((folder / "plots").iterdir())
     assert [c.stem for c in charts] == sorted(PLOTS)
-    assert re.findall(r'data-chart="(\w+)"', text) == ["equity", "random", "costs_return", "costs_sharpe"]
+    why = ["why_groups", "why_features", "map_0", "map_2", "map_4", "sure_earned", "sure_histogram"]
+    assert re.findall(r'data-chart="(\w+)"', text) == ["equity", "random", *why, "costs_return", "costs_sharpe"]
     assert not re.search(r"//|url\(|@import", re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL))
     assert "picked from 4 looks" in text
     assert not re.search(r">(nan|inf|None)<", text)
@@ -192,7 +193,9 @@ def test_why_it_acts_is_read_back_and_folders_without_it_have_a_page(folder, tmp
             (tmp_path / path.name).write_bytes(path.read_bytes())
     older = load_backtest(tmp_path)
     assert (older.why, older.importance, older.worst) == (None, None, None)
-    assert write_backtest_report(tmp_path).is_file()
+    here, there = ((p / "report.html").read_text() for p in (folder, write_backtest_report(tmp_path).parent))
+    for text, said in {"What moves its decisions": True, "The worst ": True, "Not looked at in this": False}.items():
+        assert (text in here, text in there) == (said, not said)
 
 
 def test_a_test_split_played_before_is_no_test(tmp_path):

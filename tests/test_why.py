@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import polars as pl
 import pytest
 from helpers import random_tape
 from jax.flatten_util import ravel_pytree
@@ -20,6 +22,8 @@ from jaxppo.config.schema import AgentConfig, Config, EnvConfig, RewardConfig
 from jaxppo.env.trading import ACCOUNT_FEATURES, EXPOSURE, env_spec
 from jaxppo.market.dataset import Split, evaluation_set
 from jaxppo.market.recipe import feature_recipe
+from jaxppo.page import why as why_page
+from jaxppo.page import worst_trades as worst_page
 from jaxppo.play.action_map import Axes, draw_map, make_axes
 from jaxppo.play.confidence import Decided, buckets, clustered_mean, gather, summarize_confidence
 from jaxppo.play.deciders import acting_policy
@@ -369,3 +373,78 @@ def test_a_policy_that_acts_by_its_mean_is_compared_by_that(split):
     changed = jax.device_get(shifted(n, "mean")(params, data, observation, shifts)).changed
     assert changed[0] == changed[2] == 0
     assert changed[1] > 0.5
+
+
+def importance_of(*rows: tuple[str, str, float]) -> pl.DataFrame:
+    """A table of inputs, their kinds and the Sharpe ratio lost."""
+    spread = {f"{k}{end}": 0.1 for k in ("return_drop", "costs_added", "changed") for end in ("", "_sd")}
+    return pl.DataFrame(
+        [
+            {"input": of, "kind": kind, "group": "", "features": 1.0, "sharpe_drop": drop, **spread}
+            | {"sharpe_drop_sd": 0.2, "sharpe_drop_low": drop - 0.5, "sharpe_drop_high": drop + 0.5}
+            for of, kind, drop in rows
+        ]
+    )
+
+
+def test_sections_say_what_was_found(why):
+    parts = why_page.sections(pl.DataFrame(why.importance), why.facts)
+    assert [s.anchor for s in parts] == ["why", "map", "sure"]
+    assert "matters most is signal, of 3 groups" in parts[0].body
+    assert "What it holds does not matter to it" in parts[0].body
+    assert "Holding 0.0" in parts[1].body
+    assert "16 of" not in parts[0].body  # all four were looked at
+    text = "".join(s.body for s in parts)
+    assert not re.search(r">(nan|inf|None)<", text)
+    assert "python -m jaxppo.backtest RUN --explain yes" in why_page.sections(None, None)[0].body
+
+
+def test_words_on_what_matters_name_the_costs_of_another_account():
+    frame = importance_of(("base", "group", 1.5), ("trend", "group", 2.0), ("account", "account", 5.0))
+    words = why_page.importance_words(frame, {"sharpe": 3.0})
+    assert "is trend, of 2 groups: shown at other times, the Sharpe ratio falls from 3.00 to 1.00" in words
+    assert "net return falls by 10.0 percentage points, 10.0 of them costs" in words
+
+
+def bucket(low: float, high: float, earned: float, n: int = 10) -> dict[str, Any]:
+    interval = [earned - 1e-4, earned + 1e-4]
+    return {"from": low, "to": high, "confidence": low, "decisions": n, "earned": earned, "earned_90": interval} | {
+        "held": n,
+        "hit_rate": 0.5,
+        "hit_rate_90": [0.4, 0.6],
+    }
+
+
+def test_words_on_confidence():
+    found: dict[str, Any] = {
+        "decisions": 20,
+        "confidence": {"p50": 0.9, "p5": 0.5},
+        "entropy_share": {"mean": 0.25},
+        "buckets": [bucket(0.5, 0.9, 1e-4), bucket(0.9, 1.0, 3e-4)],
+        "surest_less_least_sure": {"difference": 2e-4, "interval_90": [1e-4, 3e-4]},
+    }
+    first, second = why_page.sure_words(found, 1)
+    assert "a probability of 90.0 %; one in twenty is below 50.0 %" in first.replace("\u00a0", " ")
+    assert "a difference of 2.00 (90 % interval 1.00 to 3.00), so sure decisions did earn more" in second
+    found["surest_less_least_sure"]["interval_90"] = [-1e-4, 3e-4]
+    assert "so sure decisions cannot be told from the others" in why_page.sure_words(found, 1)[1]
+    found |= {"agreement": {"mean": 0.8, "unanimous": 0.4}}
+    assert "80 % of the 5 members" in why_page.sure_words(found, 5)[2].replace("\u00a0", " ")
+
+
+def test_the_account_is_told_in_a_traders_terms():
+    told = {name: show for name, (_, show) in worst_page.ACCOUNT.items()}
+    assert list(told) == list(ACCOUNT_FEATURES)
+    assert told["total_return"](np.tanh(10 * 0.123)).replace("\u00a0", " ") == "+12.3 %"
+    assert told["unrealised_return"](-1.0).replace("\u00a0", " ") == "beyond \u221235 %"
+    assert told["bars_held"](np.log1p(86) / np.log1p(256)) == "86"
+
+
+def test_a_card_for_every_worst_trade(split, probe, played):
+    trades = worst_trades(*probe[:1], SPEC, probe[1], played.score, played.observation, split, GROUPS, 1)
+    (section,) = worst_page.section(trades, 0.99)
+    assert section.body.count("<details>") == 10
+    assert "of which costs are" in section.body
+    assert "at the median decision it is 99.0" in section.body
+    assert "All 4 features" not in section.body  # so few are all shown
+    assert (worst_page.section(None), worst_page.section([])) == ([], [])

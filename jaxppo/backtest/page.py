@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from jaxppo.backtest import interactive, remarks
 from jaxppo.backtest.charts import make_plots
-from jaxppo.page import document, sections, tables, tested, yardsticks
+from jaxppo.page import document, sections, tables, tested, why, worst_trades, yardsticks
 from jaxppo.page.document import Section
 from jaxppo.page.members import members_section
 from jaxppo.page.sections import muted
@@ -17,6 +18,8 @@ from jaxppo.play.rules import RULES
 from jaxppo.store.files import write_page
 from jaxppo.store.read import BacktestData, load_backtest, lookup, pooled_and_portfolio
 
+MEDIAN = ("confidence", "confidence", "p50")
+"""Where why.json has the probability of the action at the median decision."""
 NAMES = {
     "policy": "Policy",
     "portfolio": "Policy, rebalanced daily",
@@ -49,7 +52,11 @@ def render(data: BacktestData) -> str:
             _equity(data),
             _chance(data),
             sections.trades(data.played),
+            *worst_trades.section(
+                data.worst, lookup(data.why or {}, "confidence", "confidence", "p50", default=math.nan)
+            ),
             sections.symbols(data.played),
+            *why.sections(data.importance, data.why),
             sections.costs(remarks.cost_words(data), f["costs"]),
             sections.warnings(remarks.warnings(data), "Before believing it"),
             sections.gate(data.gate),

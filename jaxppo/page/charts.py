@@ -222,6 +222,7 @@ def bars(
     by_sign: bool = False,
     flat: bool = False,
     height: int = 260,
+    spread: Sequence[tuple[float, float]] = (),
 ) -> Chart:
     """Bars a label, of one or more series side by side.
 
@@ -233,6 +234,7 @@ def bars(
       roles: colours of the series.
       by_sign: colour by gain or loss, for one series.
       flat: bars from left to right, a label a line, for long labels.
+      spread: (N,) low and high of the only series, a line across each bar.
     """
 
     def cells(numbers: Sequence[float]) -> list[Any]:
@@ -256,9 +258,37 @@ def bars(
         "series": [
             {"name": of, "type": "bar", "data": cells(numbers), "itemStyle": {"color": f"@{role}"}, "barMaxWidth": 46}
             for (of, numbers), role in zip(series.items(), roles, strict=False)
-        ],
+        ]
+        + ([_whiskers(labels, spread, flat)] if spread else []),
     }
     return Chart(name, title, option, alt, height=height)
+
+
+def _whiskers(labels: Sequence[str], spread: Sequence[tuple[float, float]], flat: bool) -> dict[str, Any]:
+    """A line from low to high over each label, with an end to each, which also makes the axis long enough."""
+
+    def at(label: str, x: float) -> list[Any]:
+        return [x, label] if flat else [label, x]
+
+    pairs = [[at(label, x) for x in ends] for label, ends in zip(labels, spread, strict=True)]
+    lines = {
+        "silent": True,
+        "symbol": "none",
+        "label": {"show": False},
+        "lineStyle": {"color": "@ink", "width": 1.6, "type": "solid"},
+        "data": [[{"coord": point} for point in pair] for pair in pairs],
+    }
+    return {
+        "name": "spread",
+        "type": "scatter",
+        "symbol": "rect",
+        "symbolSize": [1.6, 9] if flat else [9, 1.6],
+        "silent": True,
+        "tooltip": {"show": False},
+        "itemStyle": {"color": "@ink"},
+        "data": [point for pair in pairs for point in pair],
+        "markLine": lines,
+    }
 
 
 def _points(curves: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,0 +1,132 @@
+"""The worst trades on a page, a card each to unfold, with what the policy saw when it opened them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jaxppo.page import tables
+from jaxppo.page.document import Section
+from jaxppo.page.sections import TRADES, folded, muted
+from jaxppo.page.tables import REASONS, SIDES, esc
+from jaxppo.page.text import action_name, moment, number, percent
+
+STRIKING = 8
+"""Features that are shown at first: those farthest from the middle of what was seen."""
+
+
+def _bounded(scale: float) -> Callable[[float], str]:
+    """A return that is shown to the policy as tanh(scale * return)."""
+
+    def text(seen: float) -> str:
+        if abs(seen) > 0.998:
+            return f"beyond {percent(math.copysign(math.atanh(0.998) / scale, seen), 0, sign=True)}"
+        return percent(math.atanh(seen) / scale, sign=True)
+
+    return text
+
+
+ACCOUNT: dict[str, tuple[str, Callable[[float], str]]] = {
+    "total_return": ("Return so far", _bounded(10.0)),
+    "win_rate": ("Trades won so far (50 % before the first)", lambda x: percent(x, 0)),
+    "drawdown": ("Drawdown", percent),
+    "exposure": ("Exposure", number),
+    "unrealised_return": ("Open position", _bounded(10.0)),
+    "bars_held": ("Bars held", lambda x: number(math.expm1(x * math.log1p(256)), 0)),
+    "stop_distance": ("Distance to the stop, of the set one", number),
+    "take_profit_distance": ("Distance to the take-profit, of the set one", number),
+}
+"""The account vector in a trader's terms; what it is shown as, `jaxppo.env.trading.observe_account` says."""
+
+
+def section(trades: Sequence[Mapping[str, Any]] | None, median: float = math.nan) -> list[Section]:
+    """The section; none for a folder of an earlier version, or without trades.
+
+    Args:
+      trades: of a `BacktestData`.
+      median: probability of the action at the median decision, where known.
+    """
+    if not trades:
+        return []
+    words = f"<p>{esc(summary(trades, median))}</p>"
+    note = (
+        "Chosen because they lost, so what they have in common may stand before the best trades just as often. "
+        "Features are those of the newest bar; an encoder also saw the bars before. The percentile is among all "
+        "decisions played."
+    )
+    body = words + "".join(_card(trade) for trade in trades) + muted(note)
+    return [Section("worst", f"The worst {len(trades)} trades", body, TRADES)]
+
+
+def summary(trades: Sequence[Mapping[str, Any]], median: float = math.nan) -> str:
+    """What they cost together, and how sure the policy was."""
+    lost, paid = sum(t["pnl"] for t in trades), sum(t["costs"] for t in trades)
+    symbols = {t["symbol"] for t in trades}
+    chances = sorted(max(t["decision"]["probabilities"].values()) for t in trades)
+    where = next(iter(symbols)) if len(symbols) == 1 else f"{len(symbols)} symbols"
+    words = (
+        f"Together they made {percent(lost, sign=True)} of the equity that one account started with, of which costs "
+        f"are {percent(-paid, sign=True)}, on {where}. The policy gave the actions that opened them "
+        f"{percent(chances[0], 0)} to {percent(chances[-1], 0)}"
+    )
+    return words + (f"; at the median decision it is {percent(median)}." if math.isfinite(median) else ".")
+
+
+def _card(trade: Mapping[str, Any]) -> str:
+    seen = trade["decision"]
+    head = (
+        f"{int(trade['rank'])}. {trade['symbol']} {SIDES.get(trade['side'], trade['side']).lower()}: "
+        f"{percent(trade['return'], 2, sign=True)}, {moment(trade['entry_time'])}, {number(trade['bars'], 0)} bars"
+    )
+    facts = [
+        ("Entry", f"{moment(trade['entry_time'])} at {_price(trade['entry_price'])}"),
+        ("Exit", f"{moment(trade['exit_time'])} at {_price(trade['exit_price'])}"),
+        ("Closed by", REASONS.get(trade["reason"], trade["reason"])),
+        ("Net profit", f"{percent(trade['pnl'], 2, sign=True)} of the starting equity"),
+        ("Costs", f"{percent(trade['costs'], 2)} of it: {_costs(trade)}"),
+        ("Ran", f"at best {percent(trade['mfe'], 2, sign=True)}, at worst {percent(trade['mae'], 2, sign=True)}"),
+        ("Decided", f"{moment(seen['time'])} (start of the bar), {_probabilities(seen)}"),
+        ("Mean exposure asked for", number(seen["asked"])),
+    ]
+    return folded(
+        head,
+        tables.definitions(facts)
+        + "<h3>The account that it saw</h3>"
+        + tables.definitions(_account(seen["account"]))
+        + _features(seen["features"]),
+    )
+
+
+def _price(price: float) -> str:
+    return f"{price:,.6g}"
+
+
+def _costs(trade: Mapping[str, Any]) -> str:
+    parts = [("fees", "fees"), ("impact", "spread and slippage"), ("borrow", "borrow")]
+    paid = [f"{name} {percent(trade[key], 2)}" for key, name in parts if trade[key] != 0]
+    return ", ".join(paid) or "none"
+
+
+def _probabilities(seen: Mapping[str, Any]) -> str:
+    found = sorted(seen["probabilities"].items(), key=lambda item: -item[1])
+    return ", ".join(f"{action_name(label)} {percent(p)}" for label, p in found)
+
+
+def _account(account: Mapping[str, float]) -> list[tuple[str, str]]:
+    known = [(ACCOUNT[name], x) for name, x in account.items() if name in ACCOUNT]
+    return [(title, show(float(x))) for (title, show), x in known]
+
+
+def _features(features: Sequence[Mapping[str, Any]]) -> str:
+    """The most striking ones, and all."""
+
+    def listed(some: Sequence[Mapping[str, Any]]) -> str:
+        rows = [[f["name"], f["group"], number(f["value"]), number(f["percentile"], 0)] for f in some]
+        return tables.table(["Feature", "Group", "Value", "Percentile"], rows, text_columns=2)
+
+    striking = sorted(features, key=lambda f: -abs(f["percentile"] - 50.0))[:STRIKING]
+    body = f"<h3>Features farthest from the middle</h3>{listed(striking)}"
+    if len(features) <= STRIKING:
+        return body
+    return body + folded(f"All {len(features)} features", listed(features))
