@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -45,6 +47,17 @@ def bracketed(**changes: Any) -> EnvConfig:
 
 
 BRACKETED = bracketed()
+
+
+def kept(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`functools.cache` for what holds arrays: whoever asks first, within a jit too, they are values and no tracers."""
+
+    @functools.cache
+    def evaluated(*args: Any, **kwargs: Any) -> Any:
+        with jax.ensure_compile_time_eval():
+            return function(*args, **kwargs)
+
+    return functools.wraps(function)(evaluated)
 
 
 def tiny_config(**changes: Any) -> Config:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import BRACKETED, random_tape
+from helpers import BRACKETED, kept, random_tape
 from jax.flatten_util import ravel_pytree
 
 from jaxppo.agent.encoders import ENCODERS, receptive_field
@@ -27,7 +27,7 @@ def agent_spec(encoder: str, **changes) -> AgentSpec:
 initial = jax.jit(init_params, static_argnums=0)
 
 
-@functools.cache
+@kept
 def built(encoder: str, **changes):
     """Parameters and the jitted functions `encode` and `decide` of an agent."""
     spec = agent_spec(encoder, **changes)

@@ -1,6 +1,5 @@
 """Rollouts: equal to a loop over single environments, never outside the split, restarts, and whose draws are whose."""
 
-import functools
 import math
 from dataclasses import replace
 
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import random_tape, tiny_config
+from helpers import kept, random_tape, tiny_config
 from jax.flatten_util import ravel_pytree
 
 from jaxppo.agent.policy import init_params
@@ -40,7 +39,7 @@ ROUNDING = {"rtol": 1e-5, "atol": 1e-4}
 GAMMA = 0.9
 
 
-@functools.cache
+@kept
 def market() -> Tape:
     """Two symbols of unequal lengths and costs, the second without shorts; what no rollout may touch is NaN."""
     tape = random_tape(0, 2, max(LENGTHS), FEATURES, first=FIRST)
@@ -63,7 +62,7 @@ def market() -> Tape:
     )
 
 
-@functools.cache
+@kept
 def parameters():
     """Initial parameters with a policy head a hundred times as large: its actions then depend on what it sees."""
     params = jax.jit(init_params, static_argnums=0)(SPEC.agent.spec, jax.random.key(4))
@@ -284,7 +283,7 @@ EPISODE = 4 * STEPS
 LAST = {s: n - 1 - REWARD_HORIZON - (STEPS - 1) for s, n in enumerate(LENGTHS)}
 
 
-@functools.cache
+@kept
 def many_paths() -> PathState:
     return jax.jit(lambda tape, key: start_paths(tape, key, 4000, STEPS, EPISODE))(market(), jax.random.key(0))
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import random_tape, tiny_config, tiny_program
+from helpers import kept, random_tape, tiny_config, tiny_program
 from jax.flatten_util import ravel_pytree
 
 from jaxppo.agent.policy import init_params
@@ -34,7 +34,7 @@ LEVERAGED = tiny_config(
 UNLEVERAGED = tiny_config(actions="targets", stop_loss=0.0, take_profit=0.0, window=WINDOW)
 
 
-@functools.cache
+@kept
 def market(seed: int = 0, fee: float = 0.002) -> Tape:
     """Three symbols of unequal starts, lengths, rules and costs. Padding is NaN: nothing may ever touch it."""
     tape = random_tape(seed, 3, max(LENGTHS), FEATURES, first=0)
@@ -64,7 +64,7 @@ def calendar_of(behind, per_year: float) -> Calendar:
     return Calendar(behind, valid, per_year, Days(behind, valid, per_year))
 
 
-@functools.cache
+@kept
 def dataset(seed: int = 0) -> EvaluationSet:
     joint = joint_calendar(Split(market(seed), ("A", "B", "C"), bar_times()))
     return EvaluationSet(market(seed), device_calendar(joint))
@@ -300,7 +300,7 @@ def pad(tape: Tape, more: int) -> Tape:
     return tape._replace(**{name: longer(getattr(tape, name)) for name in names})
 
 
-@functools.cache
+@kept
 def policy(seed: int = 4):
     """A spec, and parameters whose actions depend on what they see: the policy head is a hundred times as large."""
     spec = spec_of(LEVERAGED)
@@ -384,7 +384,7 @@ def test_the_policy_does_not_choose_what_the_mask_forbids():
     network = spec.agent.unravel(jnp.zeros_like(params))
     network["policy_head"]["bias"] = network["policy_head"]["bias"].at[sell].set(1.0)
     params, _ = ravel_pytree(network)
-    tape = market()  # it is kept, so it must not be made while something is traced
+    tape = market()
     _, action, valid = jax.jit(lambda p: play_policy(spec.agent, spec.env, p, tape, N, WINDOW))(params)
     for s in range(3):  # the second symbol may not be sold short, and is never bought
         chosen = np.unique(np.asarray(action)[np.asarray(valid)[:, s], s])
