@@ -9,7 +9,7 @@ ARGS ?=
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: train test test-slow test-plan smoke check browser format bench clean
+.PHONY: train test test-slow test-plan smoke check browser format bench dist release-check clean
 
 train: $(VENV)/.run
 	$(BIN)/python -m jaxppo.train --preset quick_test $(ARGS)
@@ -65,8 +65,25 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/walkforward.py
 	$(BIN)/python -m benchmarks.robustness
 
+# Wheel and sdist in dist/, the same bytes whenever and wherever they are built. The wheel is built from the sdist.
+dist: $(VENV)/dist/.done
+	rm -rf dist
+	$(VENV)/dist/bin/python -m build --no-isolation
+	$(VENV)/dist/bin/python -m twine check --strict dist/*
+
+# What is in them, and that they install with what they need and train, outside of a checkout, on every Python there is.
+release-check: dist $(VENV)/.test
+	$(BIN)/python -m pytest tests/test_release.py
+	$(BIN)/python -m pytest -m slow tests/test_release.py
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/dist/.done: pyproject.toml constraints.txt | $(VENV)/bin/python
+	rm -rf $(VENV)/dist
+	$(PYTHON) -m venv $(VENV)/dist
+	$(VENV)/dist/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt build hatchling twine
+	touch $@
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
@@ -77,4 +94,4 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@ $(VENV)/.run
 
 clean:
-	rm -rf .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf dist .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis

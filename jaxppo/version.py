@@ -1,22 +1,3 @@
-"""The version of the package, installed or not."""
+"""The version of the package: pyproject.toml reads it here, so that a checkout that is not installed knows it, too."""
 
-from __future__ import annotations
-
-import tomllib
-from importlib import metadata
-from pathlib import Path
-
-
-def _find() -> str:
-    """From the installed distribution, else from the pyproject.toml of the checkout, else unknown."""
-    try:
-        return metadata.version("jaxppo")
-    except metadata.PackageNotFoundError:
-        pass
-    try:
-        return tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-    except (OSError, KeyError, tomllib.TOMLDecodeError):
-        return "unknown"
-
-
-__version__: str = _find()
+__version__ = "0.2.0"
