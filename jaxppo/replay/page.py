@@ -180,7 +180,7 @@ def verdict(data: ReplayData) -> Remark:
         f" {plural(int(s['metrics']['trades']), 'closed trade')}; fees, spread, slippage and borrow cost took"
         f" {number(float(s['total_cost']))}. {_still_open(data)}{changed_words(data)}"
     )
-    return Remark("good" if better else "bad", title, text)
+    return Remark("" if better else "bad", title, text)  # green is for what passed a gate
 
 
 def _still_open(data: ReplayData) -> str:

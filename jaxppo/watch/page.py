@@ -29,7 +29,8 @@ from jaxppo.watch.summary import (
 
 SCRIPT = "watch.js"
 STATE = "/state.json"
-TONES: dict[State, str] = {"finished": "good", "late": "caution", "stopped": "caution", "dead": "bad"}
+TONES: dict[State, str] = {"late": "caution", "stopped": "caution", "dead": "bad"}
+"""Of none but what wants attention: green is for what passed a gate."""
 _DRAWN = 8  # groups, each with a colour and a dash of its own
 _TOGETHER = {"val_return": ("val_gross_return", "val_buy_and_hold_return")}
 """Figures that are drawn into the chart of another."""

@@ -25,7 +25,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     server: _Server
     server_version, sys_version = f"jaxppo/{__version__}", ""
-    protocol_version, timeout = "HTTP/1.1", _SECONDS
+    timeout = _SECONDS  # and a connection a request, so that none outlives the server
 
     def do_GET(self) -> None:
         host = self.headers.get("Host", "")

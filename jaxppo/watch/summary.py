@@ -309,7 +309,8 @@ def _facts(runs: Sequence[Seen], state: State) -> tuple[str, ...]:
     if steps:
         found.append(f"{number(sum(steps), 0)} env steps")
     passes = lookup(dict(first.manifest), "passes")
-    if isinstance(passes, float) and first.n_updates:
+    alike = all(lookup(dict(run.manifest), "passes") == passes for run in going)
+    if alike and isinstance(passes, float) and first.n_updates:
         done = passes * first.update / first.n_updates
         found.append(f"{number(done, 1)} of {number(passes, 1)} passes over the training bars")
     return tuple(found)

@@ -27,7 +27,7 @@ STYLES: dict[State, str] = {
     "training": "bold cyan",
     "ending": "bold cyan",
     "late": "bold yellow",
-    "finished": "bold green",
+    "finished": "bold",
     "stopped": "bold yellow",
     "dead": "bold red",
 }
