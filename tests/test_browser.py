@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from jaxppo.train.page import write_html, write_report
+from jaxppo.page.run import write_html, write_report
 from tests.reference.run_directory import Fake, write_run
 
 TABS = ("equity", "trades", "symbols", "learning", "warnings", "run")
