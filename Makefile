@@ -9,7 +9,7 @@ ARGS ?=
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: train test test-slow test-plan smoke check browser format bench dist release-check clean
+.PHONY: train test test-slow test-plan smoke check browser format docs bench dist release-check clean
 
 train: $(VENV)/.run
 	$(BIN)/python -m jaxppo.train --preset quick_test $(ARGS)
@@ -54,6 +54,10 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The site, into site/: open site/index.html. Nothing is fetched; a link or a name that leads nowhere is an error.
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/stages.py
@@ -94,4 +98,4 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@ $(VENV)/.run
 
 clean:
-	rm -rf dist .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf dist site .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,9 +1,9 @@
-"""README's examples: `python -m benchmarks.readme` computes them, and writes pictures and figures anew.
+"""The examples of README and the site: `python -m benchmarks.readme` computes them, pictures and figures, anew.
 
 The first is `make train` and a backtest of it: quick_test on the embedded market, seed 0, some two minutes on 2 cores.
-The second is the walk-forward of `readme_trend`. A JSON file each keeps the figures with the software and hardware that
-they were measured with, and hashes of the picture and of the sources that draw it, by which a test finds out that they
-are older than the code. `python -m benchmarks.readme trend` computes that one alone.
+The second is the walk-forward of `readme_trend`. A JSON file each keeps the figures with the commit, software and
+hardware that they were measured with, and hashes of the picture and of the sources that draw it, by which a test finds
+out that they are older than the code. `python -m benchmarks.readme trend` computes that one alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -27,31 +28,33 @@ from benchmarks import readme_trend
 from jaxppo.device import detect_device
 from jaxppo.page import canvas, plots, style, text
 from jaxppo.page.reference import between
-from jaxppo.page.run_remarks import looks
 from jaxppo.store.directory import changed_environment, environment_facts
 from jaxppo.store.files import write_atomic
 from jaxppo.store.json import read_figures, write_json
 from jaxppo.store.read import load_backtest, load_run, pooled_metrics
+from jaxppo.train.remarks import looks
 from jaxppo.walkforward import charts
 
 HERE = Path(__file__).resolve().parent
-README, END = HERE.parent / "README.md", "<!-- end of example -->\n"
+ROOT = HERE.parent
+DOCS, END = ROOT / "docs", "<!-- end of example -->\n"
 AGAIN = "run: python -m benchmarks.readme"
 SHOWN = ("return", "sharpe", "trades", "buy_and_hold_return")
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture in README with a paragraph of figures beneath it."""
+    """A picture with a paragraph of figures beneath it, on one or more pages."""
 
     name: str  # of both files
     make: Callable[[Path], tuple[dict[str, Any], bytes]]  # figures and picture, from an empty folder to work in
-    paragraph: Callable[[dict[str, Any]], str]  # what README says
+    paragraph: Callable[[dict[str, Any], str], str]  # what is said of the figures; the second is the way to docs/
     sources: tuple[ModuleType, ...]  # what draws the picture and puts the figures into words
+    pages: tuple[Path, ...]
 
     @property
     def picture(self) -> Path:
-        return HERE / f"{self.name}.png"
+        return DOCS / "pictures" / f"{self.name}.png"
 
     @property
     def begin(self) -> str:
@@ -66,22 +69,43 @@ class Example:
         """SHA-256 of the sources."""
         return hashlib.sha256(b"".join(Path(str(m.__file__)).read_bytes() for m in self.sources)).hexdigest()
 
+    def text(self, page: Path, stored: dict[str, Any]) -> str:
+        """What stands between the markers on a page."""
+        away = len(page.relative_to(ROOT).parts) - 2  # folders beneath docs/; -1 above it
+        said = self.paragraph(stored["figures"], "docs/" if away < 0 else "../" * away)
+        return said + measured(stored)
+
     def write(self) -> dict[str, Any]:
         """Compute and write everything anew; returns the figures."""
         with tempfile.TemporaryDirectory() as folder:
             figures, picture = self.make(Path(folder))
         write_atomic(self.picture, picture)
-        write_json(
-            HERE / f"{self.name}.json",
-            {
-                "figures": figures,
-                "environment": environment_facts(detect_device()),
-                "drawn_by": self.drawn_by(),
-                "picture": hashlib.sha256(picture).hexdigest(),
-            },
-        )
-        write_atomic(README, between(README.read_text(encoding="utf-8"), self.begin, END, self.paragraph(figures)))
+        stored = {
+            "figures": figures,
+            "commit": commit(),
+            "environment": environment_facts(detect_device()),
+            "drawn_by": self.drawn_by(),
+            "picture": hashlib.sha256(picture).hexdigest(),
+        }
+        write_json(HERE / f"{self.name}.json", stored)
+        for page in self.pages:
+            content = self.text(page, stored)
+            write_atomic(page, between(page.read_text(encoding="utf-8"), self.begin, END, content))
         return figures
+
+
+def commit() -> str:
+    """The commit that is checked out, or "unknown" outside a checkout."""
+    done = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def measured(stored: dict[str, Any]) -> str:
+    """With what the figures were measured, in a sentence."""
+    environment = stored["environment"]
+    device = environment["device"]
+    machine = device.get("processor") or device["kind"]
+    return f"(Measured with jax {environment['versions']['jax']} on {machine}, at commit {stored['commit']}.)\n"
 
 
 def quick_test(folder: Path) -> tuple[dict[str, Any], bytes]:
@@ -109,8 +133,8 @@ def stacked(charts: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def paragraph(figures: dict[str, Any]) -> str:
-    """What README says of the example."""
+def paragraph(figures: dict[str, Any], docs: str) -> str:
+    """What is said of the example; `docs` is the way to the folder docs/."""
 
     def percent(x: float) -> str:
         return f"{100 * x:+.1f} %"
@@ -120,9 +144,10 @@ def paragraph(figures: dict[str, Any]) -> str:
 
     best, test = figures["validation"], figures["test"]
     return (
-        f"![Equity and drawdown of a quick_test run on its validation bars]({HERE.name}/readme.png)\n\n"
+        f"![Equity and drawdown of a quick_test run on its validation bars]({docs}pictures/readme.png)\n\n"
         f"The picture shows the best of {figures['looks']} looks at the same validation bars: it made {policy(best)}\n"
-        f"and buy-and-hold {percent(best['buy_and_hold_return'])}; the [gate](#backtest) says {best['gate']}."
+        f"and buy-and-hold {percent(best['buy_and_hold_return'])}; the [gate]({docs}how-to/backtest.md#the-gate) says"
+        f" {best['gate']}."
         " On the test split, which it had never seen,\n"
         f"that policy made {policy(test)} and buy-and-hold {percent(test['buy_and_hold_return'])}, and the gate says"
         f" {test['gate']}.\n"
@@ -146,8 +171,20 @@ def elsewhere(stored: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 EXAMPLES = {
-    "quick_test": Example("readme", quick_test, paragraph, (plots, canvas, style, text, sys.modules[__name__])),
-    "trend": Example("readme_trend", readme_trend.make, readme_trend.paragraph, (charts, canvas, style, readme_trend)),
+    "quick_test": Example(
+        "readme",
+        quick_test,
+        paragraph,
+        (plots, canvas, style, text, sys.modules[__name__]),
+        (ROOT / "README.md", DOCS / "index.md"),
+    ),
+    "trend": Example(
+        "readme_trend",
+        readme_trend.make,
+        readme_trend.paragraph,
+        (charts, canvas, style, readme_trend),
+        (DOCS / "tutorials" / "out-of-sample.md",),
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""README's walk-forward on a folder of daily bars, on a made-up market: real bars may not be published with it."""
+"""The walk-forward of the tutorial, on daily bars of a made-up market: real bars may not be published with it."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def make(folder: Path) -> tuple[dict[str, Any], bytes]:
     return figures, canvas.png(portfolio_curves(data))
 
 
-def paragraph(figures: dict[str, Any]) -> str:
-    """What README says of the example."""
+def paragraph(figures: dict[str, Any], docs: str) -> str:
+    """What is said of the example; `docs` is the way to the folder docs/."""
     low, high = figures["members"]
     return (
-        "![The policy and the rules, rebalanced daily, on a made-up market](benchmarks/readme_trend.png)\n\n"
+        f"![The policy and the rules, rebalanced daily, on a made-up market]({docs}pictures/readme_trend.png)\n\n"
         f"The picture is that command's on {plural(SYMBOLS, 'made-up instrument')} over twenty years, with a drift that"
         " lasts for months\n"
         f"(`benchmarks/readme_trend.py`; real bars may not be published). There it says: *{figures['sentence']}*\n"

@@ -128,12 +128,13 @@ def test_scale_runs_the_programs_own_segment():
 
 
 @pytest.mark.parametrize("example", readme.EXAMPLES.values(), ids=lambda example: example.name)
-def test_readme_shows_what_the_code_of_today_draws(example):
+def test_documents_show_what_the_code_of_today_draws(example):
     stored = example.stored()
     assert stored["drawn_by"] == example.drawn_by(), readme.AGAIN
     assert stored["picture"] == hashlib.sha256(example.picture.read_bytes()).hexdigest(), readme.AGAIN
-    text = readme.README.read_text(encoding="utf-8")
-    assert example.begin + example.paragraph(stored["figures"]) + readme.END in text, readme.AGAIN
+    for page in example.pages:
+        text = page.read_text(encoding="utf-8")
+        assert example.begin + example.text(page, stored) + readme.END in text, readme.AGAIN
 
 
 def test_figures_of_readme_that_differ_are_named_to_two_digits():

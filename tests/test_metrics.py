@@ -3,7 +3,6 @@
 import io
 import pickle
 import re
-from pathlib import Path
 
 import empyrical
 import jax
@@ -15,7 +14,7 @@ from scipy import stats
 
 from jaxppo.config.schema import Config
 from jaxppo.page.curves import validation_panels
-from jaxppo.page.reference import TABLES, columns_table, with_tables
+from jaxppo.page.reference import columns_table
 from jaxppo.page.tables import glossary, metric_tables
 from jaxppo.page.terminal import figure_table
 from jaxppo.play.curve import TradeSums, payoff
@@ -402,13 +401,6 @@ def test_a_metric_that_is_registered_is_computed_written_and_shown(deepest):
     assert re.search(r"worst\s.*-10\.00%", console.export_text(), re.DOTALL)
     assert "val_worst_bar" in [panel.name for panel in validation_panels()]
     assert "| `val_worst_bar` | The lowest return of a bar. |" in columns_table()
-
-
-def test_readme_has_the_tables_of_today():
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    for table in TABLES.values():
-        assert table() in text, "run: python -m jaxppo.page.reference README.md"
-    assert with_tables(text) == text
 
 
 def test_metrics_are_a_pytree_by_the_names_of_the_table():

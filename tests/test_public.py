@@ -1,10 +1,9 @@
-"""The public names, the console command, and the programs that the README shows."""
+"""The public names, the console command, and the examples."""
 
 from __future__ import annotations
 
 import doctest
 import inspect
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,13 +110,6 @@ def test_examples_run(name, arguments, says):
     done = run(str(EXAMPLES / f"{name}.py"), *arguments)
     assert done.returncode == 0, done.stderr
     assert says in done.stdout
-
-
-def test_programs_of_the_readme_are_the_examples():
-    bodies = {p.stem: p.read_text().split('"""', 2)[2].lstrip("\n") for p in EXAMPLES.glob("*.py")}
-    shown = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(shown) >= 4
-    assert set(shown) <= set(bodies.values())
 
 
 def test_console_command(capsys):

@@ -53,7 +53,7 @@ class ActOptions(BarsFilter):
 
 
 def act_run(options: ActOptions) -> dict[str, Any]:
-    """What the policy does, as plain values for one JSON line; see the README for what each is.
+    """What the policy does, as plain values for one JSON line; see docs/how-to/decide.md for what each is.
 
     Raises:
       JaxppoError: why it does not decide.

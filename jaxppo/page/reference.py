@@ -1,10 +1,8 @@
-"""README's tables of numbers, rewards and rules: `python -m jaxppo.page.reference README.md` writes them anew."""
+"""The tables of numbers, rewards and rules in the documents, as Markdown."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jaxppo.config.rewards import REWARD_PRESETS
@@ -12,7 +10,6 @@ from jaxppo.env.rewards import REWARD_COMPONENTS
 from jaxppo.play.metrics import METRICS
 from jaxppo.play.rules import RULES
 from jaxppo.store.columns import ACTION, COMPONENT, PROGRESS, TIMING, TRAINING, VALIDATION_ACTION, validation_columns
-from jaxppo.store.files import write_atomic
 
 
 def columns_table() -> str:
@@ -47,10 +44,6 @@ def rules_table() -> str:
     return _table("rule", ((rule.name, rule.help) for rule in RULES.values()))
 
 
-TABLES: dict[str, Callable[[], str]] = {"columns": columns_table, "rewards": rewards_table, "rules": rules_table}
-"""What stands between `<!-- NAME: ... -->` and `<!-- end of NAME -->`."""
-
-
 def between(text: str, begin: str, end: str, content: str) -> str:
     """`text` with `content` between two markers that stand in it; `ValueError` where one does not."""
     before, found, rest = text.partition(begin)
@@ -58,16 +51,3 @@ def between(text: str, begin: str, end: str, content: str) -> str:
     if not (found and closed):
         raise ValueError(f"no {begin.strip()} with {end.strip()} after it")
     return before + begin + content + end + after
-
-
-def with_tables(text: str) -> str:
-    """`text`, with the tables of today between their markers."""
-    for name, table in TABLES.items():
-        begin, end = f"<!-- {name}: written by jaxppo.page.reference -->\n", f"<!-- end of {name} -->\n"
-        text = between(text, begin, end, table())
-    return text
-
-
-if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    write_atomic(path, with_tables(path.read_text(encoding="utf-8")))

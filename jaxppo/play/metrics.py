@@ -1,7 +1,7 @@
 """The one table of metrics: how each is computed, what it is called and how it is shown, and where.
 
-Rows, terminal tables, pages, their glossary, the columns of files and README's table are made from it, so a new metric
-is one entry of `METRICS`. Every figure comes from the ledger, in money net of costs.
+Rows, terminal tables, pages, their glossary, the columns of files and the documents' table are made from it, so a new
+metric is one entry of `METRICS`. Every figure comes from the ledger, in money net of costs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Column:
     """A named number of files and tables, and what it means."""
 
     name: str
-    meaning: str  # a sentence, for the glossary and README
+    meaning: str  # a sentence, for the glossary and the documents
     title: str = ""  # on a page; empty for what no page shows
     form: Form = "number"
 

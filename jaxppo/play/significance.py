@@ -217,10 +217,9 @@ def chance(
     trials: jax.Array | float,
     key: jax.Array,
 ) -> Chance:
-    """Bootstrap intervals, probabilistic and deflated Sharpe ratio of a curve.
+    """Bootstrap intervals, probabilistic and deflated Sharpe ratio of a curve; the other arguments are `bootstrap`'s.
 
     Args:
-      equity, start, valid, bars_per_year, key: as of `bootstrap`.
       trials: how many were tried to find what left this curve, itself included.
     """
     m = moments(net_returns(equity, start, valid), valid)

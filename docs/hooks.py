@@ -1,0 +1,116 @@
+"""What the pages of the site show of the code, written anew at every build, so that none of it can be old.
+
+A line `<!-- generated: NAME -->` in a page becomes what `GENERATED[NAME]()` says, in Markdown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tyro
+
+import jaxppo
+from jaxppo.__main__ import COMMANDS
+from jaxppo.config.layers import PRESETS, DeviceInfo, resolve
+from jaxppo.config.schema import GROUPS
+from jaxppo.page.reference import columns_table, rewards_table, rules_table
+
+MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+
+
+def own_options(command: str) -> Any:
+    """The dataclass of a command's own options: the one that its command line names."""
+    module = importlib.import_module(f"jaxppo.{command}.__main__")
+    (found,) = (v for k, v in vars(module).items() if k.endswith("Options") and dataclasses.is_dataclass(v))
+    return found
+
+
+def flags(options: Any) -> Iterator[tuple[str, str]]:
+    """Each option with its values, and its meaning, as the command's --help has them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # tyro names no successor
+        parser = tyro.extras.get_parser(options, config=FLAGS)
+    for action in parser._actions:
+        if action.help and not {"-h", "--help"} & set(action.option_strings):
+            metavar = action.metavar if isinstance(action.metavar, str) else " ".join(action.metavar or ())
+            values = metavar.replace("{None}|", "").replace("|", " or ")
+            yield " ".join([*action.option_strings[:1], values]).strip(), " ".join(action.help.split())
+
+
+def table(options: Any) -> str:
+    """A row an option."""
+    rows = [f"| `{flag}` | {meaning.replace('|', chr(92) + '|')} |\n" for flag, meaning in flags(options)]
+    return "| option | meaning |\n|---|---|\n" + "".join(rows) + "\n"
+
+
+def configuration() -> str:
+    """A section a group of fields, and a row for each."""
+    sections = [(name, (inspect.getdoc(group) or "").split("\n\n")[0], group) for name, group in GROUPS.items()]
+    return "".join(f"## {name}\n\n{says}\n\n{table(group)}" for name, says, group in sections)
+
+
+def presets() -> str:
+    """A row a preset: its budget. The sizes of `auto` are those of a plain CPU's tier."""
+    text = (
+        "| preset | envs x steps | updates | env steps | validate every | validations | seeds |\n" + "|---" * 7 + "|\n"
+    )
+    for name in PRESETS:
+        c = resolve(name, {}, DeviceInfo("cpu", "", 1, None)).config
+        cells = (
+            f"`{name}`" + (" (on a CPU)" if name == "auto" else ""),
+            f"{c.budget.n_envs:,} x {c.budget.n_steps}",
+            f"{c.budget.n_updates:,}",
+            f"{c.batch_steps * c.budget.n_updates / 1e6:,.1f}M" + (" each" if c.budget.seeds > 1 else ""),
+            str(c.budget.validate_every),
+            str(len(c.segments)),
+            str(c.budget.seeds),
+        )
+        text += "| " + " | ".join(cells) + " |\n"
+    return text
+
+
+def commands() -> str:
+    """A section a command: what it is for, and a row for each of its own options."""
+    text = ""
+    for name, purpose in COMMANDS.items():
+        module = importlib.import_module(f"jaxppo.{name}.__main__")
+        text += f"## {name}\n\n`{module.PROGRAM}`, or `jaxppo {name}`: {purpose}. {module.DESCRIPTION}\n\n"
+        if hasattr(module, "parse_with_config"):
+            text += "It also takes a flag for every [field of the configuration](configuration.md).\n\n"
+        text += table(own_options(name))
+    return text
+
+
+def public() -> str:
+    """A section a public name, from its docstring."""
+    text = ""
+    for name in sorted(set(jaxppo.__all__) - {"__version__"}, key=str.lower):
+        thing = getattr(jaxppo, name)
+        if inspect.ismodule(thing):  # a command's package, which can be called
+            thing = getattr(importlib.import_module("jaxppo.api"), name)
+        text += f"## {name}\n\n::: {thing.__module__}.{thing.__qualname__}\n"
+        text += "    options:\n      show_root_heading: false\n      show_root_toc_entry: false\n\n"
+    return text
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "columns": columns_table,
+    "commands": commands,
+    "configuration": configuration,
+    "presets": presets,
+    "public": public,
+    "rewards": rewards_table,
+    "rules": rules_table,
+}
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Called by mkdocs with the text of each page."""
+    return MARKER.sub(lambda found: GENERATED[found[1]](), markdown)
