@@ -259,6 +259,9 @@ def test_a_policy_that_never_trades_has_a_report(folder, tmp_path):
     text = write_backtest_report(tmp_path).read_text()
     assert "The policy closed no trade" in text
     assert "Equity never moved" in text
+    assert 'id="tearsheet"' in text
+    (tmp_path / "tearsheet.json").unlink()  # as in a folder of an earlier version
+    assert 'id="tearsheet"' not in write_backtest_report(tmp_path).read_text()
     assert not re.search(r">(nan|inf|None)<", text)
 
 

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from jaxppo.train.page import write_html, write_report
 from tests.reference.run_directory import Fake, write_run
 
-TABS = ("equity", "trades", "symbols", "learning", "warnings", "run")
+TABS = ("equity", "tearsheet", "trades", "symbols", "learning", "warnings", "run")
 PHONE = {"width": 390, "height": 844}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -84,8 +84,8 @@ def test_tabs_by_keyboard_and_by_address(opened: Opened) -> None:
     page = opened.page
     page.focus("#tab-equity")
     page.keyboard.press("ArrowRight")
-    assert page.evaluate("document.activeElement.id") == "tab-trades"
-    assert page.locator("#panel-trades").is_visible()
+    assert page.evaluate("document.activeElement.id") == "tab-tearsheet"
+    assert page.locator("#panel-tearsheet").is_visible()
     page.keyboard.press("End")
     assert page.locator("#panel-run").is_visible()
     page.keyboard.press("ArrowRight")

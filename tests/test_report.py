@@ -90,7 +90,7 @@ def test_has_every_section_once_and_working_links(page: Page) -> None:
     assert len(set(page.ids)) == len(page.ids)
     controlled = [str(attrs["aria-controls"]) for _, attrs in page.elements if attrs.get("role") == "tab"]
     assert controlled == [str(attrs["id"]) for _, attrs in page.elements if attrs.get("role") == "tabpanel"]
-    assert len(controlled) == 6  # Equity, Trades, Symbols, Learning, Checks, Run
+    assert len(controlled) == 7  # Equity, Tear sheet, Trades, Symbols, Learning, Checks, Run
 
 
 def test_pictures_are_whole_pngs_in_the_folder(run: Path, page: Page) -> None:

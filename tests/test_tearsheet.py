@@ -1,24 +1,31 @@
 """The tear sheet: worked on paper, against empyrical, scipy and pandas, and what holds of any account."""
 
+import dataclasses
 import doctest
 import math
+import re
 from types import SimpleNamespace
 
 import empyrical
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import jaxppo.page.tearsheet
 import jaxppo.play.capacity
 import jaxppo.play.tearsheet
 from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import DAY
 from jaxppo.market.dataset import Split
 from jaxppo.market.tape import Costs, zero_tape
+from jaxppo.page.tearsheet import amount
+from jaxppo.page.tearsheet import tear_sheet as sections_of
+from jaxppo.page.text import percent
 from jaxppo.play.capacity import capacity, liquidity
 from jaxppo.play.ledger import Traded, empty_ledger, join_ledgers, ledger_of
 from jaxppo.play.tearsheet import (
@@ -35,7 +42,7 @@ from jaxppo.play.tearsheet import (
     tear_sheet,
     worst_drawdowns,
 )
-from jaxppo.store.read import load_sheet
+from jaxppo.store.read import Sheet, load_sheet
 from jaxppo.store.tearsheet import write_tearsheet
 
 HOUR = 3600
@@ -51,7 +58,7 @@ def two():
     return Returns(day, 252.0, own, hold), pd.Series(own, index), pd.Series(hold, index)
 
 
-@pytest.mark.parametrize("module", [jaxppo.play.capacity, jaxppo.play.tearsheet])
+@pytest.mark.parametrize("module", [jaxppo.play.capacity, jaxppo.play.tearsheet, jaxppo.page.tearsheet])
 def test_examples_in_docstrings(module):
     found = doctest.testmod(module)
     assert found.attempted > 0
@@ -245,6 +252,7 @@ def test_capacity_by_hand():
     assert at["half"] == pytest.approx(4e6)
     assert at["all"] == pytest.approx(16e6)
     assert at["participation"]["half"] == pytest.approx({"median": 1.0, "p95": 1.0})
+    assert at["large"] == pytest.approx(4e5)
     million = next(x for x in at["impact"] if x["capital"] == 1e6)
     assert million["of_profit"] == pytest.approx(0.25)
     assert million["a_year"] == pytest.approx(0.25 * at["profit_a_year"])
@@ -311,3 +319,66 @@ def test_written_and_read_back(tmp_path, two):
     short = tear_sheet(Returns(r.day[:126], 252.0, r.policy[:126], r.hold[:126]), empty_ledger(r.day[:126]), [])
     assert short.figures["rolling_days"] == {}
     assert list(short.daily) == ["date", "return", "buy_and_hold"]
+
+
+@pytest.fixture(scope="module")
+def page(two):
+    """The section of the account of 900 days, and its figures."""
+    r, _, _ = two
+    ledger = empty_ledger(r.day)._replace(
+        returns=r.policy,
+        fees=np.full(900, 1e-4),
+        traded=traded(("ONE", 0, 0.25))._replace(day=r.day[30:31]),
+    )
+    one = bars(days=60)
+    moved = dataclasses.replace(one, time=one.time + r.day[0])
+    sheet = tear_sheet(r, ledger, [moved])
+    (section,) = sections_of(
+        Sheet(sheet.figures, pl.DataFrame(sheet.daily).with_columns(pl.col("date").cast(str))), "it"
+    )
+    return section, sheet.figures
+
+
+def test_every_month_has_a_cell_with_its_number_and_colour(page):
+    section, figures = page
+    cells = re.findall(r'<td class="num (gain|fall)" style="--share:(\d+)%">([^<]*)</td>', section.body)
+    returns = [m["return"] for m in figures["months"]]
+    assert len(cells) == len(returns) == 42
+    for (kind, share, text), value in zip(cells, returns, strict=True):
+        assert text == percent(value, sign=True)
+        assert kind == ("gain" if value > 0 else "fall")
+        assert int(share) == pytest.approx(48 * abs(value) / max(map(abs, returns)), abs=0.5)
+    assert section.body.count('<th scope="row">') == 4
+
+
+def test_the_section_has_all_parts(page):
+    section, figures = page
+    assert section.tab == section.heading == "Tear sheet"
+    charts = ("tear_years", "tear_sharpe", "tear_volatility", "tear_daily", "tear_monthly")
+    assert all(f'data-chart="{name}"' in section.body for name in charts)
+    falls = figures["drawdowns"]
+    assert all(d["trough"] in section.body for d in falls)
+    assert section.body.count(">not recovered<") == sum(d["recovery"] == NOT_RECOVERED for d in falls) == 1
+    assert f"half of the net profit at a capital of {amount(figures['capacity']['half'])}" in section.body
+    assert not re.search(r"\b(nan|None|inf)\b", re.sub(r"<[^>]*>", " ", section.body.split("<script")[0]))
+
+
+def test_what_cannot_be_said_is_said_so(two):
+    r, _, _ = two
+    few = Returns(r.day[:40], 252.0, -np.abs(r.policy[:40]), r.hold[:40])
+    sheet = tear_sheet(few, empty_ledger(few.day)._replace(returns=few.policy), [])
+    (section,) = sections_of(Sheet(sheet.figures, pl.DataFrame(sheet.daily)), "it")
+    for text in ("40 days are too few", "no profit before costs", "Nothing was traded"):
+        assert text in section.body
+    still = tear_sheet(Returns(r.day[:2], 252.0, np.zeros(2), np.zeros(2)), empty_ledger(r.day[:2]), [])
+    (section,) = sections_of(Sheet(still.figures, pl.DataFrame(still.daily)), "it")
+    assert "never was below" in section.body
+    assert sections_of(None, "it") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (999.0, "999"), (1e4, "10 thousand"), (3.24e6, "3.2 million"), (2.6e10, "26 billion")],
+)
+def test_amounts(value, text):
+    assert amount(value) == text

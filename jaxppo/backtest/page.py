@@ -12,6 +12,7 @@ from jaxppo.page.document import Section
 from jaxppo.page.members import members_section
 from jaxppo.page.sections import muted
 from jaxppo.page.selection import ranked_symbols
+from jaxppo.page.tearsheet import tear_sheet
 from jaxppo.page.text import base_name, moment, number, plural
 from jaxppo.play.gate import APPROVED
 from jaxppo.play.rules import RULES
@@ -51,6 +52,7 @@ def render(data: BacktestData) -> str:
         [
             _equity(data),
             _chance(data),
+            *tear_sheet(data.sheet, f"the policy on the {which[0].lower()}{which[1:]}"),
             sections.trades(data.played),
             *worst_trades.section(
                 data.worst, lookup(data.why or {}, "confidence", "confidence", "p50", default=math.nan)

@@ -17,7 +17,9 @@ Y = 1.0
 """Of the law: measured values are near 1 in every market that was looked at."""
 LIQUIDITY_DAYS = 20
 """Dates, the one traded on included, of which volume is the mean and volatility the root mean square."""
-CAPITALS = tuple(10.0**n for n in range(4, 10))
+CAPITALS = tuple(10.0**n for n in range(4, 13))
+LARGE = 0.1
+"""Share of a day's volume up to which the law is known."""
 
 
 class Liquidity(NamedTuple):
@@ -79,9 +81,10 @@ def capacity(ledger: Ledger, bars: Sequence[Bars], per_year: float) -> dict[str,
     Returns:
       `status` "ok", "no trades", "no volume" or "no profit", then, where they are known: `covered`, the share of the
       traded notional whose symbols have volume, and which alone is counted; `half` and `all`, capital in the currency
-      of the prices; `participation`, median and 95th percentile of the orders' share of a day's volume at those;
-      `impact`, at some capitals the impact a year as a share of the capital and of the net profit; `most`, the
-      symbols that most of the impact comes from, with their shares. Of "no profit" `half` and `all` are 0.
+      of the prices; `large`, the capital from which on one order in twenty is a tenth of a day's volume or more, beyond
+      which the law is a guess; `participation`, median and 95th percentile of the orders' share of a day's volume at
+      half and at all; `impact`, at some capitals the impact a year as a share of the capital and of the net profit;
+      `most`, the symbols that most of the impact comes from, with their shares. Of "no profit" `half` and `all` are 0.
     """
     traded, profit = ledger.traded, float(ledger.returns.sum())
     if not len(traded.share):
@@ -104,6 +107,7 @@ def capacity(ledger: Ledger, bars: Sequence[Bars], per_year: float) -> dict[str,
         "profit_a_year": profit / years,
         "half": all_gone / 4.0,
         "all": all_gone,
+        "large": LARGE / float(np.percentile(share / volume, 95)),
         "participation": {
             name: dict(zip(("median", "p95"), np.percentile(share * at / volume, (50, 95)).tolist(), strict=True))
             for name, at in (("half", all_gone / 4.0), ("all", all_gone))

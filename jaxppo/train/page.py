@@ -8,6 +8,7 @@ from jaxppo.page import document, learning, plots, sections, tables, tested, yar
 from jaxppo.page.document import Section
 from jaxppo.page.members import members_section
 from jaxppo.page.scoreboard import LOOKED_AT, scoreboard
+from jaxppo.page.tearsheet import tear_sheet
 from jaxppo.page.text import MISSING, base_name, moment, number, plain_value, plural
 from jaxppo.page.yardsticks import best_rule
 from jaxppo.store.files import write_page
@@ -47,6 +48,7 @@ def render(run: RunData) -> str:
         + sections.verdict(remarks.verdict(run), doubt, run.gate),
         [
             _equity(run),
+            *tear_sheet(run.sheet, "the best policy on the validation bars, by which it was chosen"),
             sections.trades(run.shown),
             sections.symbols(run.shown),
             Section("learning", "Learning curves", _learning(run), LEARNING),

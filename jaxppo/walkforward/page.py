@@ -8,6 +8,7 @@ from jaxppo.page import canvas, document, sections, tables, tested, yardsticks
 from jaxppo.page.document import Section
 from jaxppo.page.scoreboard import scoreboard
 from jaxppo.page.tables import esc
+from jaxppo.page.tearsheet import tear_sheet
 from jaxppo.page.text import FORMS, MISSING, base_name, moment, number, percent, plural
 from jaxppo.play.gate import APPROVED
 from jaxppo.play.metrics import METRICS
@@ -45,6 +46,7 @@ def render(data: WalkforwardData) -> str:
         [
             _portfolio(data),
             _equity(data),
+            *tear_sheet(data.sheet, "the policies of all folds out of sample, joined"),
             Section("folds", "Folds", _folds(data), FOLDS),
             Section("gap", "In sample and out of sample", gap_table(data), FOLDS),
             sections.trades(data.played, "No policy closed a trade out of sample."),

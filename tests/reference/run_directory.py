@@ -14,7 +14,12 @@ import polars as pl
 import yaml
 
 from jaxppo.config.schema import Config, to_dict
+from jaxppo.market.calendar import DAY
+from jaxppo.market.synthetic import synthetic_market
+from jaxppo.play.ledger import Traded, empty_ledger
+from jaxppo.play.tearsheet import Returns, TearSheet, tear_sheet
 from jaxppo.store.tables import drawdown
+from jaxppo.store.tearsheet import write_tearsheet
 
 LABELS = ("hold", "buy", "sell")
 COMPONENTS = ("direction", "pnl", "exploration")
@@ -259,4 +264,16 @@ def write_run(run_dir: Path, fake: Fake = Fake(), evaluations: tuple[str, ...] =
         (run_dir / "gate.json").write_text(json.dumps(gate_of()))
     for which in evaluations:
         write_evaluation(run_dir / "validation", which, fake, rng)
+    if fake.finished and "best" in evaluations:
+        write_tearsheet(run_dir / "validation", sheet_of_400_days(), "best_")
     return run_dir
+
+
+def sheet_of_400_days() -> TearSheet:
+    """Of an account that loses in the middle and recovers, with orders on every tenth day."""
+    rng, (bars,) = np.random.default_rng(6), synthetic_market(0, 1, 24 * 500)
+    day = np.unique(bars.time // DAY)[:400] * DAY
+    returns = rng.normal(5e-4, 0.01, 400) + 0.002 * np.sign(np.arange(400) - 200)
+    traded = Traded(np.full(40, "SYN_A"), day[::10], np.full(40, 0.5))
+    ledger = empty_ledger(day)._replace(returns=returns, fees=np.full(400, 1e-4), bars=400, long=300, traded=traded)
+    return tear_sheet(Returns(day, 365.25, returns, rng.normal(0.0, 0.01, 400)), ledger, [bars])
