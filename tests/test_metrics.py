@@ -97,6 +97,13 @@ def test_drawdown_cagr_and_calmar_by_hand():
     assert metrics.bars == 3
 
 
+def test_return_before_costs_by_hand():
+    # Three bars to 1.155 with costs of .01 a bar: 1.155 exp(.03) = 1.190175.
+    curve = np.array([1.1, 1.045, 1.155])
+    assert figures(curve, sums=trade_sums(costs=0.01)).gross_return == pytest.approx(0.190175, rel=1e-4)
+    assert figures(curve).gross_return == figures(curve).net_return
+
+
 def test_fitness_by_hand():
     # Sharpe 1.1547005 * (1 - .2 * .05) = 1.1547005 * .99.
     assert figures(CURVE).fitness == pytest.approx(1.1547005 * 0.99, rel=1e-5)

@@ -80,6 +80,16 @@ METRICS: Registry[Metric] = Registry(
             gap="none",
         ),
         Metric(
+            name="gross_return",
+            value=lambda c: c.growth * jnp.exp(c.sums.costs * c.moments.n) - 1.0,
+            title="Return before costs",
+            form="signed",
+            meaning="Net return with what costs took of the equity added again:"
+            " (1 + net return) x exp(costs a bar x bars) - 1.",
+            validation=13,
+            gap="none",
+        ),
+        Metric(
             name="sharpe",
             value=lambda c: c.sharpe,
             title="Sharpe",
