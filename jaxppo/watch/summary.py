@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxppo.page.text import FORMS, MISSING, number, plain_value, plural
-from jaxppo.play.alarms import MEASURED
+from jaxppo.play.alarms import MEASURED, Alarm
 from jaxppo.play.best import ranked
 from jaxppo.store.columns import PORTFOLIO_SHARPE, TRAINING, validation_columns
 from jaxppo.store.read import lookup
@@ -225,7 +225,7 @@ def span(seconds: float) -> str:
 class Told:
     """An alarm as it is shown."""
 
-    run: str
+    run: str  # their names, where there are several
     lasts: bool
     since: int
     until: int | None
@@ -287,7 +287,7 @@ def _title(runs: Sequence[Seen]) -> str:
         str(lookup(data, "data", "source", default="")),
         plural(len(symbols), "symbol") if isinstance(symbols, list) and symbols else "",
         f"{interval} bars" if (interval := lookup(data, "data", "interval")) else "",
-        plural(len(runs), "run") if len(runs) > 1 else f"seed {first.fields.get('seed', '?')}",
+        plural(len(runs), "run") if len(runs) > 1 else f"seed {first.fields['seed']}" if "seed" in first.fields else "",
     ]
     return printable(" \u00b7 ".join(part for part in parts if part))
 
@@ -343,20 +343,22 @@ def _checkpoints(runs: Sequence[Seen]) -> str:
 
 
 def _alarms(runs: Sequence[Seen]) -> tuple[Told, ...]:
-    found = [
-        Told(
-            printable(run.name) if len(runs) > 1 else "",
-            alarm.until is None,
-            alarm.since,
-            alarm.until,
-            alarm.title,
-            alarm.text,
-            MEASURED.get(alarm.name, ""),
-        )
-        for run in runs
-        for alarm in run.alarms
-    ]
+    """Those of one kind that several runs have are one, told of the first that has it."""
+    kinds: dict[tuple[str, bool], list[tuple[Seen, Alarm]]] = {}
+    for run in runs:
+        for alarm in run.alarms:
+            kinds.setdefault((alarm.name, alarm.until is None), []).append((run, alarm))
+    found = []
+    for (name, lasts), each in kinds.items():
+        names = list(dict.fromkeys(printable(run.name) for run, _ in each)) if len(runs) > 1 else []
+        some = [*names[:_NAMED], *([f"{len(names) - _NAMED} more"] if len(names) > _NAMED else [])]
+        first = min((alarm for _, alarm in each), key=lambda alarm: alarm.since)
+        until = None if lasts else max(alarm.until or 0 for _, alarm in each)
+        found.append(Told(", ".join(some), lasts, first.since, until, first.title, first.text, MEASURED.get(name, "")))
     return tuple(sorted(found, key=lambda told: (not told.lasts, -told.since)))
+
+
+_NAMED = 6
 
 
 def _advice(runs: Sequence[Seen]) -> str:

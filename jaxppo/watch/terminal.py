@@ -129,9 +129,9 @@ def _figures(own: Group, width: int, most: int, named: bool) -> list[Text]:
 
 def _plots(own: Group, width: int, rows: int) -> list[Text]:
     """Tall curves, two in a row where there is room for both."""
-    columns = {m.column: m for m in measures()}
+    columns = {m.column: m for m in known_measures(own)} if own.looks else {}
     beside = 2 if width >= 110 else 1
-    shown = [columns[name] for name in _PLOTTED][: rows * beside]
+    shown = [columns[name] for name in _PLOTTED if name in columns][: rows * beside]
     end = float(max((run.n_updates for run in own.runs), default=0))
     lines: list[Text] = []
     for i in range(0, len(shown), beside):
