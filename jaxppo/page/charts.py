@@ -143,9 +143,9 @@ def growth(
         thin = replace(line, width=min(line.width, 1.2))
         fill = {"areaStyle": {"opacity": 0.22}} if i == 0 else {}
         series.append(_line(thin, f"d{i}", 1) | fill | {"tooltip": {"valueFormatter": "@percent"}})
-    sides = {"left": 52, "right": 14}
+    sides = {"left": 58, "right": 14, "outerBoundsMode": "none"}
     shown = [line.name for line in lines if line.listed] + ([band.name] if band else [])
-    named = {"type": "value", "nameLocation": "middle", "nameGap": 40}
+    named = {"type": "value", "nameLocation": "middle", "nameGap": 44}
     falling = {"gridIndex": 1, "max": 0, "splitNumber": 2, "name": "drawdown"}
     option = {
         "dataset": [{"source": source}],
