@@ -349,6 +349,8 @@ def test_what_is_explained_by_itself(probe, split):
     assert "--explain no" in (why_not("no", few, 5000) or "")
     assert "10 decisions, under 2,000, say little; --explain yes does it" in (why_not("auto", few, 10) or "")
     assert "36,000,000 decisions would be played again, over 5,000,000" in (why_not("auto", few, 10**6) or "")
+    alone = few._replace(groups={"all": NAMES})
+    assert played_again(alone, 1000) == 1000 * (1 + 1 + 4) * 4  # one group is all there is
     ensemble = few._replace(params=jnp.stack([probe[1]] * 5))
     assert played_again(ensemble, 1000) == 5 * played_again(few, 1000)
 
@@ -423,13 +425,14 @@ def test_words_on_confidence():
         "buckets": [bucket(0.5, 0.9, 1e-4), bucket(0.9, 1.0, 3e-4)],
         "surest_less_least_sure": {"difference": 2e-4, "interval_90": [1e-4, 3e-4]},
     }
-    first, second = why_page.sure_words(found, 1)
-    assert "a probability of 90.0 %; one in twenty is below 50.0 %" in first.replace("\u00a0", " ")
+    first, second = why_page.sure_words(found, 1, "mode")
+    assert "most probable action has 90.0 %; at one in twenty it has less than 50.0 %" in first.replace("\u00a0", " ")
     assert "a difference of 2.00 (90 % interval 1.00 to 3.00), so sure decisions did earn more" in second
     found["surest_less_least_sure"]["interval_90"] = [-1e-4, 3e-4]
-    assert "so sure decisions cannot be told from the others" in why_page.sure_words(found, 1)[1]
+    assert "so sure decisions cannot be told from the others" in why_page.sure_words(found, 1, "mode")[1]
     found |= {"agreement": {"mean": 0.8, "unanimous": 0.4}}
-    assert "80 % of the 5 members" in why_page.sure_words(found, 5)[2].replace("\u00a0", " ")
+    assert "undecided policy holds little" in why_page.sure_words(found, 5, "mean")[0]
+    assert "80 % of the 5 members" in why_page.sure_words(found, 5, "mean")[2].replace("\u00a0", " ")
 
 
 def test_the_account_is_told_in_a_traders_terms():
@@ -437,6 +440,7 @@ def test_the_account_is_told_in_a_traders_terms():
     assert list(told) == list(ACCOUNT_FEATURES)
     assert told["total_return"](np.tanh(10 * 0.123)).replace("\u00a0", " ") == "+12.3 %"
     assert told["unrealised_return"](-1.0).replace("\u00a0", " ") == "beyond \u221235 %"
+    assert worst_page._returned(np.tanh(10 * 0.02 * 0.5), 0.5).replace("\u00a0", " ") == "+2.0 %"
     assert told["bars_held"](np.log1p(86) / np.log1p(256)) == "86"
 
 
@@ -445,6 +449,6 @@ def test_a_card_for_every_worst_trade(split, probe, played):
     (section,) = worst_page.section(trades, 0.99)
     assert section.body.count("<details>") == 10
     assert "of which costs are" in section.body
-    assert "at the median decision it is 99.0" in section.body
+    assert "at the median decision it has 99.0" in section.body
     assert "All 4 features" not in section.body  # so few are all shown
     assert (worst_page.section(None), worst_page.section([])) == ([], [])

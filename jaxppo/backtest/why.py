@@ -64,7 +64,7 @@ class Why:
     """What `explain` found, as plain values for files."""
 
     importance: list[dict[str, Any]]
-    """One row an input: a group, a single feature, the account, or all features."""
+    """One row an input: a group, a single feature, the account, or, where there are several groups, all features."""
     facts: dict[str, Any]
     """Everything else."""
 
@@ -77,7 +77,8 @@ def _n_single(policy: Policy) -> int:
 
 def played_again(policy: Policy, decisions: int) -> int:
     """Decisions that `explain` plays: each of the inputs that it looks at, some times over."""
-    rows = len(policy.groups) + 2 + _n_single(policy)
+    n = len(policy.groups)
+    rows = n + (n > 1) + 1 + _n_single(policy)
     return decisions * rows * PERMUTATIONS * policy.members
 
 
@@ -163,7 +164,9 @@ def _inputs(policy: Policy) -> tuple[list[_Input], list[_Input]]:
         return found
 
     groups = [_Input(name, "group", columns(of)) for name, of in policy.groups.items()]
-    whole = [_Input(ALL, "all", columns(names)), _Input(ACCOUNT, "account", columns([]))]
+    whole = [_Input(ACCOUNT, "account", columns([]))]
+    if len(groups) > 1:
+        whole.insert(0, _Input(ALL, "all", columns(names)))
     single = [_Input(n, "feature", columns([n]), group) for group, of in policy.groups.items() for n in of]
     return [*whole, *groups], single
 

@@ -53,8 +53,9 @@ def worst_trades(
 
     Of each: what a table of trades says of it, and its `decision`: when it was taken, the most probable action, the
     probability of each by its label, the mean exposure that they ask for (`asked`, in sizes where positions are sized),
-    the account vector by name, and every feature at the newest bar with its value and where that lies among all
-    decisions of the split (percentile, 0 to 100). What an encoder saw of the bars before is not in it.
+    that `size` (1 where they are not), the account vector by name, and every feature at the newest bar with its value
+    and where that lies among all decisions of the split (percentile, 0 to 100). What an encoder saw of the bars before
+    is not in it.
 
     Args:
       agent, spec, params: the policy, or an ensemble.
@@ -109,6 +110,7 @@ def worst_trades(
                     "action": labels[int(probabilities.argmax())],
                     "probabilities": dict(zip(labels, probabilities.tolist(), strict=True)),
                     "asked": float(asked[i]),
+                    "size": 1.0 if tape.size is None else float(tape.size[c.symbol, bar[i]]),
                     "account": dict(zip(ACCOUNT_FEATURES, np.asarray(seen[i], float).tolist(), strict=True)),
                     "features": [
                         {"group": group, "name": name, "value": float(value), "percentile": float(rank)}

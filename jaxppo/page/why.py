@@ -34,7 +34,7 @@ def sections(importance: pl.DataFrame | None, why: Mapping[str, Any] | None) -> 
     return [
         Section("why", "What moves its decisions", _importance(importance, why), TAB),
         Section("map", "What it does where", _map(why["action_map"], bool(why["sized"])), TAB),
-        Section("sure", "How sure it is", _sure(why["confidence"], int(why["members"])), TAB),
+        Section("sure", "How sure it is", _sure(why["confidence"], int(why["members"]), why["act_by"]), TAB),
     ]
 
 
@@ -58,7 +58,8 @@ def _importance(frame: pl.DataFrame, why: Mapping[str, Any]) -> str:
     notes = (
         "Features that say the same share their importance: with one of them shifted, the policy reads the other. The "
         "spread is over shifts of these very bars and says nothing of others. A policy that is shown another account "
-        "than its own trades to and fro, so much of that drop may be costs."
+        "than its own trades to and fro, so much of that drop may be costs. Below 0, the policy did better "
+        "without on these bars."
     )
     return (
         words
@@ -137,7 +138,8 @@ def _map(found: Mapping[str, Any], sized: bool) -> str:
     n = len(exposures)
     shown = sorted({round(i) for i in np.linspace(0, n - 1, min(PANELS, n))})
     names = list(found["features"])
-    drawn = "".join(chart(_heat(f"map_{i}", exposures[i], asked[i], names, found["values"])) for i in shown)
+    most = max(float(np.abs(asked).max()), 0.1)
+    drawn = "".join(chart(_heat(f"map_{i}", exposures[i], asked[i], names, found["values"], most)) for i in shown)
     unit = "the size that volatility gives" if sized else "all of its equity"
     two = " and ".join(names)
     words = (
@@ -152,12 +154,14 @@ def _map(found: Mapping[str, Any], sized: bool) -> str:
     return f'<p>{esc(words)}</p><div class="panels">{drawn}</div>{muted(note)}'
 
 
-def _heat(name: str, held: float, asked: np.ndarray, names: Sequence[str], values: Mapping[str, Any]) -> Chart:
-    """One exposure's map: the first feature from left to right, the second from bottom to top."""
+def _heat(
+    name: str, held: float, asked: np.ndarray, names: Sequence[str], values: Mapping[str, Any], most: float
+) -> Chart:
+    """One exposure's map: the first feature from left to right, the second from bottom to top; colours to +-`most`."""
     grid = asked.reshape(asked.shape[0], -1)  # (G, G), or (G, 1)
     across, up = [_labels(values[n]) for n in names] if len(names) > 1 else (_labels(values[names[0]]), [""])
-    data = [[x, y, round(float(grid[i, j]), 1) + 0.0] for i, x in enumerate(across) for j, y in enumerate(up)]
-    most = max(1.0, float(np.abs(asked).max()))
+    digits = 1 if most >= 0.5 else 2
+    data = [[x, y, round(float(grid[i, j]), digits) + 0.0] for i, x in enumerate(across) for j, y in enumerate(up)]
     second = names[1] if len(names) > 1 else ""
     title = f"Holding {number(held, 1)}"
     middle = {"nameLocation": "middle", "splitArea": {"show": False}}
@@ -198,9 +202,9 @@ def _labels(values: Sequence[float]) -> list[str]:
     return list(dict.fromkeys(number(float(v), digits) for v in values))
 
 
-def _sure(found: Mapping[str, Any], members: int) -> str:
+def _sure(found: Mapping[str, Any], members: int, act_by: str) -> str:
     rows = found["buckets"]
-    words = "".join(f"<p>{esc(text)}</p>" for text in sure_words(found, members))
+    words = "".join(f"<p>{esc(text)}</p>" for text in sure_words(found, members, act_by))
     labels = _parts(len(rows))
     earned = bars(
         "sure_earned",
@@ -236,13 +240,15 @@ def _sure(found: Mapping[str, Any], members: int) -> str:
     )
 
 
-def sure_words(found: Mapping[str, Any], members: int) -> list[str]:
+def sure_words(found: Mapping[str, Any], members: int, act_by: str) -> list[str]:
     """How sure the policy is and whether the sure decisions earn more, in words."""
     p, bits, rows = found["confidence"], found["entropy_share"], found["buckets"]
     words = [
-        f"The median decision gives its action a probability of {percent(p['p50'])}; one in twenty is below "
+        f"At the median decision the most probable action has {percent(p['p50'])}; at one in twenty it has less than "
         f"{percent(p['p5'])}. The entropy is {percent(bits['mean'])} of the most that is possible, on average."
     ]
+    if act_by == "mean":
+        words[0] += " It acts by the mean exposure of all actions, so an undecided policy holds little."
     difference = found["surest_less_least_sure"]
     low, high = (BASIS_POINTS * x for x in difference["interval_90"])
     if len(rows) > 1 and math.isfinite(low):

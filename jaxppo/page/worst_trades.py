@@ -16,23 +16,19 @@ STRIKING = 8
 """Features that are shown at first: those farthest from the middle of what was seen."""
 
 
-def _bounded(scale: float) -> Callable[[float], str]:
-    """A return that is shown to the policy as tanh(scale * return)."""
-
-    def text(seen: float) -> str:
-        if abs(seen) > 0.998:
-            return f"beyond {percent(math.copysign(math.atanh(0.998) / scale, seen), 0, sign=True)}"
-        return percent(math.atanh(seen) / scale, sign=True)
-
-    return text
+def _returned(seen: float, size: float = 1.0) -> str:
+    """A return that the policy is shown as tanh(10 * return * size)."""
+    if abs(seen) > 0.998:
+        return f"beyond {percent(math.copysign(math.atanh(0.998) / (10.0 * size), seen), 0, sign=True)}"
+    return percent(math.atanh(seen) / (10.0 * size), sign=True)
 
 
 ACCOUNT: dict[str, tuple[str, Callable[[float], str]]] = {
-    "total_return": ("Return so far", _bounded(10.0)),
+    "total_return": ("Return so far", _returned),
     "win_rate": ("Trades won so far (50 % before the first)", lambda x: percent(x, 0)),
     "drawdown": ("Drawdown", percent),
     "exposure": ("Exposure", number),
-    "unrealised_return": ("Open position", _bounded(10.0)),
+    "unrealised_return": ("Open position", _returned),
     "bars_held": ("Bars held", lambda x: number(math.expm1(x * math.log1p(256)), 0)),
     "stop_distance": ("Distance to the stop, of the set one", number),
     "take_profit_distance": ("Distance to the take-profit, of the set one", number),
@@ -67,10 +63,10 @@ def summary(trades: Sequence[Mapping[str, Any]], median: float = math.nan) -> st
     where = next(iter(symbols)) if len(symbols) == 1 else f"{len(symbols)} symbols"
     words = (
         f"Together they made {percent(lost, sign=True)} of the equity that one account started with, of which costs "
-        f"are {percent(-paid, sign=True)}, on {where}. The policy gave the actions that opened them "
+        f"are {percent(-paid, sign=True)}, on {where}. Where they were opened, the most probable action had "
         f"{percent(chances[0], 0)} to {percent(chances[-1], 0)}"
     )
-    return words + (f"; at the median decision it is {percent(median)}." if math.isfinite(median) else ".")
+    return words + (f"; at the median decision it has {percent(median)}." if math.isfinite(median) else ".")
 
 
 def _card(trade: Mapping[str, Any]) -> str:
@@ -93,7 +89,7 @@ def _card(trade: Mapping[str, Any]) -> str:
         head,
         tables.definitions(facts)
         + "<h3>The account that it saw</h3>"
-        + tables.definitions(_account(seen["account"]))
+        + tables.definitions(_account(seen["account"], float(seen["size"])))
         + _features(seen["features"]),
     )
 
@@ -113,9 +109,16 @@ def _probabilities(seen: Mapping[str, Any]) -> str:
     return ", ".join(f"{action_name(label)} {percent(p)}" for label, p in found)
 
 
-def _account(account: Mapping[str, float]) -> list[tuple[str, str]]:
-    known = [(ACCOUNT[name], x) for name, x in account.items() if name in ACCOUNT]
-    return [(title, show(float(x))) for (title, show), x in known]
+def _account(account: Mapping[str, float], size: float) -> list[tuple[str, str]]:
+    """The account; `size` is the exposure that an action's 1 stands for, by which some of it is shown multiplied."""
+    rows = []
+    for name, (title, show) in ACCOUNT.items():
+        if name in account:
+            seen = float(account[name])
+            rows.append((title, _returned(seen, size) if name == "unrealised_return" else show(seen)))
+    if size != 1.0:
+        rows.append(("Size of a position by volatility, which exposures are in", number(size)))
+    return rows
 
 
 def _features(features: Sequence[Mapping[str, Any]]) -> str:
