@@ -288,10 +288,10 @@ def amount(value: float) -> str:
     """An amount of money to 2 or 3 digits, in words.
 
     Example:
-      >>> amount(3226696.7), amount(12906786.8), amount(950.0)
-      ('3.2 million', '13 million', '950')
+      >>> print(amount(3226696.7), amount(12906786.8), amount(950.0), sep=", ")
+      3.2 million, 13 million, 950
     """
-    for size, word in ((1e9, " billion"), (1e6, " million"), (1e3, " thousand")):
+    for size, word in ((1e9, "\u00a0billion"), (1e6, "\u00a0million"), (1e3, "\u00a0thousand")):
         if value >= size:
             scaled = value / size
             return number(scaled, 1 if scaled < 10 and round(scaled, 1) % 1 else 0) + word
