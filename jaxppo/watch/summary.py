@@ -127,14 +127,19 @@ def group(runs: Sequence[Seen]) -> list[Group]:
         data = lookup(dict(run.manifest), "data", "hash")
         groups.setdefault(json.dumps([rest, data], sort_keys=True, default=str), []).append(run)
     found = list(groups.values())
-    named = [Group(_name(own, [g[0] for g in found]), tuple(own)) for own in found]
+    differ = _differing([own[0] for own in found])
+    named = [Group(_name(own, differ), tuple(own)) for own in found]
     return [named[i] for i in ranked([g.score for g in named])]
 
 
-def _name(own: Sequence[Seen], others: Sequence[Seen]) -> str:
+def _differing(runs: Sequence[Seen]) -> list[str]:
+    """Fields in which some of the runs differ."""
+    fields = dict.fromkeys(name for run in runs for name in run.fields if name != "seed")
+    return [name for name in fields if any(r.fields.get(name) != runs[0].fields.get(name) for r in runs)]
+
+
+def _name(own: Sequence[Seen], differ: Sequence[str]) -> str:
     """What a group is called: by the values in which it differs from the others, or by the names of its runs."""
-    fields = dict.fromkeys(name for run in others for name in run.fields if name != "seed")
-    differ = [name for name in fields if len({json.dumps(r.fields.get(name), default=str) for r in others}) > 1]
     values = ", ".join(f"{name} {plain_value(own[0].fields.get(name))}" for name in differ)
     if len(own) == 1:
         return printable(f"{own[0].name}: {values}" if values else own[0].name)

@@ -80,7 +80,7 @@ def _progress(shown: Picture, width: int) -> Text:
 def _groups(groups: Sequence[Group], width: int, most: int) -> list[Text]:
     """A line a group, the best first."""
     heads = {"state": 9, "update": 9, "fitness": 8, "Sharpe": 7, "return": 9, "alarms": 7}
-    room = width - sum(heads.values())
+    room = max(width - sum(heads.values()), 8)
 
     def line(name: str, cells: Sequence[str], style: str = "") -> Text:
         name = name if len(name) < room else name[: room - 2] + "\u2026"
