@@ -299,7 +299,9 @@ def test_the_trials_of_a_sweep_are_runs(tmp_path):
         assert picture(found).state == "training"
     assert picture(look((sweep,), Cache())).state == "dead"
     (batch / "batch.json").write_text(json.dumps({"trials": [t | {"state": "complete"} for t in trials]}))
-    assert picture(look((sweep,), Cache())).state == "starting"  # the next batch
+    shown = picture(look((sweep,), Cache()))
+    assert shown.state == "starting"  # the next batch
+    assert [own.name for own in shown.groups] == ["sweep (2 seeds: 0, 1)"]
     (sweep / "summary.json").write_text("{}")
     assert picture(look((sweep,), Cache())).state == "finished"
 

@@ -20,7 +20,7 @@ from jaxppo.play.alarms import Alarm, Alarms
 from jaxppo.play.best import RANKED_COLUMN, best_update
 from jaxppo.store.directory import CONFIG, MANIFEST, METRICS_CSV, POPULATION, SNAPSHOTS, earlier_manifest, is_held
 from jaxppo.store.files import MOST
-from jaxppo.store.json import read_figures
+from jaxppo.store.json import read_figures, read_json
 from jaxppo.store.read import load_fields, lookup
 
 State = Literal["starting", "training", "late", "ending", "finished", "stopped", "dead"]
@@ -56,6 +56,7 @@ class Seen:
     alarms: tuple[Alarm, ...] = ()
     checkpoints: tuple[int, ...] = ()  # updates
     over: str = ""  # of a trial of a sweep that trains no more: why
+    between: bool = False  # no run, but a sweep that works on none
 
     def column(self, name: str) -> np.ndarray:
         """A column (R,), NaN throughout where there is none."""
@@ -256,7 +257,7 @@ def _alarms(rows: Rows, labels: Any) -> tuple[Alarm, ...]:
 
 def _sweep(path: Path, cache: Cache) -> Iterator[Seen]:
     """The trials of a sweep, each as a run of its own, as far as the records of its batches tell."""
-    fields: dict[str, Any] = cache.read(path / _SWEEP, "fields", lambda p: dict(read_figures(p)["facts"]), _NOTHING)
+    fields: dict[str, Any] = cache.read(path / _SWEEP, "fields", lambda p: dict(read_json(p)["facts"]), _NOTHING)
     done, waits, newest = (path / _SUMMARY).is_file(), True, (path / _SWEEP).stat().st_mtime
     for record in sorted((path / _BATCHES).glob(f"[0-9]*/{_BATCH}")):
         held = is_held(record.parent / _LOCK)
@@ -276,7 +277,7 @@ def _sweep(path: Path, cache: Cache) -> Iterator[Seen]:
             )
     if waits and not done:  # for the next batch, or for a process that is gone
         gone = time.time() - newest > _BETWEEN
-        yield Seen(path, path.resolve().name, False if gone else None, time.time(), fields)
+        yield Seen(path, path.resolve().name, False if gone else None, time.time(), fields, between=True)
 
 
 class _Trial(NamedTuple):

@@ -260,7 +260,9 @@ class Picture:
 
 def picture(runs: Sequence[Seen]) -> Picture:
     """Of at least one run."""
-    groups, state = group(runs), whole_state(runs)
+    state, all_of = whole_state(runs), runs
+    runs = [run for run in runs if not run.between] or runs
+    groups = group(runs)
     return Picture(
         name=_names(runs),
         title=_title(runs),
@@ -273,7 +275,7 @@ def picture(runs: Sequence[Seen]) -> Picture:
         best=_best(groups),
         checkpoints=_checkpoints(groups[0].runs),
         alarms=_alarms(runs),
-        advice=_advice(runs),
+        advice=_advice(all_of),
         fresh=_fresh(runs, state),
     )
 
@@ -292,7 +294,11 @@ def _title(runs: Sequence[Seen]) -> str:
         str(lookup(data, "data", "source", default="")),
         plural(len(symbols), "symbol") if isinstance(symbols, list) and symbols else "",
         f"{interval} bars" if (interval := lookup(data, "data", "interval")) else "",
-        plural(len(runs), "run") if len(runs) > 1 else f"seed {first.fields['seed']}" if "seed" in first.fields else "",
+        plural(len([run for run in runs if not run.between]), "run")
+        if len(runs) > 1
+        else f"seed {first.fields['seed']}"
+        if "seed" in first.fields
+        else "",
     ]
     return printable(" \u00b7 ".join(part for part in parts if part))
 

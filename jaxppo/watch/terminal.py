@@ -110,6 +110,8 @@ def _figures(own: Group, width: int, most: int, named: bool) -> list[Text]:
     of = f"validation bars{': ' + own.name if named else ''}"
     lines = []
     for i, (heading, training) in enumerate(((of, False), ("in training", True))):
+        if not any(m.in_training is training for m in shown):
+            continue
         heading = heading if len(heading) < title_width else heading[: title_width - 2] + "\u2026"
         columns = f"{now:>{wide}}{'at best':>{best_width}}  {'update 0 to ' + str(end) if end else ''}" if not i else ""
         lines.append(_line((f"{heading:<{title_width}}{columns}", "dim")))
