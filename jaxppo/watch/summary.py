@@ -294,11 +294,7 @@ def _title(runs: Sequence[Seen]) -> str:
         str(lookup(data, "data", "source", default="")),
         plural(len(symbols), "symbol") if isinstance(symbols, list) and symbols else "",
         f"{interval} bars" if (interval := lookup(data, "data", "interval")) else "",
-        plural(len([run for run in runs if not run.between]), "run")
-        if len(runs) > 1
-        else f"seed {first.fields['seed']}"
-        if "seed" in first.fields
-        else "",
+        plural(len(runs), "run") if len(runs) > 1 else f"seed {first.fields['seed']}" if "seed" in first.fields else "",
     ]
     return printable(" \u00b7 ".join(part for part in parts if part))
 
@@ -316,7 +312,7 @@ def _facts(runs: Sequence[Seen], state: State) -> tuple[str, ...]:
         found.append(f"{number(sum(speeds), 0)} env steps/s")
     elif len(runs) == 1 and isinstance(mean, float):
         found.append(f"{number(mean, 0)} env steps/s")
-    steps = [of[-1] for run in going if len(of := run.column("env_steps"))]
+    steps = [of[-1] for run in going if len(of := run.column("env_steps")) and math.isfinite(of[-1])]
     if steps:
         found.append(f"{number(sum(steps), 0)} env steps")
     passes = lookup(dict(first.manifest), "passes")
@@ -400,7 +396,7 @@ def _status(manifest: Mapping[str, Any]) -> str:
 def _fresh(runs: Sequence[Seen], state: State) -> str:
     ages = [run.age for run in runs if not math.isnan(run.age)]
     if not ages:
-        return "no line yet, the first follows the compilation"
+        return "no line was written" if state in OVER else "no line yet: it compiles first"
     every = {run.fields.get("validate_every") for run in runs}
     often = max(map(whole, every)) if len(every) == 1 else 0
     last = f"last line {span(min(ages))} ago"

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from jaxppo.page.text import MISSING
 from jaxppo.watch.blocks import bar, plot, sparkline
-from jaxppo.watch.seen import State
+from jaxppo.watch.seen import OVER, State
 from jaxppo.watch.summary import (
     Group,
     Measure,
@@ -163,7 +163,8 @@ def _bottom(shown: Picture, width: int, most: int) -> list[Text]:
         lines.append(_line((shown.checkpoints, "")))
     if shown.advice:
         lines += _wrapped(shown.advice, width, STYLES[shown.state])
-    footer = _line((shown.fresh, "dim"), ("; Ctrl-C ends the watch, not the run", "dim"))
+    ends = "" if shown.state in OVER else "; Ctrl-C ends the watch, not the run"
+    footer = _line((f"{shown.fresh}{ends}", "dim"))
     lasting = [told for told in shown.alarms if told.lasts]
     over = len(shown.alarms) - len(lasting)
     if not lasting:
