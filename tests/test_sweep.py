@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 from contextlib import redirect_stderr, redirect_stdout
@@ -116,7 +117,10 @@ def test_trials_are_halved_judged_and_averaged(whole, capsys):
     assert "best of 13 looks" in summary["sentences"][1]
     page = (whole / "sweep.html").read_text()
     assert "How much of the winner is luck" in page
-    assert page.count("data:image/png") == 4  # without importance, of three trials, and seeds, of which there is one
+    drawn = set(re.findall(r'data-chart="(\w+)"', page))
+    # Without importance, of three trials, and seeds, of which there is one.
+    assert drawn == {"ranks", "halves", "test", "score_learning_rate", "score_gamma", "learning"}
+    assert {p.stem for p in (whole / "plots").iterdir()} == {"overfitting", "test", "scores", "learning"}
     assert [b.load().finished for b in batch_folders(whole)] == [True, True]
     assert not list(whole.glob("batches/*/state-*"))
 

@@ -253,7 +253,13 @@ def bars(
             "axisPointer": {"type": "shadow"},
             "valueFormatter": f"@{form}",
         },
-        "grid": {"left": 8, "right": 20, "top": 34 if len(series) > 1 else 14, "bottom": 8, "containLabel": True},
+        "grid": {
+            "left": 20 if flat else 8,
+            "right": 20,
+            "top": 34 if len(series) > 1 else 14,
+            "bottom": 8,
+            "containLabel": True,
+        },
         **({} if len(series) > 1 else {"legend": {"show": False}}),
         "series": [
             {"name": of, "type": "bar", "data": cells(numbers), "itemStyle": {"color": f"@{role}"}, "barMaxWidth": 46}
@@ -336,8 +342,8 @@ class Column:
     field: str
     title: str
     kind: str = "number"
-    """number, whole, price, percent (a fraction), signed (the same with its sign), time (UTC seconds), text, or choice
-    (a text with a list to filter by)."""
+    """number, short (without trailing zeros), whole, price, percent (a fraction), signed (the same with its sign), time
+    (UTC seconds), text, or choice (a text with a list to filter by)."""
     digits: int | None = None
     meaning: str = ""
     frozen: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import polars as pl
 from jaxppo.page import document
 from jaxppo.page.charts import Chart
 from jaxppo.page.curves import Panel, action_colors, components, training_panels, validation_panels
-from jaxppo.page.style import CYCLE_ROLES
+from jaxppo.page.style import CYCLE_ROLES, of_many
 from jaxppo.page.text import action_name
+from jaxppo.play.metrics import Column
 from jaxppo.store.read import values
 
 HEIGHT = 200
@@ -27,6 +28,18 @@ def validation_curves(metrics: pl.DataFrame, best: int | None) -> str:
 def training_curves(metrics: pl.DataFrame) -> str:
     """HTML of how the optimisation went."""
     return _side_by_side([_panel(metrics, panel, None) for panel in training_panels()])
+
+
+def compared(metrics: Mapping[str, pl.DataFrame], panels: Sequence[tuple[str, Column]]) -> str:
+    """HTML of one panel a column, with a line for each of several runs; runs without a row have none."""
+    drawn = {name: frame for name, frame in metrics.items() if frame.height}
+    found = []
+    for column, of in panels if drawn else ():
+        title = of.title or of.name.replace("_", " ")
+        lines = [_line(frame, column, name, *of_many(i)) for i, (name, frame) in enumerate(drawn.items())]
+        alt = f"{title} of {', '.join(drawn)} over env steps: {of.meaning}"
+        found.append(Chart(f"learning_{column}", title, _axes(_ticks(of)) | {"series": lines}, alt, height=240))
+    return _side_by_side(found)
 
 
 def reward_components(metrics: pl.DataFrame) -> str:
@@ -86,7 +99,13 @@ def action_shares(metrics: pl.DataFrame) -> str:
 
 
 def _side_by_side(charts: Sequence[Chart]) -> str:
+    if not charts:
+        return ""
     return f'<div class="panels">{"".join(document.chart(chart) for chart in charts)}</div>'
+
+
+def _ticks(column: Column) -> str:
+    return "ticks_percent" if column.form in _PERCENT else "tick"
 
 
 def _axes(form: str) -> dict[str, Any]:
@@ -113,7 +132,6 @@ def _line(metrics: pl.DataFrame, column: str, name: str, role: str, dashed: bool
 
 def _panel(metrics: pl.DataFrame, panel: Panel, best: int | None) -> Chart:
     """One column over env steps; infinite values are left out, and said."""
-    form = "ticks_percent" if panel.column.form in _PERCENT else "tick"
     title, y = panel.column.title, values(metrics, panel.name)
     series = [_line(metrics, panel.name, title, "policy")]
     if panel.other:
@@ -133,4 +151,5 @@ def _panel(metrics: pl.DataFrame, panel: Panel, best: int | None) -> Chart:
     infinite = int(np.isposinf(y).sum())
     named = title if not infinite else f"{title} (infinite at {infinite} of {len(y)})"
     alt = f"{named} over env steps: {panel.column.meaning}"
-    return Chart(panel.name, named, _axes(form) | {"legend": {"show": False}, "series": series}, alt, height=HEIGHT)
+    option = _axes(_ticks(panel.column)) | {"legend": {"show": False}, "series": series}
+    return Chart(panel.name, named, option, alt, height=HEIGHT)

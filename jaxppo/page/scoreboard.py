@@ -49,7 +49,9 @@ class Answer:
     """Whether the policy was chosen by these very bars, so that the figure is too good."""
 
 
-def scoreboard(answer: Answer, scores: Sequence[Score], below: str = "", note: str = "") -> str:
+def scoreboard(
+    answer: Answer, scores: Sequence[Score], below: str = "", note: str = "", whose: str = "Policy\u2019s"
+) -> str:
     """HTML of the verdict over the scoreboard.
 
     Args:
@@ -57,6 +59,7 @@ def scoreboard(answer: Answer, scores: Sequence[Score], below: str = "", note: s
       scores: of the policy and what it must beat.
       below: HTML that follows.
       note: plain text under the table.
+      whose: Sharpe ratio the scores' notes take theirs from.
     """
     seen = LOOKED_AT if answer.looked_at else ""
     tone = "" if answer.looked_at else answer.tone
@@ -65,11 +68,11 @@ def scoreboard(answer: Answer, scores: Sequence[Score], below: str = "", note: s
         f'<section class="verdict {answer.tone}" id="answer"><h2>{esc(answer.title)}</h2>'
         f'<p class="answer">{esc(answer.sentence)}</p>'
         f'<p class="key"><b class="{tone}">{esc(answer.value)}</b><span>{esc(answer.meaning)}</span>{seen}</p>'
-        f"{_table(scores)}{small}{below}</section>"
+        f"{_table(scores, whose)}{small}{below}</section>"
     )
 
 
-def _table(scores: Sequence[Score]) -> str:
+def _table(scores: Sequence[Score], whose: str) -> str:
     if not scores:
         return ""
     ends = [x for s in scores for x in (s.sharpe, *(s.interval or ())) if math.isfinite(x)] + [0.0]
@@ -77,7 +80,7 @@ def _table(scores: Sequence[Score]) -> str:
     room = _ROOM * max(high - low, 1e-6)
     noted, known = any(s.note for s in scores), any(s.interval for s in scores)
     head = ["", "Sharpe ratio a year", "90 % interval" if known else "", "Net return", "Max drawdown"]
-    head += ["Policy\u2019s Sharpe ratio less it, 90 % interval"] if noted else []
+    head += [f"{whose} Sharpe ratio less it, 90 % interval"] if noted else []
     rows = "".join(_row(s, low - room, high + room, noted) for s in scores)
     kinds = ["", "num", "interval", "num", "num fall", ""]
     cells = "".join(f'<th class="{kind}">{esc(h)}</th>' for kind, h in zip(kinds, head, strict=False))

@@ -49,3 +49,8 @@ ROLES: dict[str, tuple[str, str]] = {
 """Colours of interactive charts by name, on a light and on a dark page; a chart's option writes `@policy`."""
 CYCLE_ROLES = ("policy", "orange", "green", "purple", "sky", "vermillion", "yellow", "black", "grey")
 """Names of the colours of CYCLE, in its order."""
+
+
+def of_many(i: int) -> tuple[str, bool]:
+    """Colour of the i-th of many lines, and whether it is dashed: later lines begin the cycle anew, dashed."""
+    return CYCLE_ROLES[i % len(CYCLE_ROLES)], i >= len(CYCLE_ROLES)

@@ -22,6 +22,12 @@ NAMED = 9
 """Lines with a colour of their own: as many as the cycle has. Later ones begin it anew, dashed."""
 
 
+HEADINGS = {
+    "validation": "The best policies on the validation bars, rebalanced daily, after costs",
+    "test": "On bars that they had not seen, rebalanced daily, after costs",
+}
+
+
 def panels() -> list[tuple[str, Column]]:
     """Columns of metrics.csv that are drawn, and what they are called."""
     training = {column.name: column for column in TRAINING}
@@ -81,10 +87,6 @@ def equity_curves(part: Part, heading: str) -> Figure | None:
 
 def make_plots(found: Comparison) -> dict[str, bytes]:
     """PNG files by name, of what there is data for."""
-    heading = {
-        "validation": "The best policies on the validation bars, rebalanced daily, after costs",
-        "test": "On bars that they had not seen, rebalanced daily, after costs",
-    }
-    figures = {part: equity_curves(of, heading[part]) for part, of in found.parts.items()}
+    figures = {part: equity_curves(of, HEADINGS[part]) for part, of in found.parts.items()}
     figures["learning"] = learning_curves({name: e.metrics for name, e in found.entries.items()})
     return {name: canvas.png(figure) for name, figure in figures.items() if figure is not None}

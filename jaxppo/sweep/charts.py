@@ -16,8 +16,8 @@ from jaxppo.page.text import number
 from jaxppo.store.read import SweepData, values
 from jaxppo.sweep.judge import TEST_FIGURE
 
-NAMES = {"fitness": "Fitness", "portfolio_sharpe": "Sharpe ratio, rebalanced daily"}
-_SPREAD = 24  # trials whose seeds are drawn: more do not fit side by side
+NAMES = {"fitness": "Fitness", "portfolio_sharpe": "Sharpe ratio a year, rebalanced daily"}
+SPREAD = 24  # trials whose seeds are drawn: more do not fit side by side
 _FENCE = 3.0  # interquartile ranges that a view reaches beyond the middle half
 
 
@@ -80,18 +80,18 @@ def _positions(ax: Axes, column: pl.Series, dimension: object) -> np.ndarray:
             ax.xaxis.set_minor_formatter(NullFormatter())
         return column.cast(pl.Float64).fill_null(np.nan).to_numpy()
     assert isinstance(dimension, list)
-    labels = [_text(value) for value in dimension]
+    labels = [text_of(value) for value in dimension]
     ax.set_xticks(range(len(labels)), [canvas.plain(x if len(x) <= 16 else x[:15] + ".") for x in labels])
     ax.set_xlim(-0.6, len(labels) - 0.4)
     ax.grid(False, axis="x")
     place = {label: i for i, label in enumerate(labels)}
     spread = 0.5 * ((np.arange(len(column)) * 0.618) % 1.0 - 0.5)  # golden: neighbours apart, the same each time
-    return np.array([place.get(_text(v), np.nan) for v in column.to_list()]) + spread
+    return np.array([place.get(text_of(v), np.nan) for v in column.to_list()]) + spread
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
     """A category as the table of trials has it."""
-    return ",".join(map(_text, value)) if isinstance(value, list) else str(value)
+    return ",".join(map(text_of, value)) if isinstance(value, list) else str(value)
 
 
 def importance(data: SweepData) -> Figure | None:
@@ -145,7 +145,7 @@ def seeds(data: SweepData) -> Figure | None:
     """Of the best trials the ensemble and its members alone; None where a trial is one policy."""
     names = [c for c in data.trials.columns if c.startswith("val_member_")]
     done = data.trials.filter(pl.col("state") == "complete").sort("value", descending=True, nulls_last=True)
-    done = done.head(_SPREAD)
+    done = done.head(SPREAD)
     if not names or done.height == 0:
         return None
     figure, (ax,) = canvas.grid(1, 1, 3.2, below=0.3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,41 +9,46 @@ import polars as pl
 
 from jaxppo.page import canvas, document, sections, tables
 from jaxppo.page.document import Section
-from jaxppo.page.text import MISSING, moment, number, percent, plain_value, plural
+from jaxppo.page.scoreboard import scoreboard
+from jaxppo.page.text import MISSING, base_name, moment, number, percent, plain_value, plural
 from jaxppo.store import files
 from jaxppo.store.columns import PORTFOLIO_PREFIX, of_portfolio
-from jaxppo.store.read import SweepData, load_sweep, lookup, values
-from jaxppo.sweep import remarks
+from jaxppo.store.read import SweepData, load_sweep, lookup
+from jaxppo.sweep import interactive, remarks
 from jaxppo.sweep.charts import NAMES, make_figures
-from jaxppo.sweep.judge import TEST_FIGURE
 
 PAGE = "sweep.html"
-_SHOWN = 30  # trials of the table that is not folded
+LUCK, SPACE, LEARNING = "Luck", "Space", "Learning"
+"""Tabs that several sections stand in."""
+_NOTE = "Of portfolios that are rebalanced daily, after all costs."
 
 
 def write_page(folder: Path) -> Path:
     """Write plots/*.png and sweep.html in `folder`; returns the page's path."""
     data = load_sweep(folder)
     images = {name: canvas.png(figure) for name, figure in make_figures(data).items()}
-    return files.write_page(folder, images, render(data, images), PAGE)
+    return files.write_page(folder, images, render(data), PAGE)
 
 
-def render(data: SweepData, images: dict[str, bytes]) -> str:
-    """The page as text; `images` are PNG files by the names of `make_figures`."""
-    title = f"Sweep of {lookup(data.config, 'preset', default='?')} on {sections.source(data)}"
+def render(data: SweepData) -> str:
+    """The page as text."""
+    title = f"Sweep of {lookup(data.config, 'preset', default='?')} on {base_name(sections.source(data))}"
+    answer = remarks.answer(data)
+    doubt = sections.muted(remarks.doubt(data))
     return document.document(
         title,
         sections.header(title, _about(data))
-        + document.cards(remarks.cards(data))
-        + sections.verdict(remarks.verdict(data), remarks.doubt(data)),
+        + scoreboard(answer, remarks.scores(data), doubt, _NOTE)
+        + document.cards(remarks.cards(data), answer.tone == "good"),
         [
-            sections.warnings(remarks.warnings(data), "Before believing it"),
-            _truth(data, images),
-            _scores(data, images),
-            _learning(images),
-            _seeds(data, images),
-            _ensemble(data),
+            _truth(data),
+            sections.warnings(remarks.warnings(data), "Before believing it")._replace(tab=LUCK),
+            _scores(data),
+            _importance(data),
+            _learning(data),
+            _seeds(data),
             Section("trials", "Trials", _trials(data)),
+            _ensemble(data),
             sections.run(data, _own_facts(data), f"<h3>Data</h3>{tables.data_table(data.manifest)}"),
             sections.glossary(),
         ],
@@ -65,12 +69,12 @@ def _about(data: SweepData) -> list[str]:
     ]
 
 
-def _truth(data: SweepData, images: dict[str, bytes]) -> Section:
+def _truth(data: SweepData) -> Section:
     truth = data.summary["truth"]
     words = "".join(f"<p>{tables.esc(text)}</p>" for text in data.summary["sentences"])
     rows = [
-        ("Sharpe ratio of the winner, validation, rebalanced daily", number(truth["sharpe"])),
-        ("Sharpe ratio that luck alone is expected to show", number(truth["luck_sharpe"])),
+        ("Sharpe ratio a year of the winner, validation, rebalanced daily", number(truth["sharpe"])),
+        ("Sharpe ratio a year that luck alone is expected to show", number(truth["luck_sharpe"])),
         ("P(true Sharpe ratio above 0)", percent(truth["probabilistic_sharpe"], 0)),
         ("Deflated Sharpe ratio: P(above that of luck)", percent(truth["deflated_sharpe"], 0)),
         ("Probability of backtest overfitting", percent(truth["overfitting_probability"], 0)),
@@ -81,45 +85,54 @@ def _truth(data: SweepData, images: dict[str, bytes]) -> Section:
     ]
     split = (
         "Half of the days choose the best trial, the other half ranks it among all; every way to take half of"
-        f" {truth['overfitting_blocks']} blocks of days is done once (Bailey and others 2017). Left:"
-        " where it ranks there, 0 being the middle. Right: what its Sharpe ratio is there, with 252 days a year."
+        f" {truth['overfitting_blocks']} blocks of days is done once (Bailey and others 2017). First:"
+        " where it ranks there. Second: what its Sharpe ratio is there, with 252 days a year."
     )
     tested = (
         "Every complete trial; what lies far out is drawn at the edge. Where choosing works, points rise to the right."
     )
+    halves = "".join(document.chart(chart) for chart in interactive.overfitting(data))
+    test = interactive.validation_and_test(data)
     body = (
         words
         + tables.table(["", ""], [list(row) for row in rows])
-        + document.figure(images, "overfitting", "Backtest overfitting", split, "")
-        + document.figure(images, "test", "Test over validation", tested, "The bars leave no test split.")
+        + (f'<div class="columns">{halves}</div>{sections.muted(split)}' if halves else "")
+        + (document.chart(test, tested) if test else sections.muted("Too few trials have a test figure to draw them."))
     )
-    return Section("truth", "How much of the winner is luck", body)
+    return Section("truth", "How much of the winner is luck", body, LUCK)
 
 
-def _scores(data: SweepData, images: dict[str, bytes]) -> Section:
+def _scores(data: SweepData) -> Section:
     caption = (
         f"{NAMES[data.summary['choose_by']]}, of each trial\u2019s best validation. Triangles at the lower edge lie"
         " below it. A halted trial is drawn with the best that it had shown."
     )
+    drawn = "".join(document.chart(chart) for chart in interactive.scores(data))
+    body = f'<div class="panels">{drawn}</div>{sections.muted(caption)}' if drawn else ""
+    return Section("scores", "Scores over the space", body or sections.muted("No trial has a score."), SPACE)
+
+
+def _importance(data: SweepData) -> Section:
     share = (
         "By PED-ANOVA (Watanabe, Bansal and Hutter 2023), over complete trials: how far the best of them differ from"
         " the rest in each field. It says what was decisive within the ranges searched, and nothing of other ranges."
     )
-    body = document.figure(images, "scores", "Scores over the space", caption, "No trial has a score.")
-    body += "<h3>Importance</h3>"
-    body += document.figure(images, "importance", "Importance", share, "Told from ten complete trials on.")
-    return Section("scores", "Scores over the space", body)
+    chart = interactive.importance(data)
+    body = document.chart(chart, share) if chart else sections.muted("Told from ten complete trials on.")
+    return Section("importance", "Importance", body, SPACE)
 
 
-def _learning(images: dict[str, bytes]) -> Section:
+def _learning(data: SweepData) -> Section:
     caption = (
         "One line a trial, from the untrained policy on; what lies far below is cut off, and lines that end early were"
         " halted."
     )
-    return Section("learning", "Learning curves", document.figure(images, "learning", "Learning curves", caption, ""))
+    chart = interactive.learning(data)
+    body = document.chart(chart, caption) if chart else sections.muted("No trial was validated.")
+    return Section("learning", "Learning curves", body, LEARNING)
 
 
-def _seeds(data: SweepData, images: dict[str, bytes]) -> Section:
+def _seeds(data: SweepData) -> Section:
     caption = (
         "Trials that differ less than the seeds of one of them do, differ by luck. On the validation bars; the seeds of"
         " the test are in trials.csv."
@@ -128,7 +141,10 @@ def _seeds(data: SweepData, images: dict[str, bytes]) -> Section:
         "Each trial is one policy with a seed of its own, so how far seeds alone spread is not known; --seeds 5 makes"
         " each trial an ensemble of five and shows it."
     )
-    return Section("seeds", "Spread over seeds", document.figure(images, "seeds", "Spread over seeds", caption, none))
+    chart = interactive.seeds(data)
+    return Section(
+        "seeds", "Spread over seeds", document.chart(chart, caption) if chart else sections.muted(none), LEARNING
+    )
 
 
 def _ensemble(data: SweepData) -> Section:
@@ -144,47 +160,19 @@ def _ensemble(data: SweepData) -> Section:
     note = (
         "python -m jaxppo.backtest OUT/policy plays it next to what it must beat, and knows how many trials there were."
     )
-    return Section("policy", "What is handed over", words + table + sections.muted(note))
+    return Section("policy", "What is handed over", words + table + sections.muted(note), "Policy")
 
 
 def _trials(data: SweepData) -> str:
-    choose_by = data.summary["choose_by"]
-    frame = data.trials.sort("value", descending=True, nulls_last=True)
-    fields = list(data.summary["space"])
-    figures = {
-        "value": "Best validation",
-        TEST_FIGURE[choose_by]: "The same on test",
-        "val_portfolio_sharpe": "Sharpe, daily",
-        "val_max_drawdown": "Max drawdown",
-        "val_trades": "Trades",
-        "val_turnover": "Turnover",
-    }
-    columns = {name: values(frame, name) for name in figures}
-
-    def row(i: int, of: dict[str, Any]) -> list[str]:
-        cells = [number(float(columns[name][i]), 0 if name == "val_trades" else 2) for name in figures]
-        cells[3] = percent(float(columns["val_max_drawdown"][i]))
-        update = MISSING if of["best_update"] is None else number(of["best_update"], 0)
-        return [str(of["trial"]), of["state"], *(_param(of[f]) for f in fields), update, *cells]
-
-    rows = [row(i, of) for i, of in enumerate(frame.to_dicts())]
-    head = ["Trial", "State", *fields, "Update", *figures.values()]
-    shown = tables.table(head, rows[:_SHOWN], text_columns=2 + len(fields), total=0 if rows else None)
-    if len(rows) > _SHOWN:
-        shown += sections.folded(
-            f"The other {len(rows) - _SHOWN} trials", tables.table(head, rows[_SHOWN:], text_columns=2 + len(fields))
-        )
-    failed = frame.filter(pl.col("state") == "failed")
-    if failed.height:
-        reasons = failed.select("trial", "reason").rows()
-        shown += "<h3>Trials that could not be run</h3>" + tables.table(
-            ["Trial", "Reason"], [[str(n), str(reason)] for n, reason in reasons], text_columns=2
-        )
-    return shown + sections.muted("trials.csv and trials.parquet have every figure, validations.csv every validation.")
-
-
-def _param(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) and not math.isnan(value) else plain_value(value)
+    listed = document.table(
+        interactive.trials(data),
+        "The best first. trials.csv and trials.parquet have every figure, validations.csv every validation.",
+    )
+    failed = data.trials.filter(pl.col("state") == "failed").select("trial", "reason").rows()
+    if not failed:
+        return listed
+    reasons = [[str(n), str(reason)] for n, reason in failed]
+    return listed + "<h3>Trials that could not be run</h3>" + tables.table(["Trial", "Reason"], reasons, text_columns=2)
 
 
 def _own_facts(data: SweepData) -> list[tuple[str, str]]:

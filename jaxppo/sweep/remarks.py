@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 
 from jaxppo.page.document import Card, Remark
+from jaxppo.page.scoreboard import Answer, Score
 from jaxppo.page.sections import tone
 from jaxppo.page.text import number, percent, plural
+from jaxppo.play.gate import APPROVED
+from jaxppo.store.columns import of_portfolio
 from jaxppo.store.read import SweepData, lookup
 from jaxppo.sweep.judge import TEST_FIGURE, ensemble_sentences
 
@@ -56,18 +59,67 @@ def overfitting(data: SweepData) -> float:
     return max(known, default=math.nan)
 
 
-def verdict(data: SweepData) -> Remark:
-    """What the figures add up to."""
-    truth = data.summary["truth"]
-    deflated, pbo, rank = truth["deflated_sharpe"], overfitting(data), truth["rank_correlation"]
-    text = " ".join([*data.summary["sentences"][:2], *handed_over(data)])
+def answer(data: SweepData) -> Answer:
+    """What the figures add up to, and the winner's Sharpe ratio, on the test bars where there are any."""
+    s, winner = data.summary, data.summary["winner"]
+    trial, tested = winner["trial"], _tested(data)
+    shown = winner["validation"]["val_portfolio_sharpe"]
+    tone, title = _verdict(data)
+    deflated = s["truth"]["deflated_sharpe"]
+    sentence = f"Trial {trial} is the best of {number(s['trials']['asked'], 0)} on the validation bars"
     if math.isnan(deflated):
-        return Remark("bad", "The winner never traded", text)
-    if deflated >= SURE and not pbo >= OVERFIT and not rank <= 0:
-        return Remark("good", "The winner is more than luck, by the validation bars", text)
-    if deflated < 0.5 or pbo >= OVERFIT:
-        return Remark("bad", "The winner may well be luck", text)
-    return Remark("caution", "Not to be told from luck", text)
+        sentence += f": it never traded, which was the best of {plural(s['looks'], 'look')}."
+    else:
+        sentence += (
+            f". The probability that its Sharpe ratio there is more than the luck of {plural(s['looks'], 'look')} is"
+            f" {percent(deflated, 0)} (deflated Sharpe ratio)."
+        )
+    meaning = f"of the winner, trial {trial} at update {number(winner['update'], 0)}, rebalanced daily, after costs, on"
+    if math.isnan(tested):
+        figure, bars = shown, " the validation bars; there is no test figure"
+    else:
+        figure, bars = tested, f" the test bars, which chose nothing; {number(shown)} on the validation bars"
+    return Answer(
+        tone, title, sentence, f"Sharpe ratio {number(figure)} a year", meaning + bars, looked_at=math.isnan(tested)
+    )
+
+
+def _tested(data: SweepData) -> float:
+    """The winner's Sharpe ratio a year on the test bars, rebalanced daily; nan without any."""
+    return float(data.summary["winner"]["test"].get(TEST_FIGURE["portfolio_sharpe"], math.nan))
+
+
+def _verdict(data: SweepData) -> tuple[str, str]:
+    """Tone and words. The validation bars alone are never good: they chose among all that were looked at."""
+    truth, tested = data.summary["truth"], _tested(data)
+    deflated, worst = truth["deflated_sharpe"], overfitting(data)
+    if math.isnan(deflated):
+        return "bad", "The winner never traded"
+    if deflated < 0.5 or worst >= OVERFIT:
+        return "bad", "The winner may well be luck"
+    if tested <= 0:
+        return "bad", "The winner earns nothing on the test bars"
+    if not deflated >= SURE or truth["rank_correlation"] <= 0:
+        return "caution", "Not to be told from luck"
+    if tested > 0 or data.summary["ensemble"]["gate"] == APPROVED:
+        return "good", "The winner is more than luck"
+    return "caution", "The winner is more than luck, by the validation bars alone"
+
+
+def scores(data: SweepData) -> list[Score]:
+    """The winner and what is handed over, on the test bars and on those that chose them."""
+    winner, of = data.summary["winner"], data.summary["ensemble"]
+    averaged = plural(len(of["members"]), "trial") + (" averaged" if len(of["members"]) > 1 else "")
+    found = []
+    for part, prefix, title in (("test", "test_", "test"), ("validation", "val_", "validation (looked at)")):
+        for called, row, own in (
+            (f"Winner, trial {winner['trial']}", of_portfolio(winner[part], prefix), True),
+            (f"Handed over, {averaged}", of_portfolio(of[part]), False),
+        ):
+            if row:
+                made, fell = (float(row.get(column, math.nan)) for column in ("return", "max_drawdown"))
+                found.append(Score(f"{called}: {title}", float(row["sharpe"]), None, made, fell, own=own))
+    return found
 
 
 def doubt(data: SweepData) -> str:

@@ -5,7 +5,7 @@
 
   function shownAs(kind, digits) {
     const as = {
-      number: (v) => number(v, digits ?? 2), whole: (v) => number(v, 0), price: (v) => FORMATS.price(v),
+      number: (v) => number(v, digits ?? 2), short: (v) => FORMATS.tick(v), whole: (v) => number(v, 0), price: (v) => FORMATS.price(v),
       percent: (v) => percent(v, digits ?? 2), signed: (v) => percent(v, digits ?? 2, true),
       time: (v) => (v === null ? DASH : new Date(v * 1000).toISOString().slice(0, 16).replace("T", " ")),
     }[kind];
