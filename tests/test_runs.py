@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -12,11 +13,16 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from chromium import Opened, assert_draws
+from chromium import browser as browser  # a fixture
+from playwright.sync_api import Browser
 
 from jaxppo.errors import RunDirectoryError
 from jaxppo.runs.__main__ import main
 from jaxppo.runs.compare import compare, config_differences, excess_sentence, short_names
 from jaxppo.runs.found import daily_curve, days_per_year, find_folders, kind_of, read_entry, require_entry
+from jaxppo.runs.interactive import differences, equity
+from jaxppo.runs.page import render, write_comparison
 from jaxppo.runs.prune import spare_checkpoints
 from jaxppo.store import checkpoint_info
 from tests.reference.run_directory import Fake, write_run
@@ -219,6 +225,53 @@ def test_the_page_and_the_lines(runs, tmp_path):
     assert "<td>learning_rate</td>" in page
     assert "<td>window</td>" not in page  # the same in both
     assert {p.name for p in (tmp_path / "page" / "plots").iterdir()} == {"learning.png", "validation.png", "test.png"}
+
+
+def test_the_page_says_what_decides(runs):
+    one, two = (require_entry(runs / n) for n in ("one", "two"))
+    page = render(compare([one, two]))
+    board = page.partition('id="answer"')[2].partition("</section>")[0]
+    assert "<h2>One is better than two</h2>" in board
+    assert "one has a Sharpe ratio of 1.25 a year and two one of 0.75, on the validation bars." in board
+    assert "looked at: the policy was chosen by these bars" in board  # only one was tested
+    add_backtest(runs / "two" / "backtest" / "test-1", "test", 2.5, noise(3, 0.002))
+    board = render(compare([require_entry(runs / n) for n in ("one", "two")])).partition('id="answer"')[2]
+    assert "two is better than one" in board.partition("</h2>")[0].lower()
+    assert "one has a Sharpe ratio of 0.50 a year and two one of 2.50, on the test bars." in board
+    assert "looked at" not in board.partition("</section>")[0]
+    assert '<b class="good">' not in board
+
+
+def test_curves_are_drawn_over_the_days_in_common_from_one(runs):
+    # The second begins 100 days later with the same returns, so that both grow alike over the days in common.
+    write_curve(runs / "two" / "validation" / "best_portfolio.csv", noise(0, 0.004)[100:], date(2024, 4, 10))
+    part = compare([require_entry(runs / n) for n in ("one", "two")]).parts["validation"]
+    source = equity(part, "validation", "").option["dataset"][0]["source"]
+    assert source["time"][1] == 1_712_707_200_000  # 2024-04-10
+    assert (source["y0"][0], source["y1"][0]) == (1.0, 1.0)
+    np.testing.assert_allclose(source["y0"], source["y1"], rtol=1e-12)
+    apart = replace(part, curves={**part.curves, "three": part.curves["one"].head(50)})
+    assert equity(apart, "validation", "") is None
+
+
+def test_differences_are_points_on_their_intervals(runs):
+    part = compare([require_entry(runs / n) for n in ("one", "two")]).parts["validation"]
+    first, second = part.lines
+    series = differences(part, "apart").option["series"][0]
+    assert [point["value"] for point in series["data"]] == [[second.excess[0], "two"]]
+    assert [end["coord"][0] for end in series["markLine"]["data"][1]] == list(second.excess[1:])
+    assert series["data"][0]["itemStyle"]["color"] == "@policy"  # filled: the interval is above 0
+    unsure = replace(part, lines=(first, replace(second, excess=(0.1, -1.0, 1.0))))
+    assert differences(unsure, "apart").option["series"][0]["data"][0]["itemStyle"]["color"] == "@card"
+    assert differences(replace(part, lines=(first,)), "apart") is None
+
+
+def test_the_page_in_a_browser(browser: Browser, runs, tmp_path):
+    add_backtest(runs / "two" / "backtest" / "test-1", "test", 2.5, noise(3, 0.002))
+    page = write_comparison(tmp_path, compare([require_entry(runs / n) for n in ("one", "two")]))
+    found = Opened(browser, page)
+    assert_draws(found)
+    found.context.close()
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from chromium import DRAWN, PHONE
+from chromium import browser as browser  # a fixture
 from playwright.sync_api import Browser, Page
-from test_browser import DRAWN, PHONE
-from test_browser import browser as browser
 from test_watch import append, begin, row
 
 from jaxppo.store.directory import held

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -164,15 +163,6 @@ def symbol_view(symbols: Mapping[str, Mapping[str, Any]], caption: str = "") -> 
     head = f'<div class="tools"><label>Symbol <select>{options}</select></label></div>'
     body = f"{head}{_area('data-symbols', alt, 600)}<output></output>{_caption(caption)}"
     return f'<figure class="symbols">{body}</figure>{blocks}'
-
-
-def figure(images: Mapping[str, bytes], name: str, alt: str, caption: str, missing: str) -> str:
-    """A picture by its name among `images`, PNG files, or a plain text that says why there is none."""
-    if name not in images:
-        return f'<p class="muted">{esc(missing)}</p>' if missing else ""
-    data = base64.b64encode(images[name]).decode("ascii")
-    picture = f'<img alt="{esc(alt)}" src="data:image/png;base64,{data}">'
-    return f"<figure>{picture}{_caption(caption)}</figure>"
 
 
 _NOSCRIPT = '<p class="noscript">Charts and sortable tables need JavaScript; plots/*.png beside this page do not.</p>'

@@ -50,9 +50,8 @@ def differences(part: Part, name: str) -> Chart | None:
     points: list[dict[str, Any]] = []
     for other, (apart, low, high) in known:
         says = f"{first} less {other}: {number(apart)}, 90 % interval {number(low)} to {number(high)}"
-        points.append(
-            {"name": says, "value": [apart, other], "symbol": "emptyCircle" if low <= 0 <= high else "circle"}
-        )
+        look = {"color": "@card" if low <= 0 <= high else "@policy", "borderColor": "@policy", "borderWidth": 2}
+        points.append({"name": says, "value": [apart, other], "itemStyle": look})
     intervals = [[{"coord": [low, other]}, {"coord": [high, other]}] for other, (_, low, high) in known]
     zero = {"xAxis": 0, "lineStyle": {"color": "@grey", "width": 1}}
     option = {
