@@ -136,14 +136,13 @@ def _run_command(command: str, block: Block, quick: bool) -> int | None:
     """The exit status; None for what is not run."""
     command, _, file = command.partition(" '>' ")
     jaxppo = parsed(command, block.place)
-    if jaxppo is None:
-        if command.startswith(("python examples/", "python policy/")):
-            here = ROOT if command.startswith("python examples/") else None
-            return subprocess.run([sys.executable, *shlex.split(command)[1:]], cwd=here).returncode
+    if jaxppo is None and not command.startswith("python policy/"):
         check_other(command, block.place)
         return None
     if quick and block.slow:
         return None
+    if jaxppo is None:  # a program that an export wrote
+        return subprocess.run([sys.executable, *shlex.split(command)[1:]]).returncode
     main: Callable[[list[str]], int] = jaxppo[0].main
     try:
         with contextlib.redirect_stdout(Path(file).open("w")) if file else contextlib.nullcontext():
