@@ -267,10 +267,15 @@ def test_differences_are_points_on_their_intervals(runs):
 
 
 def test_the_page_in_a_browser(browser: Browser, runs, tmp_path):
-    add_backtest(runs / "two" / "backtest" / "test-1", "test", 2.5, noise(3, 0.002))
-    page = write_comparison(tmp_path, compare([require_entry(runs / n) for n in ("one", "two")]))
-    found = Opened(browser, page)
+    hostile = (runs / "two").rename(runs / "<img src=x onerror='document.title=1'>")
+    add_backtest(hostile / "backtest" / "test-1", "test", 2.5, noise(3, 0.002))
+    found = Opened(browser, write_comparison(tmp_path, compare([require_entry(runs / "one"), require_entry(hostile)])))
     assert_draws(found)
+    found.page.evaluate("jaxppo.openTab('test')")
+    code = "e => jaxppo.charts.get(e).chart.dispatchAction({ type: 'showTip', seriesIndex: 0, dataIndex: 0 })"
+    found.page.locator("[data-chart=test_apart]").evaluate(code)
+    assert found.page.get_by_text(f"one less {hostile.name}: ").is_visible()  # as text
+    assert found.wrong == []
     found.context.close()
 
 

@@ -24,7 +24,7 @@ def content_policy(scripts: Sequence[str], connect: str = "'none'") -> str:
     """
     allowed = " ".join(f"'{assets.digest(name)}'" for name in scripts)
     return (
-        f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; connect-src {connect};"
+        f"default-src 'none'; style-src 'unsafe-inline'; connect-src {connect};"
         f" script-src {allowed}; base-uri 'none'; form-action 'none'"
     )
 

@@ -16,9 +16,6 @@ from jaxppo.play.gate import Gate
 from jaxppo.play.metrics import METRICS
 from jaxppo.store.read import Evaluation, Provenance, lookup
 
-Images = Mapping[str, bytes]
-"""PNG files by the names of the charts."""
-
 EQUITY, TRADES, COSTS, CHECKS, RUN = "Equity", "Trades", "Costs", "Checks", "Run"
 """Tabs that several sections stand in."""
 

@@ -83,7 +83,7 @@ def scores(data: SweepData) -> list[Chart]:
             ]
             series.append({"name": label, "type": "scatter", "data": points, **_look(label)})
         option = {
-            "grid": {"left": 8, "right": 18, "top": 34, "bottom": 8, "containLabel": True},
+            "grid": {"left": 24, "right": 18, "top": 34, "bottom": 8, "containLabel": True},
             "tooltip": _NAMED,
             "xAxis": _field_axis(dimension),
             "yAxis": _axis(named, low, high),
@@ -169,7 +169,7 @@ def learning(data: SweepData) -> Chart | None:
             series.append(drawn | {"emphasis": {"focus": "series"}})
     ends = [y[1:] if len(y) > 1 else y for y in (values(part, "value") for part in parts.values())]
     option = {
-        "grid": {"left": 8, "right": 18, "top": 34, "bottom": 26, "containLabel": True},
+        "grid": {"left": 24, "right": 18, "top": 34, "bottom": 26, "containLabel": True},
         "tooltip": _NAMED,
         "xAxis": {"type": "value", "name": "update", "nameLocation": "middle", "nameGap": 24, "max": "dataMax"},
         "yAxis": _axis(named, *view(np.concatenate(ends))),
@@ -209,7 +209,7 @@ def seeds(data: SweepData) -> Chart | None:
     }
     look = {"itemStyle": {"color": "@grey"}, "symbol": "rect", "symbolSize": [12, 3]}
     option = {
-        "grid": {"left": 8, "right": 18, "top": 34, "bottom": 26, "containLabel": True},
+        "grid": {"left": 24, "right": 18, "top": 34, "bottom": 26, "containLabel": True},
         "tooltip": _NAMED,
         "xAxis": {
             "type": "category",
@@ -252,7 +252,7 @@ def validation_and_test(data: SweepData) -> Chart | None:
             series.append({"name": label, "type": "scatter", "data": points, **_look(label)})
     series[0]["markLine"] = _zeros({"xAxis": 0}, {"yAxis": 0})
     option = {
-        "grid": {"left": 8, "right": 18, "top": 34, "bottom": 26, "containLabel": True},
+        "grid": {"left": 24, "right": 18, "top": 34, "bottom": 26, "containLabel": True},
         "tooltip": _NAMED,
         "xAxis": _axis(f"{named}, validation", left, right) | {"nameGap": 24},
         "yAxis": _axis(f"{named}, test", bottom, top),
@@ -298,7 +298,7 @@ def _halves(data: SweepData) -> Chart:
     some = np.linspace(0, len(inside) - 1, min(len(inside), _POINTS)).astype(int)
     axis = {"type": "value", "scale": True, "nameLocation": "middle", "axisLabel": {"formatter": "@tick"}}
     option = {
-        "grid": {"left": 8, "right": 18, "top": 14, "bottom": 26, "containLabel": True},
+        "grid": {"left": 24, "right": 18, "top": 14, "bottom": 26, "containLabel": True},
         "legend": {"show": False},
         "tooltip": {"trigger": "item", "confine": True, "valueFormatter": "@number"},
         "xAxis": {**axis, "name": "on the half that chose it", "nameGap": 24},

@@ -123,10 +123,11 @@ def scores(data: SweepData) -> list[Score]:
 
 
 def doubt(data: SweepData) -> str:
-    return (
-        f"The validation bars chose among {data.summary['looks']:,.0f} policies, so the best figure there flatters."
-        " The test bars chose nothing, once: who goes back and chooses by them has used them up."
-    )
+    """How far to trust the figures."""
+    text = f"The validation bars chose among {data.summary['looks']:,.0f} policies, so the best figure there flatters."
+    if data.summary["ensemble"]["test"]:
+        text += " The test bars chose nothing, once: who goes back and chooses by them has used them up."
+    return text
 
 
 def handed_over(data: SweepData) -> list[str]:

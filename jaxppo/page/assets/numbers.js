@@ -38,13 +38,11 @@ window.jaxppo = {};
   // By the names that `Chart.option` may give in place of a function.
   const FORMATS = {
     number: finite((v) => number(v)),
-    number1: finite((v) => number(v, 1)),
     number3: finite((v) => number(v, 3)),
     whole: finite((v) => number(v, 0)),
     tick: finite(tick),
     percent: finite((v) => percent(v)),
     percent0: finite((v) => percent(v, 0)),
-    percent2: finite((v) => percent(v, 2)),
     signed: finite((v) => percent(v, 1, true)),
     ticks_percent: finite((v) => tick(100 * v) + "\u00a0%"),
     count: finite(count),
