@@ -406,6 +406,11 @@ def test_words_on_what_matters_name_the_costs_of_another_account():
     words = why_page.importance_words(frame, {"sharpe": 3.0})
     assert "is trend, of 2 groups: shown at other times, the Sharpe ratio falls from 3.00 to 1.00" in words
     assert "net return falls by 10.0 percentage points, 10.0 of them costs" in words
+    none = importance_of(("base", "group", -0.5), ("account", "account", 0.0))
+    assert "no group of market features costs it anything" in why_page.importance_words(none, {"sharpe": 3.0})
+    same = none.with_columns(changed=pl.lit(0.0))
+    words = why_page.importance_words(same, {"sharpe": 0.0})
+    assert words == "No market feature changes a single decision of it. What it holds does not matter to it."
 
 
 def bucket(low: float, high: float, earned: float, n: int = 10) -> dict[str, Any]:

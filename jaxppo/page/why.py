@@ -46,9 +46,10 @@ def _importance(frame: pl.DataFrame, why: Mapping[str, Any]) -> str:
     words = f"<p>{esc(importance_words(frame, why))}</p>"
     caption = (
         f"How much of the Sharpe ratio (portfolio rebalanced daily) is lost when an input is shown at other times; the "
-        f"bar is the mean of {n} shifts, the line their lowest and highest. A drop above {number(why['sharpe'])}, the "
-        "policy\u2019s own, means that it then loses money."
+        f"bar is the mean of {n} shifts, the line their lowest and highest."
     )
+    if why["sharpe"] > 0:
+        caption += f" A drop above {number(why['sharpe'])}, the policy\u2019s own, means that it then loses money."
     total = int(why["features"])
     some = (
         ""
@@ -78,12 +79,17 @@ def importance_words(frame: pl.DataFrame, why: Mapping[str, Any]) -> str:
     if groups.height == 0:
         return ""
     top, own = groups.row(0, named=True), float(why["sharpe"])
-    shared = f", of {groups.height} groups" if groups.height > 1 else ""
-    words = (
-        f"The market feature group that matters most is {top['input']}{shared}: shown at other times, the Sharpe ratio "
-        f"falls from {number(own)} to {number(own - top['sharpe_drop'])}, and {percent(top['changed'], 0)} of the "
-        "decisions are others."
-    )
+    if not groups["changed"].sum() > 0:
+        words = "No market feature changes a single decision of it."
+    elif top["sharpe_drop"] <= 0:
+        words = "Shown at other times, no group of market features costs it anything: it does as well without them."
+    else:
+        shared = f", of {groups.height} groups" if groups.height > 1 else ""
+        words = (
+            f"The market feature group that matters most is {top['input']}{shared}: shown at other times, the Sharpe "
+            f"ratio falls from {number(own)} to {number(own - top['sharpe_drop'])}, and {percent(top['changed'], 0)} "
+            "of the decisions are others."
+        )
     account = frame.filter(pl.col("kind") == "account").row(0, named=True)
     if account["changed"] > 0:
         words += (
