@@ -47,6 +47,7 @@
     return {
       color: ["policy", "orange", "green", "purple", "sky", "vermillion", "yellow", "black", "grey"].map(color),
       backgroundColor: "transparent",
+      line: { symbol: "circle" }, // the default one is filled white, on a dark page too
       textStyle: { fontFamily: "system-ui, -apple-system, 'Segoe UI', Roboto, Arial, sans-serif", color: color("ink") },
       categoryAxis: { ...axis, splitLine: { show: false } },
       valueAxis: axis, logAxis: axis, timeAxis: axis,
