@@ -426,19 +426,12 @@ def test_presets_are_those_of_the_configs_folder():
 # In a process of its own
 
 
-@pytest.mark.parametrize(
-    ("line", "wanted"),
-    [
-        ("--preset nope", "unknown preset 'nope'"),
-        ("--data nowhere.csv", "nowhere.csv: no such file or folder"),
-    ],
-)
-def test_the_process_exits_with_2_and_one_line(tmp_path, line, wanted):
+def test_the_process_exits_with_2_and_one_line(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(REPO)}
-    command = [sys.executable, "-m", "jaxppo.train", *line.split()]
+    command = [sys.executable, "-m", "jaxppo.train", "--data", "nowhere.csv"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
-    assert wanted in done.stderr
+    assert "nowhere.csv: no such file or folder" in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []  # nor a runs/ folder where it was started
 

@@ -37,8 +37,8 @@ def free_port() -> int:
 
 def process(devices: int, *args: str) -> subprocess.Popen[str]:
     """`python -m jaxppo.train` with so many fake devices."""
-    flag = f"--xla_force_host_platform_device_count={devices}"
-    env = {**os.environ, "PYTHONPATH": str(REPO), "XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"  # of two the last holds
+    env = {**os.environ, "PYTHONPATH": str(REPO), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "jaxppo.train", *args]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=env, cwd=REPO, stdout=pipe, stderr=pipe, text=True)

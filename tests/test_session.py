@@ -25,7 +25,6 @@ import numpy as np
 import polars as pl
 import pytest
 from helpers import TINY
-from tensorboardX.proto.event_pb2 import Event
 
 import jaxppo.train.page
 from benchmarks.robustness.kills import compiled_once
@@ -41,6 +40,7 @@ from jaxppo.play.score import validate
 from jaxppo.store.checkpoint import CheckpointWriter, restore_policy, restore_train_state
 from jaxppo.store.columns import metrics_columns
 from jaxppo.store.rows import validation_row
+from jaxppo.store.tensorboard import Event
 from jaxppo.train.__main__ import main
 from jaxppo.train.loop import Trainer
 

@@ -7,17 +7,27 @@ when the process is killed, and hangs on a full disk. Its message classes and it
 from __future__ import annotations
 
 import struct
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import masked_crc32c
 
-from jaxppo.store.files import Growing
+# tensorboardX imports torch where it is installed, which was 1.4 of the 3.6 s in which `jaxppo train` begins: it is
+# told that there is none.
+_hidden = {"torch": None} if "torch" not in sys.modules else {}
+sys.modules.update(_hidden)  # type: ignore[arg-type]
+try:
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.record_writer import masked_crc32c
+finally:
+    for _name in _hidden:
+        del sys.modules[_name]
+
+from jaxppo.store.files import Growing  # noqa: E402
 
 FOLDER = "tensorboard"
 FILE = "events.out.tfevents.0.jaxppo"  # TensorBoard knows event files by the second and third word
