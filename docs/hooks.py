@@ -22,6 +22,7 @@ from jaxppo.config.schema import GROUPS
 from jaxppo.page.reference import columns_table, rewards_table, rules_table
 
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+_LITERAL = re.compile(r"[*_|<]")
 FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 
 
@@ -41,12 +42,13 @@ def flags(options: Any) -> Iterator[tuple[str, str]]:
         if action.help and not {"-h", "--help"} & set(action.option_strings):
             metavar = action.metavar if isinstance(action.metavar, str) else " ".join(action.metavar or ())
             values = metavar.replace("{None}|", "").replace("|", " or ")
-            yield " ".join([*action.option_strings[:1], values]).strip(), " ".join(action.help.split())
+            meaning = " ".join(action.help.split()).replace("(default: )", "(default: none)")
+            yield " ".join([*action.option_strings[:1], values]).strip(), _LITERAL.sub(r"\\\g<0>", meaning)
 
 
 def table(options: Any) -> str:
     """A row an option."""
-    rows = [f"| `{flag}` | {meaning.replace('|', chr(92) + '|')} |\n" for flag, meaning in flags(options)]
+    rows = [f"| `{flag}` | {meaning} |\n" for flag, meaning in flags(options)]
     return "| option | meaning |\n|---|---|\n" + "".join(rows) + "\n"
 
 
