@@ -23,6 +23,7 @@ from jaxppo.page.reference import columns_table, rewards_table, rules_table
 
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 _LITERAL = re.compile(r"[*_|<]")
+MARKDOWN_LINK = re.compile(r'href="(\.\./[\w/-]+)\.md(#[^"]*)?"')
 FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 
 
@@ -116,3 +117,8 @@ GENERATED: dict[str, Callable[[], str]] = {
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs with the text of each page."""
     return MARKER.sub(lambda found: GENERATED[found[1]](), markdown)
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """Called with the HTML of each page: links from a notebook to a page, which mkdocs leaves as files of Markdown."""
+    return MARKDOWN_LINK.sub(r'href="\1.html\2"', html) if page.file.src_uri.endswith(".ipynb") else html

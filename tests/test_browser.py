@@ -11,6 +11,8 @@ from chromium import DRAWN, PHONE, Opened
 from chromium import browser as browser  # a fixture
 from playwright.sync_api import Browser, Page
 
+from jaxppo.page import document
+from jaxppo.page.charts import Column, Table
 from jaxppo.train.page import write_html, write_report
 from tests.reference.run_directory import Fake, write_run
 
@@ -154,6 +156,23 @@ def test_trades_are_sorted_filtered_downloaded_and_shown_on_their_chart(opened: 
     assert page.locator("#panel-symbols").is_visible()
     start, end = zoom(page, ".chart[data-symbols]")
     assert end - start < 50
+
+
+def test_names_to_filter_by_are_text_whatever_they_are_called(browser: Browser, tmp_path: Path) -> None:
+    names = ["<b>X</b>", "AAPL", "__proto__", "constructor"]
+    found = document.table(Table("trades", [Column("symbol", "Symbol", "choice")], [[name] for name in names]))
+    path = tmp_path / "page.html"
+    path.write_text(document.document("Names", "", [document.Section("all", "All", found)], ""), encoding="utf-8")
+    opened = Opened(browser, path, viewport={"width": 1200, "height": 900})
+    opened.page.click(".tabulator-header-filter input")
+    items = opened.page.locator(".tabulator-edit-list-item")
+    items.first.wait_for()
+    assert items.all_inner_texts() == names
+    items.nth(2).click()
+    opened.page.wait_for_function("document.querySelector('output').textContent === '1 of 4 rows'")
+    assert opened.page.locator(".tabulator-cell").all_inner_texts() == ["__proto__"]
+    assert opened.wrong == []
+    opened.context.close()
 
 
 def test_without_scripts_everything_but_charts_is_there(browser: Browser, report: Path) -> None:

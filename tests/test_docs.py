@@ -182,6 +182,18 @@ def test_the_site_builds_strictly_and_asks_for_nothing_from_the_network(site):
     assert not re.search(r"<!-- generated: \w+ -->", "".join(pages.values()))
 
 
+def test_links_within_the_site_lead_to_files(site):
+    pages = [page for page in site.rglob("*.html") if page.name != "404.html"]  # whose links are a server's
+    within = re.compile(r"""<a\b[^>]*?\bhref="(?!#|[a-z]+:)([^"#?]+)""")
+    lost = {
+        (str(page.relative_to(site)), link)
+        for page in pages
+        for link in within.findall(page.read_text(encoding="utf-8"))
+        if not (page.parent / link).exists()
+    }
+    assert lost == set()
+
+
 def test_the_site_can_be_searched_from_files(site):
     index = (site / "search" / "search_index.js").read_text(encoding="utf-8")
     found = json.loads(index.removeprefix("var __index = "))["docs"]

@@ -76,7 +76,8 @@ def _failed(gate: Gate, level: str) -> str:
         if reason.level == level and not reason.passed:
             name, show = _named(reason.metric)
             bound = "at most" if reason.metric in AT_MOST else "at least"
-            parts.append(f"{name[:1].lower()}{name[1:]} {show(reason.value)} ({bound} {show(reason.threshold)})")
+            inside = name if name.startswith("Sharpe") else name[:1].lower() + name[1:]  # Sharpe is a person
+            parts.append(f"{inside} {show(reason.value)} ({bound} {show(reason.threshold)})")
     return ", ".join(parts)
 
 

@@ -11,6 +11,7 @@ import polars as pl
 from jaxppo.page.charts import Column, Table
 from jaxppo.page.selection import ranked_symbols
 from jaxppo.page.tables import REASONS, SIDES
+from jaxppo.page.text import plural
 from jaxppo.store.read import Evaluation, of_symbol, times, values
 
 CANDLES = 30_000
@@ -47,7 +48,7 @@ def _one(rows: pl.DataFrame, trades: pl.DataFrame, limit: int) -> dict[str, Any]
     prices = named if set(named) <= set(rows.columns) else {}
     found = buckets.agg(pl.col("time").first(), *(pl.col(c).last() for c in _LAST), **prices)
     price = {name: _digits(values(found, name), 6) for name in ("close", *prices)}
-    note = f"{rows.height:,} bars, {'one' if bars == 1 else bars} to a candle."
+    note = f"{plural(rows.height, 'bar')}, {'one' if bars == 1 else bars} to a candle."
     return {
         "time": (times(found).astype(np.int64) // 60),
         **price,

@@ -81,10 +81,13 @@ def answer(data: Tested) -> Answer:
 
 
 def _sentence(data: Tested) -> str:
-    """What the policy made and whether it beat holding and the best rule."""
+    """What the policy made and whether it beat holding and the best rule: the figures of the table under it."""
     excess = lookup(data.facts, "against", "excess_over_best_rule")
-    made = f"{percent(data.pooled['return'], sign=True)} after costs"
-    hold = f"{percent(data.facts['baselines']['buy_and_hold']['return'], sign=True)} for buy-and-hold"
+    own, held = data.portfolios.get("policy"), data.portfolios.get(HOLD)
+    if not own or not held:  # of an earlier version
+        own, held = data.pooled, data.facts["baselines"][HOLD]
+    made = f"{percent(own['return'], sign=True)} after costs"
+    hold = f"{percent(held['return'], sign=True)} for buy-and-hold"
     if excess is None:
         return f"The policy made {made}, against {hold}."
     rule = "buy-and-hold" if excess["rule"] == HOLD else title(excess["rule"])

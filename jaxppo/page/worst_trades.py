@@ -10,7 +10,7 @@ from jaxppo.page import tables
 from jaxppo.page.document import Section
 from jaxppo.page.sections import TRADES, folded, muted
 from jaxppo.page.tables import REASONS, SIDES, esc
-from jaxppo.page.text import action_name, moment, number, percent
+from jaxppo.page.text import action_name, moment, number, percent, plural
 
 STRIKING = 8
 """Features that are shown at first: those farthest from the middle of what was seen."""
@@ -52,7 +52,11 @@ def section(trades: Sequence[Mapping[str, Any]] | None, median: float = math.nan
         "decisions played."
     )
     body = words + "".join(_card(trade) for trade in trades) + muted(note)
-    return [Section("worst", f"The worst {len(trades)} trades", body, TRADES)]
+    return [Section("worst", _heading(len(trades)), body, TRADES)]
+
+
+def _heading(count: int) -> str:
+    return f"The worst {count} trades" if count > 1 else "The worst trade"
 
 
 def summary(trades: Sequence[Mapping[str, Any]], median: float = math.nan) -> str:
@@ -73,7 +77,7 @@ def _card(trade: Mapping[str, Any]) -> str:
     seen = trade["decision"]
     head = (
         f"{int(trade['rank'])}. {trade['symbol']} {SIDES.get(trade['side'], trade['side']).lower()}: "
-        f"{percent(trade['return'], 2, sign=True)}, {moment(trade['entry_time'])}, {number(trade['bars'], 0)} bars"
+        f"{percent(trade['return'], 2, sign=True)}, {moment(trade['entry_time'])}, {plural(int(trade['bars']), 'bar')}"
     )
     facts = [
         ("Entry", f"{moment(trade['entry_time'])} at {_price(trade['entry_price'])}"),

@@ -113,7 +113,7 @@
     lines.push(`equity ${number(data.equity[k], 3)} &middot; buy-and-hold ${number(data.hold[k], 3)} &middot; exposure ${percent(data.exposure[k], 0)}`);
     for (const t of (data.trades || []).filter((t) => t.entry === k || t.exit === k).slice(0, 6)) {
       const what = t.entry === k ? `${t.side} entry at ${FORMATS.price(t.entry_price)}` : `exit (${(EXITS[t.reason] || [t.reason])[0]}) at ${FORMATS.price(t.exit_price)}`;
-      lines.push(`${text(what)}: ${percent(t.return, 2, true)} in ${number(t.bars, 0)} bars`);
+      lines.push(`${text(what)}: ${percent(t.return, 2, true)} in ${number(t.bars, 0)} ${t.bars === 1 ? "bar" : "bars"}`);
     }
     return lines.join("<br>");
   }

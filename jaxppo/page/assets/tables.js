@@ -12,7 +12,15 @@
     return as ? (cell) => text(cell.getValue() === null ? DASH : as(cell.getValue())) : undefined;
   }
 
-  function column(spec) {
+  // Names are the data's: as text, never as HTML, and each of them, whatever it is called (Tabulator's own list keeps
+  // them as keys of an object, which loses `__proto__`).
+  function choices(values) {
+    return {
+      values: [...new Set(values)].filter((v) => v !== null && v !== "").sort(), clearable: true, itemFormatter: (label) => text(label),
+    };
+  }
+
+  function column(spec, values) {
     const numeric = spec.kind !== "text" && spec.kind !== "choice";
     const made = {
       title: spec.title, field: spec.field, hozAlign: numeric ? "right" : "left", sorter: numeric ? "number" : "string",
@@ -20,7 +28,7 @@
       headerSortStartingDir: numeric ? "desc" : "asc", frozen: spec.frozen || false, minWidth: 64,
     };
     if (spec.kind === "choice") {
-      Object.assign(made, { headerFilter: "list", headerFilterParams: { valuesLookup: true, clearable: true }, headerFilterFunc: "=" });
+      Object.assign(made, { headerFilter: "list", headerFilterParams: choices(values), headerFilterFunc: "=" });
     } else if (spec.kind === "text") {
       made.headerFilter = "input";
     }
@@ -29,7 +37,7 @@
 
   function startTable(element) {
     const spec = parse(`table-${element.dataset.table}`);
-    const columns = spec.columns.map(column);
+    const columns = spec.columns.map((c, k) => column(c, spec.rows.map((row) => row[k])));
     if (spec.show) {
       columns.push({
         title: "Chart", headerSort: false, hozAlign: "center", download: false,
