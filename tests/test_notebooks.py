@@ -26,7 +26,6 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", ["first_policy", "own_reward_and_feature"])
-@pytest.mark.slow
 def test_a_notebook_runs(name, tmp_path, monkeypatch):
     # Compilation is nearly all of the time, and what is compiled runs for milliseconds.
     monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"] + " --xla_backend_optimization_level=0")
@@ -35,4 +34,5 @@ def test_a_notebook_runs(name, tmp_path, monkeypatch):
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     assert "SYMBOLS, BARS, SIZES = 4, 12_000, {}" in first.source
     first.source = first.source.replace("= 4, 12_000, {}", f"= 2, 1_600, {SMALL!r}")
+    first.source = first.source.replace("SEEDS = (0, 1)", "SEEDS = (1,)")
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
