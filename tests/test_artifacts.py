@@ -36,6 +36,9 @@ FIRST, DECISIONS = (3, 2), (8, 3)
 EQUITY_SCHEMA = {
     "symbol": pl.String,
     "time": pl.Datetime("us", "UTC"),
+    "open": pl.Float64,
+    "high": pl.Float64,
+    "low": pl.Float64,
     "close": pl.Float64,
     "equity": pl.Float64,
     "units": pl.Float64,
