@@ -23,7 +23,7 @@ from jaxppo.market.bars import Bars
 from jaxppo.market.calendar import DAY
 from jaxppo.market.dataset import Split
 from jaxppo.market.tape import Costs, zero_tape
-from jaxppo.page.tearsheet import amount
+from jaxppo.page.tearsheet import _eaten, amount
 from jaxppo.page.tearsheet import tear_sheet as sections_of
 from jaxppo.page.text import percent
 from jaxppo.play.capacity import capacity, liquidity
@@ -359,7 +359,10 @@ def test_the_section_has_all_parts(page):
     falls = figures["drawdowns"]
     assert all(d["trough"] in section.body for d in falls)
     assert section.body.count(">not recovered<") == sum(d["recovery"] == NOT_RECOVERED for d in falls) == 1
-    assert f"half of the net profit at a capital of {amount(figures['capacity']['half'])}" in section.body
+    half, large = (figures["capacity"][k] for k in ("half", "large"))
+    assert half > large  # so what is known comes first
+    assert f"a capital of {amount(large)}" in section.body
+    assert f"gone at {amount(half)}" in section.body
     assert not re.search(r"\b(nan|None|inf)\b", re.sub(r"<[^>]*>", " ", section.body.split("<script")[0]))
 
 
@@ -374,6 +377,15 @@ def test_what_cannot_be_said_is_said_so(two):
     (section,) = sections_of(Sheet(still.figures, pl.DataFrame(still.daily)), "it")
     assert "never was below" in section.body
     assert sections_of(None, "it") == []
+
+
+def test_what_is_known_of_capacity_comes_first():
+    # Impact grows with the root of the capital: at a sixteenth of what costs all of the profit it costs a quarter.
+    orders, eats = {"median": 0.02, "p95": 0.2}, "Market impact would eat"
+    assert _eaten(4e6, 16e6, 1e6, orders).startswith(
+        f"{eats} 25\u00a0% of the net profit at a capital of 1\u00a0million"
+    )
+    assert _eaten(1e6, 4e6, 4e6, orders).startswith(f"{eats} half of the net profit at a capital of 1\u00a0million")
 
 
 @pytest.mark.parametrize(

@@ -258,16 +258,7 @@ def _capacity(c: Mapping[str, Any]) -> str:
     reason = _REASON.get(c["status"])
     if reason is not None:
         return f"<p>{esc(reason)}</p>"
-    half, gone, orders = c["half"], c["all"], c["participation"]
-    said = (
-        f"Market impact would eat half of the net profit at a capital of {amount(half)}, all of it at {amount(gone)},"
-        f" in the currency of the prices. At the former an order is {percent(orders['half']['median'])} of a day\u2019s"
-        f" volume at the median and {percent(orders['half']['p95'])} at the 95th percentile."
-    )
-    said += (
-        f" From a capital of {amount(c['large'])} on one order in twenty is a tenth of a day\u2019s volume or more:"
-        " beyond that the law is a guess."
-    )
+    said = _eaten(c["half"], c["all"], c["large"], c["participation"]["half"])
     if c["covered"] < 0.995:
         said += f" Only {percent(c['covered'], 0)} of what is traded has volume and is counted: take it for too high."
     most = ", ".join(f"{row['symbol']} {percent(row['share'], 0)}" for row in c["most"])
@@ -282,6 +273,31 @@ def _capacity(c: Mapping[str, Any]) -> str:
         f" currency. Most of the impact comes from {most}. Good: half at ten times what you have or more."
     )
     return f"<p>{esc(said)}</p>{table(head, shown)}{_muted(note)}"
+
+
+def _eaten(half: float, gone: float, large: float, orders: Mapping[str, float]) -> str:
+    """What impact eats of the profit, as far as the law is known first.
+
+    Args:
+      half, gone: capital at which half and all of the profit is gone.
+      large: capital from which on one order in twenty is a tenth of a day's volume.
+      orders: shares of a day's volume at `half`.
+    """
+    tenth = "one order in twenty is a tenth of a day\u2019s volume or more, which is as far as the law is known"
+    at_half = (
+        f"an order is {percent(orders['median'], 0)} of a day\u2019s volume at the median and"
+        f" {percent(orders['p95'], 0)} at the 95th percentile"
+    )
+    if half > large:
+        return (
+            f"Market impact would eat {percent(math.sqrt(large / gone), 0)} of the net profit at a capital of"
+            f" {amount(large)}, in the currency of the prices; there {tenth}. If it held beyond, half of the profit"
+            f" would be gone at {amount(half)}, where {at_half}, and all of it at {amount(gone)}."
+        )
+    return (
+        f"Market impact would eat half of the net profit at a capital of {amount(half)}, in the currency of the prices,"
+        f" where {at_half}; all of it at {amount(gone)}. At {amount(large)} {tenth}."
+    )
 
 
 def amount(value: float) -> str:
