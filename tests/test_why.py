@@ -24,6 +24,7 @@ from jaxppo.market.dataset import Split, evaluation_set
 from jaxppo.market.recipe import feature_recipe
 from jaxppo.page import why as why_page
 from jaxppo.page import worst_trades as worst_page
+from jaxppo.page.text import percent
 from jaxppo.play.action_map import Axes, draw_map, make_axes
 from jaxppo.play.confidence import Decided, buckets, clustered_mean, gather, summarize_confidence
 from jaxppo.play.deciders import acting_policy
@@ -455,5 +456,9 @@ def test_a_card_for_every_worst_trade(split, probe, played):
     assert section.body.count("<details>") == 10
     assert "of which costs are" in section.body
     assert "at the median decision it has 99.0" in section.body
+    assert "Distance to the stop" not in section.body  # there is none
+    first = trades[0]
+    said = f"1. {first['symbol']} {first['side']}: {percent(first['pnl'], 2, sign=True)} of equity"
+    assert said in section.body
     assert "All 4 features" not in section.body  # so few are all shown
     assert (worst_page.section(None), worst_page.section([])) == ([], [])

@@ -77,13 +77,18 @@ def _card(trade: Mapping[str, Any]) -> str:
     seen = trade["decision"]
     head = (
         f"{int(trade['rank'])}. {trade['symbol']} {SIDES.get(trade['side'], trade['side']).lower()}: "
-        f"{percent(trade['return'], 2, sign=True)}, {moment(trade['entry_time'])}, {plural(int(trade['bars']), 'bar')}"
+        f"{percent(trade['pnl'], 2, sign=True)} of equity, {moment(trade['entry_time'])}, "
+        f"{plural(int(trade['bars']), 'bar')}"
     )
     facts = [
         ("Entry", f"{moment(trade['entry_time'])} at {_price(trade['entry_price'])}"),
         ("Exit", f"{moment(trade['exit_time'])} at {_price(trade['exit_price'])}"),
         ("Closed by", REASONS.get(trade["reason"], trade["reason"])),
-        ("Net profit", f"{percent(trade['pnl'], 2, sign=True)} of the starting equity"),
+        (
+            "Net profit",
+            f"{percent(trade['pnl'], 2, sign=True)} of the starting equity, "
+            f"{percent(trade['return'], 2, sign=True)} of what was entered",
+        ),
         ("Costs", f"{percent(trade['costs'], 2)} of it: {_costs(trade)}"),
         ("Ran", f"at best {percent(trade['mfe'], 2, sign=True)}, at worst {percent(trade['mae'], 2, sign=True)}"),
         ("Decided", f"{moment(seen['time'])} (start of the bar), {_probabilities(seen)}"),
@@ -117,8 +122,9 @@ def _account(account: Mapping[str, float], size: float) -> list[tuple[str, str]]
     """The account; `size` is the exposure that an action's 1 stands for, by which some of it is shown multiplied."""
     rows = []
     for name, (title, show) in ACCOUNT.items():
-        if name in account:
-            seen = float(account[name])
+        seen = float(account.get(name, math.nan))
+        nothing = name.endswith("_distance") and seen == 0.0  # there is no such level, or no position
+        if not math.isnan(seen) and not nothing:
             rows.append((title, _returned(seen, size) if name == "unrealised_return" else show(seen)))
     if size != 1.0:
         rows.append(("Size of a position by volatility, which exposures are in", number(size)))
