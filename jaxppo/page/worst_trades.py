@@ -89,7 +89,7 @@ def _card(trade: Mapping[str, Any]) -> str:
             f"{percent(trade['pnl'], 2, sign=True)} of the starting equity, "
             f"{percent(trade['return'], 2, sign=True)} of what was entered",
         ),
-        ("Costs", f"{percent(trade['costs'], 2)} of it: {_costs(trade)}"),
+        ("Costs", f"{percent(trade['costs'], 2)} of the starting equity: {_costs(trade)}"),
         ("Ran", f"at best {percent(trade['mfe'], 2, sign=True)}, at worst {percent(trade['mae'], 2, sign=True)}"),
         ("Decided", f"{moment(seen['time'])} (start of the bar), {_probabilities(seen)}"),
         ("Mean exposure asked for", number(seen["asked"])),
