@@ -186,6 +186,9 @@ def test_without_scripts_everything_but_charts_is_there(browser: Browser, report
 def test_prints_every_section_on_paper(opened: Opened, tmp_path: Path) -> None:
     paper = opened.page.pdf(path=str(tmp_path / "page.pdf"))
     assert paper.startswith(b"%PDF")
+    # A second canvas, such as ECharts makes for some series, would be printed white over the first.
+    count = "all => all.map(e => e.querySelectorAll('canvas').length)"
+    assert set(opened.page.locator("[data-chart], [data-symbols]").evaluate_all(count)) == {1}
     opened.page.emulate_media(media="print")
     opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert opened.page.locator("[role=tabpanel]:visible").count() == len(TABS)

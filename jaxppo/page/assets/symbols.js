@@ -64,10 +64,12 @@
       });
     }
     const held = [["gain", (t) => t.pnl > 0, "win", "solid"], ["loss", (t) => !(t.pnl > 0), "loss", "dashed"]];
+    // Of each trade a line from entry to exit, then a gap. (The series that ECharts has for such leaves an empty canvas of
+    // its own over the chart, which is printed white.)
     const routes = held.map(([name, chosen, role, type]) => ({
-      name, type: "lines", coordinateSystem: "cartesian2d", z: 4, silent: true, polyline: false,
-      lineStyle: { color: color(role), type, width: 1.6, opacity: 0.9 },
-      data: trades.filter(chosen).map((t) => ({ coords: [[t.entry, t.entry_price], [t.exit, t.exit_price]] })),
+      name, type: "line", z: 4, silent: true, showSymbol: false, connectNulls: false, tooltip: { show: false },
+      lineStyle: { color: color(role), type, width: 1.6, opacity: 0.9 }, itemStyle: { color: color(role) },
+      data: trades.filter(chosen).flatMap((t) => [[t.entry, t.entry_price], [t.exit, t.exit_price], [t.exit, null]]),
     }));
     const line = (name, column, role, grid, more = {}) => ({
       name, type: "line", data: column, xAxisIndex: grid, yAxisIndex: grid, showSymbol: false,
