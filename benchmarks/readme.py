@@ -28,11 +28,11 @@ from benchmarks import readme_trend
 from jaxppo.device import detect_device
 from jaxppo.page import canvas, plots, style, text
 from jaxppo.page.reference import between
+from jaxppo.page.run_remarks import looks
 from jaxppo.store.directory import changed_environment, environment_facts
 from jaxppo.store.files import write_atomic
 from jaxppo.store.json import read_figures, write_json
 from jaxppo.store.read import load_backtest, load_run, pooled_metrics
-from jaxppo.train.remarks import looks
 from jaxppo.walkforward import charts
 
 HERE = Path(__file__).resolve().parent

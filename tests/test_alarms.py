@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from jaxppo.page.run_remarks import warnings
 from jaxppo.play.alarms import KL_LIMIT, ONE_ACTION, RULES, VALIDATIONS, Alarms, alarm_line
 from jaxppo.store.alarms import AlarmLog
 from jaxppo.store.directory import MetricsCsv
 from jaxppo.store.read import load_run
-from jaxppo.train.remarks import warnings
 from tests.reference.run_directory import Fake, write_run
 
 LABELS = ("hold", "buy", "sell")

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page
 
 from jaxppo.page import document
 from jaxppo.page.charts import Column, Table
-from jaxppo.train.page import write_html, write_report
+from jaxppo.page.run import write_html, write_report
 from tests.reference.run_directory import Fake, write_run
 
 TABS = ("equity", "tearsheet", "trades", "symbols", "learning", "warnings", "run")

@@ -110,8 +110,8 @@ def test_the_order_in_which_symbols_are_asked_for_does_not_matter(tmp_path):
 # No chart is drawn: that takes longer than these runs.
 TRAIN = """
 import sys
-import jaxppo.train.page
-jaxppo.train.page.write_report = lambda run_dir: run_dir / "report.html"
+import jaxppo.page.run
+jaxppo.page.run.write_report = lambda run_dir: run_dir / "report.html"
 from jaxppo.train.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """

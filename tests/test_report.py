@@ -19,13 +19,13 @@ from matplotlib.image import imread
 from jaxppo.errors import RunDirectoryError
 from jaxppo.page.curves import action_colors
 from jaxppo.page.plots import PLOTS
+from jaxppo.page.run import write_report
+from jaxppo.page.run_remarks import caveat, expected_best_sharpe, verdict, warnings
 from jaxppo.page.text import number, percent
 from jaxppo.page.thin import decimate
 from jaxppo.store.read import best_row, load_run
 from jaxppo.store.tables import drawdown
-from jaxppo.train.page import write_report
 from jaxppo.train.record import Progress
-from jaxppo.train.remarks import caveat, expected_best_sharpe, verdict, warnings
 from tests.reference.run_directory import LABELS, Fake, write_run
 
 SECTIONS = (

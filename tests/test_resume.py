@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import yaml
 
-import jaxppo.train.page
+import jaxppo.page.run
 from benchmarks.robustness.kills import compiled_once, cut_here, cuts, run_here, wait_until
 from benchmarks.robustness.runs import differences, flags, metrics, scalars, start, write_bars
 from jaxppo.config.layers import DeviceInfo
@@ -44,7 +44,7 @@ UPDATES = 12  # validated before the first and after every 2
 def quick():
     """One compilation for all runs, and no charts."""
     with compiled_once(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jaxppo.train.page, "write_report", lambda run_dir: run_dir / "report.html")
+        patch.setattr(jaxppo.page.run, "write_report", lambda run_dir: run_dir / "report.html")
         yield
 
 

@@ -25,6 +25,7 @@ from jaxppo.config.schema import Config, to_dict
 from jaxppo.errors import CheckpointError, ConfigError, DataError, RunDirectoryError
 from jaxppo.market.orders import load_decisions
 from jaxppo.market.synthetic import synthetic_market
+from jaxppo.page.run import write_report
 from jaxppo.store.checkpoint import restore_policy, restore_train_state
 from jaxppo.store.checkpoint_info import survey
 from jaxppo.store.checksums import seal
@@ -32,7 +33,6 @@ from jaxppo.store.directory import earlier_manifest
 from jaxppo.store.npz import read_npz
 from jaxppo.store.read import load_gate, load_run
 from jaxppo.train.__main__ import main
-from jaxppo.train.page import write_report
 
 PACKAGE = Path(__file__).resolve().parent.parent / "jaxppo"
 SECRET = "sk-7f3a9c-not-to-be-written"

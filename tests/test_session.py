@@ -26,7 +26,7 @@ import polars as pl
 import pytest
 from helpers import TINY
 
-import jaxppo.train.page
+import jaxppo.page.run
 from benchmarks.robustness.kills import compiled_once
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.config.layers import DeviceInfo, describe, load_config, resolve
@@ -99,7 +99,7 @@ def call(path: Path, *args: str) -> Run:
 def no_report():
     """Charts take longer than these runs; most tests do not look at them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jaxppo.train.page, "write_report", lambda run_dir: run_dir / "report.html")
+        patch.setattr(jaxppo.page.run, "write_report", lambda run_dir: run_dir / "report.html")
         yield patch
 
 

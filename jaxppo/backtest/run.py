@@ -320,7 +320,7 @@ def backtest_run(options: BacktestOptions) -> Path:
 
 def refresh_page(console: Console, run_dir: Path) -> None:
     """Make the run's own page anew, which shows its latest backtest out of sample first."""
-    from jaxppo.train.page import write_html
+    from jaxppo.page.run import write_html
 
     try:
         write_html(run_dir)

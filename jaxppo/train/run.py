@@ -352,7 +352,7 @@ def _train(
 
 def _report(run_dir: Path, finished: Finished, seeds: int, display: Display) -> None:
     # matplotlib takes a second to import, and nobody should wait for it before training.
-    from jaxppo.train.page import write_report
+    from jaxppo.page.run import write_report
 
     ensemble = f"{seeds} policies x " if seeds > 1 else ""
     display.say(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxppo.page import document, learning, plots, sections, tables, tested, yardsticks
+from jaxppo.page import document, learning, plots, run_charts, sections, tables, tested, yardsticks
+from jaxppo.page import run_remarks as remarks
 from jaxppo.page.document import Section
 from jaxppo.page.members import members_section
 from jaxppo.page.scoreboard import LOOKED_AT, scoreboard
@@ -13,7 +14,6 @@ from jaxppo.page.text import MISSING, base_name, moment, number, plain_value, pl
 from jaxppo.page.yardsticks import best_rule
 from jaxppo.store.files import write_page
 from jaxppo.store.read import RunData, load_run, lookup, pooled_and_portfolio, values
-from jaxppo.train import interactive, remarks
 
 
 def write_report(run_dir: Path) -> Path:
@@ -100,7 +100,7 @@ def _equity(run: RunData) -> Section:
     same = " The final policy is the best one." if run.best_is_final else ""
     return sections.equity(
         "Equity against buy-and-hold",
-        interactive.equity(run),
+        run_charts.equity(run),
         "Growth of 1.00, all symbols together, after costs." + same,
         tables.comparison_table(run),
         yardsticks.portfolio_table(run.portfolios),
