@@ -18,7 +18,7 @@ test: check browser
 	$(PYTEST) $(ARGS)
 
 test-slow: $(VENV)/.test
-	FUSION_EMITTERS=true $(PYTEST) -m slow $(ARGS)
+	COMPILED_AS_USERS_DO=true $(PYTEST) -m slow $(ARGS)
 
 # The planner against XLA's own CUDA compiler (223 MB, apart from the rest): no GPU is needed, none is used.
 test-plan: $(VENV)/.test $(VENV)/plan

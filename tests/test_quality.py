@@ -228,7 +228,9 @@ SAMPLES = [
 PIECES = st.one_of(st.binary(max_size=3), st.sampled_from([b",", b"\n", b'"', b"-", b"e9", b"nan", b"\x00", b"9" * 30]))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     st.sampled_from(SAMPLES),
     st.lists(st.tuples(st.integers(0, 400), st.integers(0, 3), PIECES), min_size=1, max_size=4),
