@@ -60,13 +60,17 @@ def small(resolve):
     return resolved
 
 
+def small_market(seed, n_symbols=2, n_bars=6_000):
+    return synthetic_market(seed, n_symbols, n_bars)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def sizes():
     with pytest.MonkeyPatch.context() as patch:
         for module in (jaxppo.cli, jaxppo.api):
             patch.setattr(module, "resolve", small(module.resolve))
         for module in (jaxppo.market.source, jaxppo.market.synthetic):
-            patch.setattr(module, "synthetic_market", lambda seed: synthetic_market(seed, 2, 6_000))
+            patch.setattr(module, "synthetic_market", small_market)
         yield
 
 
