@@ -131,6 +131,11 @@ def test_symbols_are_chosen_and_drawn_as_candles_when_zoomed(opened: Opened) -> 
     assert page.locator(".symbols select").evaluate("e => e.selectedIndex") == 2
 
 
+def test_prices_of_any_size_fit_their_axis(opened: Opened) -> None:
+    shown = opened.page.evaluate("[1e-9, 1.25e-6, 0.01, 99.5, 52000, 1.18e9, 2.5e12].map(jaxppo.FORMATS.price_tick)")
+    assert shown == ["1e\u22129", "1.25e\u22126", "0.01", "99.5", "52000", "1.18B", "2.5T"]
+
+
 def test_trades_are_sorted_filtered_downloaded_and_shown_on_their_chart(opened: Opened, tmp_path: Path) -> None:
     page = opened.page
     page.click("#tab-trades")

@@ -11,7 +11,7 @@ from jaxppo.page import gate, tables
 from jaxppo.page.document import Card, Remark
 from jaxppo.page.members import members_sentence
 from jaxppo.page.sections import drawdown_card, profit_card, return_card, tone
-from jaxppo.page.text import moment, number, percent, plain_value, plural
+from jaxppo.page.text import between, moment, number, percent, plain_value, plural
 from jaxppo.page.yardsticks import against_rules
 from jaxppo.store.read import BacktestData, lookup
 
@@ -27,7 +27,7 @@ def cards(data: BacktestData) -> list[Card]:
         Card(
             "Sharpe ratio",
             number(p["sharpe"]),
-            f"90 % interval {number(interval[0])} to {number(interval[1])}",
+            f"90 % interval {between(*interval)}",
             tone(p["sharpe"] > 0, p["sharpe"]),
         ),
         drawdown_card(p["max_drawdown"], hold["max_drawdown"], hold["max_drawdown"]),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxppo.page.tables import esc
-from jaxppo.page.text import number, percent
+from jaxppo.page.text import between, number, percent
 
 _ROOM = 0.06  # of the width, left and right of the outermost interval
 
@@ -89,7 +89,7 @@ def _table(scores: Sequence[Score], whose: str) -> str:
 
 
 def _row(score: Score, low: float, high: float, noted: bool) -> str:
-    ends = "" if score.interval is None else " to ".join(number(x) for x in score.interval)
+    ends = "" if score.interval is None else between(*score.interval)
     cells = (
         f'<td>{esc(score.name)}</td><td class="num">{esc(number(score.sharpe))}</td>'
         f'<td class="interval">{_whisker(score, low, high)}<span class="muted">{esc(ends)}</span></td>'

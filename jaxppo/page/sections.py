@@ -160,7 +160,8 @@ def symbols(played: Evaluation | None, note: str = "") -> Section:
         return Section("symbols", "Symbols", muted("No validated symbols are in the run directory."))
     drawn = symbol_page.series(played, symbol_page.shown_trades(played))
     caption = (
-        "Triangles are entries, other marks exits by what closed the trade; full green lines gained, dashed ones lost. "
+        "Triangles are entries, other marks exits by what closed the trade, each at the mean price of its fills; full "
+        "green lines gained, dashed ones lost. "
         "Under the price: the account\u2019s equity against buy-and-hold, and its exposure. Drag to move; Ctrl and "
         "wheel, or the brush, zoom. By keyboard the arrows read values, with Shift they move; + and \u2212 zoom, and "
         "0 shows all."

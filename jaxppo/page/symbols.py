@@ -85,7 +85,7 @@ _COLUMNS: Mapping[str, Column] = {
     "exit_price": Column("exit_price", "Exit price", "price", meaning="Mean price of all exits, spread paid."),
     "reason": Column("reason", "Exit by", "choice", meaning="What closed it."),
     "bars": Column("bars", "Bars held", "whole"),
-    "return": Column("return", "Return", "signed", meaning="Net profit over what was paid at the entry."),
+    "return": Column("return", "Return", "signed", meaning="Net profit over the notional of all its entries."),
     "pnl": Column(
         "pnl",
         "Net profit",

@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxppo.page import gate
 from jaxppo.page.scoreboard import Answer, Score, scoreboard
-from jaxppo.page.text import number, percent
+from jaxppo.page.text import between, number, percent
 from jaxppo.page.yardsticks import Portfolios, title
 from jaxppo.play.sides import HOLD
 from jaxppo.store.read import Tested, lookup
@@ -51,7 +51,7 @@ def scores(
         note = ""
         if "difference_90" in own:
             low, high = own["difference_90"]
-            note = f"{number(own['sharpe_difference'])} ({number(low)} to {number(high)})"
+            note = f"{number(own['sharpe_difference'])} ({between(low, high)})"
         found.append(score(name, what, own.get("interval_90"), note))
     return found
 
@@ -75,7 +75,7 @@ def answer(data: Tested) -> Answer:
     meaning = (
         f"policy of update {number(f['update'], 0)}, rebalanced daily, on {where},"
         f" {f['first_decision'][:10]} to {f['last_decision'][:10]};"
-        f" 90 % interval {number(low)} to {number(high)}"
+        f" 90 % interval {between(low, high)}"
     )
     return Answer(found.tone, found.title, _sentence(data), figure, meaning, looked_at=not seen)
 

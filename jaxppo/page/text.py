@@ -33,6 +33,16 @@ def percent(value: float, digits: int = 1, sign: bool = False) -> str:
     return f"{plus}{text}\u00a0%"
 
 
+def between(low: float, high: float, form: Callable[[float], str] = number) -> str:
+    """The ends of an interval, as `form` shows them; a dash where they are not known.
+
+    Example:
+      >>> between(0.5, 2.0), between(math.nan, math.nan)
+      ('0.50 to 2.00', '\u2013')
+    """
+    return MISSING if math.isnan(low) or math.isnan(high) else f"{form(low)} to {form(high)}"
+
+
 FORMS: dict[Form, Callable[[float], str]] = {
     "number": number,
     "tenth": partial(number, digits=1),

@@ -15,7 +15,7 @@ from jaxppo.page.charts import Chart, bars
 from jaxppo.page.document import Section, chart
 from jaxppo.page.sections import muted
 from jaxppo.page.tables import esc
-from jaxppo.page.text import number, percent
+from jaxppo.page.text import between, number, percent
 
 TAB = "Why"
 MISSING = (
@@ -311,10 +311,10 @@ def _bucket_table(rows: Sequence[Mapping[str, Any]]) -> str:
             label,
             number(r["decisions"], 0),
             number(BASIS_POINTS * r["earned"]),
-            " to ".join(number(BASIS_POINTS * x) for x in r["earned_90"]),
+            between(*(BASIS_POINTS * x for x in r["earned_90"])),
             number(r["held"], 0),
             percent(r["hit_rate"]),
-            " to ".join(percent(x) for x in r["hit_rate_90"]),
+            between(*r["hit_rate_90"], form=percent),
         ]
         for part, label, r in zip(_parts(len(rows)), _ranges(rows), rows, strict=True)
     ]

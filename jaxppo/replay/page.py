@@ -14,7 +14,7 @@ from jaxppo.page.charts import Chart, Column, Line, Table, growth
 from jaxppo.page.document import Card, Remark, Section
 from jaxppo.page.selection import DRAWDOWN_LIMIT
 from jaxppo.page.style import BENCHMARK, GREY, POLICY
-from jaxppo.page.text import base_name, moment, number, percent, plain_value, plural
+from jaxppo.page.text import base_name, between, moment, number, percent, plain_value, plural
 from jaxppo.page.thin import decimate
 from jaxppo.play.metrics import METRICS
 from jaxppo.replay.files import CHANGED, EQUITY, EVENTS, TRADES
@@ -222,7 +222,7 @@ def _cards(data: ReplayData) -> list[Card]:
 
 def _interval(summary: Mapping[str, Any]) -> str:
     low, high = summary["intervals_90"]["sharpe"]
-    return f"90 % interval {number(float(low))} to {number(float(high))}"
+    return f"90 % interval {between(float(low), float(high))}"
 
 
 def _equity(data: ReplayData) -> Chart:

@@ -27,9 +27,9 @@ window.jaxppo = {};
     return (sign && value > 0 && /[1-9]/.test(text) ? "+" : "") + text + "\u00a0%";
   }
 
-  function count(value) {
-    for (const [limit, unit] of [[1e9, "B"], [1e6, "M"], [1e3, "k"]]) {
-      if (Math.abs(value) >= limit) return tick(+(value / limit).toPrecision(3)) + unit;
+  function count(value, digits = 3) {
+    for (const [limit, unit] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]]) {
+      if (Math.abs(value) >= limit) return tick(+(value / limit).toPrecision(digits)) + unit;
     }
     return tick(+value.toPrecision(3));
   }
@@ -45,7 +45,13 @@ window.jaxppo = {};
     percent0: finite((v) => percent(v, 0)),
     signed: finite((v) => percent(v, 1, true)),
     ticks_percent: finite((v) => tick(100 * v) + "\u00a0%"),
-    count: finite(count),
+    count: finite((v) => count(v)),
+    // An axis has room for eight characters.
+    price_tick: finite((v) => {
+      const size = Math.abs(v);
+      if (size >= 1e6) return count(v, 5);
+      return size > 0 && size < 1e-4 ? (+v.toPrecision(4)).toExponential().replace(/-/g, MINUS) : FORMATS.price(v);
+    }),
     price: finite((v) => String(+v.toPrecision(7))),
     count_text: (v) => count(Number(v)), // of a category axis, whose labels are texts
   };

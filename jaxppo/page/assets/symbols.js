@@ -79,13 +79,13 @@
       grid: grids,
       legend: {
         type: "scroll", top: 4, left: 4, right: 4, itemWidth: 16, itemHeight: 10,
-        data: [candled ? "candles" : "close", ...marks.filter((m) => m.data.length).map((m) => m.name), "gain", "loss"],
+        data: [candled ? "candles" : "close", ...marks.filter((m) => m.data.length).map((m) => m.name), "gain", "loss", "equity", "buy-and-hold", "exposure"],
       },
       axisPointer: { link: [{ xAxisIndex: "all" }] },
       tooltip: { trigger: "axis", confine: true, axisPointer: { type: "cross" }, formatter: (found) => symbolTip(found, data, label) },
       xAxis: [0, 1, 2].map(axis),
       yAxis: [
-        log ? logarithmic(value(0, "price", "price"), data.low || data.close) : value(0, "price", "price"),
+        log ? logarithmic(value(0, "price", "price_tick"), data.low || data.close) : value(0, "price", "price_tick"),
         value(1, "equity", "tick"),
         value(2, "exposure", "ticks_percent", { scale: false, min: (v) => Math.min(v.min, 0), max: (v) => Math.max(v.max, 0) }),
       ],
