@@ -314,7 +314,7 @@ def _bucket_table(rows: Sequence[Mapping[str, Any]]) -> str:
             between(*(BASIS_POINTS * x for x in r["earned_90"])),
             number(r["held"], 0),
             percent(r["hit_rate"]),
-            between(*r["hit_rate_90"], form=percent),
+            between(r["hit_rate_90"][0], r["hit_rate_90"][1], percent),
         ]
         for part, label, r in zip(_parts(len(rows)), _ranges(rows), rows, strict=True)
     ]

@@ -27,10 +27,11 @@
       formatter: shownAs(spec.kind, spec.digits) || "plaintext", headerTooltip: spec.meaning || true,
       headerSortStartingDir: numeric ? "desc" : "asc", frozen: spec.frozen || false, minWidth: 64,
     };
+    const named = { elementAttributes: { "aria-label": `Filter by ${spec.title}` } };
     if (spec.kind === "choice") {
-      Object.assign(made, { headerFilter: "list", headerFilterParams: choices(values), headerFilterFunc: "=" });
+      Object.assign(made, { headerFilter: "list", headerFilterParams: { ...choices(values), ...named }, headerFilterFunc: "=" });
     } else if (spec.kind === "text") {
-      made.headerFilter = "input";
+      Object.assign(made, { headerFilter: "input", headerFilterParams: named });
     }
     return made;
   }
