@@ -169,7 +169,7 @@ def test_names_to_filter_by_are_text_whatever_they_are_called(browser: Browser, 
     path = tmp_path / "page.html"
     path.write_text(document.document("Names", "", [document.Section("all", "All", found)], ""), encoding="utf-8")
     opened = Opened(browser, path, viewport={"width": 1200, "height": 900})
-    opened.page.click(".tabulator-header-filter input")
+    opened.page.get_by_label("Filter by Symbol").click()
     items = opened.page.locator(".tabulator-edit-list-item")
     items.first.wait_for()
     assert items.all_inner_texts() == names

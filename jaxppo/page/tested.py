@@ -15,7 +15,9 @@ from jaxppo.store.read import Tested, lookup
 
 NOTE = (
     "Of the portfolio that is rebalanced daily, after all costs. Intervals are from resampled blocks of these very "
-    "days; differences are taken in pairs, day by day. The best rule is chosen in hindsight, on these days."
+    "days; differences are taken in pairs, day by day. The best rule is chosen in hindsight, on these days. "
+    "The return, drawdown and fitness that the gate holds against its thresholds are of accounts that are never "
+    "rebalanced, so they may differ from the table\u2019s."
 )
 LINEAR = ("linear_1", "linear_10")
 """The linear baselines; the better one is on the scoreboard."""
