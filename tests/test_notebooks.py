@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import nbformat
 import pytest
 from documents import ROOT
@@ -26,9 +24,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", ["first_policy", "own_reward_and_feature"])
-def test_a_notebook_runs(name, tmp_path, monkeypatch):
-    # Compilation is nearly all of the time, and what is compiled runs for milliseconds.
-    monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"] + " --xla_backend_optimization_level=0")
+def test_a_notebook_runs(name, tmp_path):
     notebook = nbformat.read(ROOT / "docs" / "notebooks" / f"{name}.ipynb", as_version=4)
     nbformat.validate(notebook)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
