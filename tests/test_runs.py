@@ -242,6 +242,13 @@ def test_the_page_says_what_decides(runs):
     assert '<b class="good">' not in board
 
 
+def test_the_page_of_runs_of_other_days_says_that_they_cannot_be_compared(runs):
+    write_curve(runs / "two" / "validation" / "best_portfolio.csv", noise(0, 0.004)[:50], date(2034, 4, 10))
+    page = render(compare([require_entry(runs / n) for n in ("one", "two")]))
+    assert "They cannot be compared" in page.partition('id="tabs"')[0]
+    assert 'id="answer"' not in page
+
+
 def test_curves_are_drawn_over_the_days_in_common_from_one(runs):
     # The second begins 100 days later with the same returns, so that both grow alike over the days in common.
     write_curve(runs / "two" / "validation" / "best_portfolio.csv", noise(0, 0.004)[100:], date(2024, 4, 10))

@@ -57,6 +57,7 @@ from jaxppo.market.recipe import feature_recipe
 from jaxppo.market.source import load_market_bars, load_other_bars
 from jaxppo.page.members import members_line, members_table
 from jaxppo.page.terminal import figure_table, gate_line, percent, plain_console, rules_line
+from jaxppo.page.text import plural
 from jaxppo.play.gate import Record, judge_policy
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.sides import Sides, Yardsticks, rule_sides, rule_signals, score_yardsticks
@@ -240,8 +241,9 @@ def show(console: Console, setup: Setup, done: Backtest, yardsticks: Yardsticks)
     """What a trader asks first."""
     facts = setup.facts
     console.print(
-        f"{facts.split} of {facts.source}: {facts.decisions:,} decisions of {len(setup.split.symbols)} symbols,"
-        f" {facts.first_decision} to {facts.last_decision}; policy of update {facts.update} ({facts.which})",
+        f"{facts.split} of {facts.source}: {facts.decisions:,} decisions of"
+        f" {plural(len(setup.split.symbols), 'symbol')}, {facts.first_decision} to {facts.last_decision};"
+        f" policy of update {facts.update} ({facts.which})",
     )
     for line in (*describe_symbols(setup.market.bars, setup.config.data.data), *setup.market.lines):
         console.print(line, highlight=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxppo.page import document, learning, sections, tables
-from jaxppo.page.document import Section
+from jaxppo.page.document import Remark, Section
 from jaxppo.page.scoreboard import Answer, Score, scoreboard
 from jaxppo.page.text import MISSING, moment, number, plural
 from jaxppo.runs import interactive
@@ -48,7 +48,10 @@ def _decides(found: Comparison) -> str:
     held = ((name, best) for name in TITLES if name in found.parts and (best := _rival(found.parts[name])))
     name, best = next(held, ("", None))
     if best is None or best.excess is None:
-        return ""
+        if len(found.entries) < 2:
+            return ""
+        text = "No days in common are stored of them, so their figures do not say which is better."
+        return document.remark_list([Remark("caution", "They cannot be compared", text)])
     part, (apart, low, high) = found.parts[name], best.excess
     first = part.lines[0].name
     says = excess_sentence(first, best).partition(":")[0]

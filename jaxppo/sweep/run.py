@@ -14,6 +14,7 @@ from jaxppo.errors import Interrupted
 from jaxppo.market.bars import describe_symbols
 from jaxppo.market.source import SYNTHETIC
 from jaxppo.page.terminal import plain_console
+from jaxppo.page.text import plural
 from jaxppo.store.locks import Lock
 from jaxppo.sweep.batches import Batch
 from jaxppo.sweep.end import finish
@@ -39,7 +40,7 @@ def describe_sweep(setup: Setup, console: Console) -> None:
         console.print("no --data given: sweeping on the embedded synthetic market, which is made up")
     counts = {k: market.n_decided(k) for k in ("train", "validation", "test")}
     console.print(
-        f"data: {inputs.source}; {len(market.bars)} symbols; decisions: {counts['train']:,} train,"
+        f"data: {inputs.source}; {plural(len(market.bars), 'symbol')}; decisions: {counts['train']:,} train,"
         f" {counts['validation']:,} validation, {counts['test']:,} test; purge gap {market.purge_bars} bars"
     )
     for line in [*describe_symbols(market.bars, config.data.data), *market.lines]:

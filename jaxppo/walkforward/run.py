@@ -31,6 +31,7 @@ from jaxppo.market.source import SYNTHETIC, load_market_bars
 from jaxppo.market.tape import REWARD_HORIZON, Tape
 from jaxppo.page.progress import Display
 from jaxppo.page.terminal import plain_console
+from jaxppo.page.text import plural
 from jaxppo.ppo.checks import check_program
 from jaxppo.ppo.state import Hyper, TrainState, hyper_from
 from jaxppo.store.checkpoint import save_once
@@ -247,7 +248,7 @@ def describe_folds(setup: Setup, source: str) -> list[str]:
     """What is trained and tested where, a line a fold, and what is missing."""
     market, history = setup.market, setup.history
     lines = [
-        f"data: {source}; {len(history.symbols)} symbols, {sum(len(b.time) for b in market.bars):,} bars,"
+        f"data: {source}; {plural(len(history.symbols), 'symbol')}, {sum(len(b.time) for b in market.bars):,} bars,"
         f" {len(market.feature_names)} features",
         *describe_symbols(market.bars, None if source == SYNTHETIC else source),
         *market.lines,
@@ -259,7 +260,7 @@ def describe_folds(setup: Setup, source: str) -> list[str]:
         kept = f" the {judged:,} decisions after them choose its policy;" if judged else ""
         lines.append(
             f"fold {number}: train from {iso(d.train_begin)[:10]}, {bars:,} decisions of"
-            f" {int((plan.train_decisions > 0).sum())} symbols, each bar {visits:.3g} times;{kept} test"
+            f" {plural(int((plan.train_decisions > 0).sum()), 'symbol')}, each bar {visits:.3g} times;{kept} test"
             f" {iso(d.test_begin)[:10]} to {iso(d.test_end - 1)[:10]},"
             f" {int(plan.test_decisions.sum()):,} of {int((plan.test_decisions > 0).sum())}"
         )
