@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jaxppo.page import symbols, tested
 from jaxppo.page.charts import POINTS, Band, Line, bars, growth, over_time, to_json
 from jaxppo.page.scoreboard import Answer, Score, scoreboard
-from jaxppo.page.text import base_name
+from jaxppo.page.text import base_name, between
 from jaxppo.store.read import Evaluation
 
 DAYS = np.datetime64("2024-01-01") + np.arange(3)
@@ -172,3 +172,13 @@ def test_only_what_was_not_looked_at_is_green() -> None:
 def test_titles_have_names_and_no_paths() -> None:
     assert base_name("/data/bars/futures/") == "futures"
     assert base_name("embedded synthetic market") == "embedded synthetic market"
+
+
+@pytest.mark.parametrize(("days", "said"), [(1, "1 day is too few"), (2, "2 days are too few"), (20, "")])
+def test_a_scoreboard_of_few_days_says_that_they_are(days: int, said: str) -> None:
+    assert tested.few_days(days).startswith(said)
+    assert bool(tested.few_days(days)) == bool(said)
+
+
+def test_an_interval_that_is_not_known_is_a_dash() -> None:
+    assert (between(0.5, -2.0), between(float("nan"), 1.0)) == ("0.50 to \u22122.00", "\u2013")

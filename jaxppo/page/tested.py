@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxppo.page import gate
 from jaxppo.page.scoreboard import Answer, Score, scoreboard
-from jaxppo.page.text import between, number, percent
+from jaxppo.page.text import between, number, percent, plural
 from jaxppo.page.yardsticks import Portfolios, title
 from jaxppo.play.sides import HOLD
 from jaxppo.store.read import Tested, lookup
@@ -19,6 +19,7 @@ NOTE = (
     "The return, drawdown and fitness that the gate holds against its thresholds are of accounts that are never "
     "rebalanced, so they may differ from the table\u2019s."
 )
+FEW_DAYS = 20
 LINEAR = ("linear_1", "linear_10")
 """The linear baselines; the better one is on the scoreboard."""
 
@@ -58,12 +59,28 @@ def scores(
     return found
 
 
+def few_days(days: int) -> str:
+    """What stands before the note of a scoreboard of so few days that its intervals are empty words: of two days all
+    draws are one of four, and an end lies at 0 or at the Sharpe ratio itself.
+
+    Example:
+      >>> few_days(2), few_days(20)
+      ('2 days are too few for a Sharpe ratio or an interval to mean anything. ', '')
+    """
+    if days >= FEW_DAYS:
+        return ""
+    many = plural(days, "day") + (" is" if days == 1 else " are")
+    return f"{many} too few for a Sharpe ratio or an interval to mean anything. "
+
+
 def board(data: Tested, below: str = "") -> str:
     """HTML of the verdict over the scoreboard of a backtest."""
     interval = lookup(data.facts, "portfolio_intervals_90", "sharpe")
     against = lookup(data.facts, "against", "baselines", default={})  # not in earlier versions
     best = lookup(data.facts, "best_rule", default="")
-    return scoreboard(answer(data), scores(data.portfolios, "policy", interval, against, best), below, NOTE)
+    days = lookup(data.portfolios.get("policy", {}), "bars")
+    note = NOTE if days is None else few_days(int(days)) + NOTE
+    return scoreboard(answer(data), scores(data.portfolios, "policy", interval, against, best), below, note)
 
 
 def answer(data: Tested) -> Answer:
