@@ -91,7 +91,7 @@ def capacity(ledger: Ledger, bars: Sequence[Bars], per_year: float) -> dict[str,
         return {"status": "no trades"}
     volume, sigma = _at_orders(ledger, bars)
     known = volume > 0
-    covered = float(traded.share[known].sum() / traded.share.sum())
+    covered = float(traded.share[known].sum()) / float(traded.share.sum())
     share, volume = traded.share[known], volume[known]
     each = Y * sigma[known] * share**1.5 / np.sqrt(volume)
     total = float(each.sum())

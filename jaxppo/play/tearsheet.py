@@ -249,7 +249,7 @@ def histogram(returns: np.ndarray) -> tuple[list[float], list[int]]:
     width = max((w for w in allowed if w <= wanted), default=allowed[0])
     # Less a billionth of a bin: 3 * .1 is above .3.
     place = np.floor(returns / width + 1e-9).astype(np.int64)
-    first, last = min(int(place.min()), 0), max(int(place.max()), 0)
+    first, last = min(int(np.min(place)), 0), max(int(np.max(place)), 0)
     counts = np.bincount(place - first, minlength=last - first + 1)
     return [round(i * width, 12) for i in range(first, last + 2)], counts.tolist()
 

@@ -30,7 +30,7 @@ def in_cells(x: np.ndarray, y: np.ndarray, width: int, end: float) -> np.ndarray
     x, y = x[known], y[known]
     at = np.minimum((x / max(end, x[-1], 1.0) * (width - 1)).round().astype(int), width - 1)
     for cell in range(int(at[0]), int(at[-1]) + 1):
-        found[cell] = y[np.searchsorted(at, cell, side="right") - 1]  # the last point up to it
+        found[cell] = y[int(np.searchsorted(at, cell, side="right")) - 1]  # the last point up to it
     return found
 
 
