@@ -20,11 +20,23 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jaxppo-tests-"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
+from collections.abc import Iterator  # noqa: E402
+
 import jax  # noqa: E402
+import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
+
+from jaxppo.plugins import unload_plugins  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # How fast examples come says how busy the machine is, and nothing of what is tested.
 settings.register_profile("jaxppo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("jaxppo")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_plugins_left() -> Iterator[None]:
+    """What the tests of a file have loaded is not there for those of the next, whose runs would be trained with it."""
+    yield
+    unload_plugins()
