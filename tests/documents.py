@@ -24,6 +24,19 @@ from jaxppo.config.layers import DeviceInfo
 ROOT = Path(__file__).parents[1]
 PAGES = {str(p.relative_to(ROOT)): p for p in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
 RUN = ("python", "sh")
+SMALL = {
+    "n_envs": 16,
+    "lanes": 4,
+    "n_steps": 4,
+    "episode_steps": 16,
+    "epochs": 1,
+    "minibatches": 1,
+    "window": 8,
+    "channels": 4,
+    "trunk_width": 8,
+    "trunk_layers": 1,
+}
+"""Sizes at which what a document trains takes seconds."""
 _COMMENT = re.compile(r"<!-- (not run: (?P<reason>.+?)|(?P<slow>slow)|ends with status (?P<status>\d+)) -->")
 _COMMAND = re.compile(r"^(?:python -m jaxppo\.|jaxppo )(?P<name>\w+)(?: (?P<rest>.*))?$")
 _EXTRA = re.compile(r"\[([\w,-]+)\]")

@@ -11,7 +11,7 @@ import sys
 
 import polars as pl
 import pytest
-from documents import PAGES, ROOT, RUN, blocks, run_block
+from documents import PAGES, ROOT, RUN, SMALL, blocks, run_block
 
 import jaxppo
 import jaxppo.api
@@ -27,22 +27,12 @@ from jaxppo.play.metrics import METRICS
 from jaxppo.play.rules import RULES
 
 # What every configuration of a block becomes, whatever it asks for: one shape, which compiles once.
-SIZES = {
-    "n_envs": 16,
-    "lanes": 4,
-    "n_steps": 4,
+SIZES = SMALL | {
     "n_updates": 4,
     "validate_every": 2,
     "n_validations": 0,
     "passes": 0.0,
     "env_steps": 0,
-    "episode_steps": 16,
-    "epochs": 1,
-    "minibatches": 1,
-    "window": 8,
-    "channels": 4,
-    "trunk_width": 8,
-    "trunk_layers": 1,
     "scale_window": 32,
 }
 BARS = [("SPY", "1d"), ("QQQ", "1d"), ("AAPL", "1d"), ("BTCUSDT", "1h"), ("ETHUSDT", "1h")]

@@ -17,14 +17,7 @@ from jaxppo.backtest.played import COST_MULTIPLES, Backtest
 from jaxppo.market.bars import Bars
 from jaxppo.market.dataset import Split, decision_times, joint_calendar
 from jaxppo.play.metrics import figures
-from jaxppo.play.portfolio import (
-    Lanes,
-    fold_portfolios,
-    join_portfolios,
-    lanes_of,
-    member_portfolios,
-    summarize_portfolio,
-)
+from jaxppo.play.portfolio import Lanes, fold_portfolios, join_portfolios, summarize_portfolio
 from jaxppo.play.sides import HOLD, Yardsticks
 from jaxppo.play.significance import curve_moments, deflated_sharpe, expected_max_sharpe, probabilistic_sharpe
 from jaxppo.play.tearsheet import sheet_of
@@ -169,10 +162,7 @@ def against_rules(done: Backtest, yardsticks: Yardsticks, split: Split, seed: in
     """
     own = Lanes(done.score.curves.portfolio, done.portfolio_sums, done.score.figures.portfolio)
     joined = join_portfolios([fold_portfolios(joint_calendar(split), own, yardsticks)])
-    members = None
-    if done.members is not None:
-        members = join_portfolios([member_portfolios(joint_calendar(split), lanes_of(done.members))])
-    found = summarize_portfolio(joined, members, seed)
+    found = summarize_portfolio(joined, None, seed)  # of an ensemble: its members have rows of their own
     rules = {name: {k: row[k] for k in _AGAINST} for name, row in found["baselines"].items()}
     excess = {k: v for k, v in found["excess_over_best_rule"].items() if k != "sentence"}
     return {"baselines": rules, "excess_over_best_rule": excess}

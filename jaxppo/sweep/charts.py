@@ -141,16 +141,26 @@ def learning(data: SweepData) -> Figure | None:
     return figure
 
 
-def seeds(data: SweepData) -> Figure | None:
-    """Of the best trials the ensemble and its members alone; None where a trial is one policy."""
+def seeds_alone(data: SweepData) -> tuple[pl.DataFrame, np.ndarray] | None:
+    """The rows of at most SPREAD complete trials, the best first, and the Sharpe ratio of each of their seeds alone,
+    rebalanced daily, (K, rows); None where a trial is one policy, or none is complete.
+    """
     names = [c for c in data.trials.columns if c.startswith("val_member_")]
     done = data.trials.filter(pl.col("state") == "complete").sort("value", descending=True, nulls_last=True)
     done = done.head(SPREAD)
     if not names or done.height == 0:
         return None
+    return done, np.stack([values(done, name) for name in names])
+
+
+def seeds(data: SweepData) -> Figure | None:
+    """Of the best trials the ensemble and its members alone; None where a trial is one policy."""
+    found = seeds_alone(data)
+    if found is None:
+        return None
+    done, alone = found
     figure, (ax,) = canvas.grid(1, 1, 3.2, below=0.3)
     canvas.title(ax, "Sharpe ratio, rebalanced daily, of the best trials: the ensemble, and each seed alone")
-    alone = np.stack([values(done, name) for name in names])  # (K, T)
     at = np.arange(done.height)
     ax.vlines(at, np.nanmin(alone, axis=0), np.nanmax(alone, axis=0), color=SKY, linewidth=3, alpha=0.6)
     for i, row in enumerate(alone):

@@ -13,7 +13,7 @@ import polars as pl
 from jaxppo.page.charts import Chart, Column, Table, bars
 from jaxppo.page.text import number, percent, plain_value
 from jaxppo.store.read import SweepData, values
-from jaxppo.sweep.charts import NAMES, SPREAD, marks, text_of, view
+from jaxppo.sweep.charts import NAMES, marks, seeds_alone, text_of, view
 from jaxppo.sweep.judge import TEST_FIGURE
 
 _ROLES = {"halted": "grey", "complete": "sky", "averaged": "policy", "winner": "vermillion"}
@@ -181,13 +181,12 @@ def learning(data: SweepData) -> Chart | None:
 
 def seeds(data: SweepData) -> Chart | None:
     """Of the best trials the ensemble and its members alone; None where a trial is one policy."""
-    names = [c for c in data.trials.columns if c.startswith("val_member_")]
-    done = data.trials.filter(pl.col("state") == "complete").sort("value", descending=True, nulls_last=True)
-    done = done.head(SPREAD)
-    if not names or done.height == 0:
+    found = seeds_alone(data)
+    if found is None:
         return None
+    done, alone = found
     trials = [str(n) for n in done["trial"].to_list()]
-    alone, together = np.stack([values(done, name) for name in names]), values(done, "val_portfolio_sharpe")
+    together = values(done, "val_portfolio_sharpe")
     members = [
         {"name": f"Trial {trial}, seed {k} alone: {number(float(x))}", "value": [trial, x]}
         for k, row in enumerate(alone)
