@@ -1,0 +1,1 @@
+"""jaxppo on the GPU at hand: see `__main__.py`."""
