@@ -4,18 +4,23 @@ PYTHON ?= python3
 VENV ?= .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 BIN := $(VENV)/bin
 ARGS ?=
+SEED ?= $(shell date +%s)
 # Test processes; compilation takes most of the time, and one core each. A file is one process's: its tests share what
 # their fixtures train and compile.
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: train test test-slow test-plan smoke check browser format docs bench dist release-check clean
+.PHONY: train test test-random test-slow test-plan smoke check browser format docs bench dist release-check clean
 
 train: $(VENV)/.run
 	$(BIN)/python -m jaxppo.train --preset quick_test $(ARGS)
 
 test: check browser
 	$(PYTEST) $(ARGS)
+
+# In an order drawn by chance; a failure comes again with the SEED that make shows.
+test-random: $(VENV)/.test
+	$(PYTEST) --random-order $(SEED) $(ARGS)
 
 test-slow: $(VENV)/.test
 	COMPILED_AS_USERS_DO=true $(PYTEST) -m slow $(ARGS)

@@ -1,6 +1,7 @@
 """Two fake CPU devices and JAX's strict modes, set before anything imports JAX, and what makes compiling cheap."""
 
 import os
+import random
 import tempfile
 from importlib import metadata
 
@@ -33,6 +34,21 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 # How fast examples come says how busy the machine is, and nothing of what is tested.
 settings.register_profile("jaxppo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("jaxppo")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--random-order", type=int, metavar="SEED", help="files, and the tests of each, as SEED draws them"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """No test may need another before it. Those of a file stay together: they share what its fixtures compile."""
+    seed = config.getoption("--random-order")
+    if seed is not None:
+        draw = random.Random(seed).random
+        files = {path: draw() for path in dict.fromkeys(item.path for item in items)}
+        items.sort(key=lambda item: (files[item.path], draw()))
 
 
 @pytest.fixture(autouse=True, scope="module")

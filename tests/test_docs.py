@@ -25,6 +25,7 @@ from jaxppo.env.rewards import REWARD_COMPONENTS
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.play.metrics import METRICS
 from jaxppo.play.rules import RULES
+from jaxppo.plugins import unload_plugins
 
 # What every configuration of a block becomes, whatever it asks for: one shape, which compiles once.
 SIZES = SMALL | {
@@ -90,7 +91,8 @@ def folder(reader, tmp_path, monkeypatch):
     """A copy of it, for one page."""
     here = shutil.copytree(reader, tmp_path / "reader")
     monkeypatch.chdir(here)
-    return here
+    yield here
+    unload_plugins()  # of this page
 
 
 def run_page(page, folder, quick):

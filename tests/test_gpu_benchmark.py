@@ -1,7 +1,10 @@
 """`python -m benchmarks.gpu` at tiny sizes on the CPU, and what it makes of what it measures."""
 
 import json
+import os
+import signal
 import subprocess
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,8 +28,7 @@ def ended(capsys, tmp_path, *arguments):
     return status, json.loads((tmp_path / "gpu.json").read_text()), capsys.readouterr().out
 
 
-def test_card_and_program_at_tiny_sizes(capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # which the command sets, put back after
+def test_card_and_program_at_tiny_sizes(capsys, tmp_path):
     status, found, text = ended(capsys, tmp_path, "card", "program")
     assert status == 0, text
     assert [(name, of["status"]) for name, of in found["parts"].items()] == [("card", OK), ("program", OK)]
@@ -48,8 +50,7 @@ def test_card_and_program_at_tiny_sizes(capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_everything_at_tiny_sizes(capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+def test_everything_at_tiny_sizes(capsys, tmp_path):
     status, found, text = ended(capsys, tmp_path, "--seconds", "1800")
     assert status == 0, text
     assert {of["status"] for of in found["parts"].values()} == {OK}
@@ -67,8 +68,7 @@ def test_everything_at_tiny_sizes(capsys, tmp_path, monkeypatch):
     assert "the same bits in" in text
 
 
-def test_without_time_nothing_is_begun(capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+def test_without_time_nothing_is_begun(capsys, tmp_path):
     status, found, text = ended(capsys, tmp_path, "card", "variants", "--variants", "bfloat16", "--seconds", "0")
     assert status == 0
     assert {of["status"] for of in found["parts"].values()} == {NOT_RUN}
@@ -82,7 +82,7 @@ def test_unknown_part_is_named(capsys):
 
 
 def runner(tmp_path, seconds, said):
-    return Runner(tmp_path, seconds, tiny=False, say=said.append)
+    return Runner(tmp_path, seconds, tiny=False, platform="", say=said.append)
 
 
 def test_a_part_that_fails_is_told_in_a_line_and_the_next_one_runs(tmp_path):
@@ -95,9 +95,14 @@ def test_a_part_that_fails_is_told_in_a_line_and_the_next_one_runs(tmp_path):
     assert said[1].startswith("two: failed")
 
 
-def test_a_part_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
+@pytest.fixture
+def endless(monkeypatch):
+    """Parts that would run for a minute."""
     real = subprocess.Popen
     monkeypatch.setattr("benchmarks.gpu.run.subprocess.Popen", lambda _, **options: real(["sleep", "60"], **options))
+
+
+def test_a_part_that_takes_too_long_is_stopped(tmp_path, endless):
     said: list[str] = []
     of = runner(tmp_path, 30, said)
     of.run([Step("x", "one", "card", least=0, most=0.1)])
@@ -106,11 +111,20 @@ def test_a_part_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
     assert said[0].startswith("one: stopped, 0 s: after 0 s")
 
 
+def test_an_interrupt_stops_the_part_and_leaves_what_there_is(capsys, tmp_path, endless):
+    handler = signal.getsignal(signal.SIGTERM)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    status, found, _ = ended(capsys, tmp_path, "card", "program")
+    assert status == 130
+    assert found["seconds"] < 30
+    assert found["parts"]["card"]["status"] == STOPPED
+    assert "program" not in found["parts"]
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
 def test_every_part_has_a_step_and_variants_change_what_they_say(tmp_path):
     planned = [
-        s
-        for group, _ in steps.groups(list(steps.PARTS), list(steps.VARIANTS), tmp_path, False, "cuda,cpu")
-        for s in group
+        s for group, _ in steps.groups(list(steps.PARTS), list(steps.VARIANTS), tmp_path, False, "") for s in group
     ]
     assert {s.part for s in planned} == set(steps.PARTS)
     by_name = {s.name: s for s in planned}

@@ -57,16 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = args.out.resolve()
     shutil.rmtree(folder / "parts", ignore_errors=True)  # of an earlier run
     (folder / "parts").mkdir(parents=True)
-    if args.tiny:
-        os.environ["JAX_PLATFORMS"] = "cpu"
-    runner = Runner(folder / "parts", args.seconds, args.tiny, lambda text: print(text, flush=True))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    platform = "cpu" if args.tiny else os.environ.get("JAX_PLATFORMS", "")
+    runner = Runner(folder / "parts", args.seconds, args.tiny, platform, lambda text: print(text, flush=True))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     status = 0
     try:
-        platforms = os.environ.get("JAX_PLATFORMS") or "cuda,cpu"
-        platforms = platforms if "cpu" in platforms.split(",") else f"{platforms},cpu"
         for steps, side_by_side in groups(
-            args.parts or list(PARTS), args.variants, folder / "parts", args.tiny, platforms
+            args.parts or list(PARTS), args.variants, folder / "parts", args.tiny, platform
         ):
             runner.run(steps, side_by_side)
             write(folder, runner, began)
@@ -75,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 2
     except KeyboardInterrupt:
         status = 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     results = write(folder, runner, began)
     print("", *table(results, runner.took), sep="\n")
     print(f"\n{time.monotonic() - began:.0f} s; {folder / JSON}")

@@ -43,11 +43,12 @@ class Took(NamedTuple):
 class Runner:
     """Runs steps in one folder and keeps what they leave."""
 
-    def __init__(self, folder: Path, seconds: float, tiny: bool, say: Callable[[str], None]):
+    def __init__(self, folder: Path, seconds: float, tiny: bool, platform: str, say: Callable[[str], None]):
         self.took: dict[str, Took] = {}
         self.folder = folder
         self._until = time.monotonic() + seconds
         self._tiny = tiny
+        self._platform = platform  # as `JAX_PLATFORMS` has it; JAX finds one itself where it is empty
         self._say = say
         self._running: set[subprocess.Popen[bytes]] = set()
 
@@ -115,6 +116,7 @@ class Runner:
         flags = " ".join(filter(None, [os.environ.get("XLA_FLAGS"), step.environment.get("XLA_FLAGS")]))
         more = {
             "PYTHONPATH": os.pathsep.join(paths),
+            **({"JAX_PLATFORMS": self._platform} if self._platform else {}),
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / "xla"),
             "TF_CPP_MIN_LOG_LEVEL": "2",
             **step.environment,

@@ -41,7 +41,7 @@ ALONE = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 def groups(
-    parts: Sequence[str], variants: Sequence[str], folder: Path, tiny: bool, platforms: str
+    parts: Sequence[str], variants: Sequence[str], folder: Path, tiny: bool, platform: str
 ) -> list[tuple[list[Step], bool]]:
     """Steps in order, and whether those of a group may run side by side: nothing in it is timed.
 
@@ -49,9 +49,10 @@ def groups(
       parts, variants: of `PARTS` and `VARIANTS`.
       folder: where runs may write.
       tiny: at tiny sizes.
-      platforms: the GPU's and the CPU's, as `JAX_PLATFORMS` has them, for those that need both.
+      platform: the GPU's, as `JAX_PLATFORMS` has it; JAX's own name of NVIDIA's where it is empty.
     """
-    beside = {**ALONE, "JAX_PLATFORMS": platforms}
+    both = [platform or "cuda", *(["cpu"] if "cpu" not in platform.split(",") else [])]
+    beside = {**ALONE, "JAX_PLATFORMS": ",".join(both)}
     of_tests = {**beside, "JAX_DEFAULT_MATMUL_PRECISION": "highest", "XLA_PYTHON_CLIENT_MEM_FRACTION": ".08"}
     if not tiny:
         of_tests["COMPILED_AS_USERS_DO"] = "true"
