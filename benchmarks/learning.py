@@ -5,6 +5,7 @@
     python benchmarks/learning.py latent --set lanes=64 trunk_layers=1
     python benchmarks/learning.py reluctant --actions hold_buy_sell sized --rewards log_return differential_sharpe
     python benchmarks/learning.py grid --seeds 5 --out grid.jsonl    # 32 markets; what the file has is not run again
+    python benchmarks/learning.py latent --compare --set n_envs=1024 lanes=16    # production's steps and minibatches
 
 Every figure is net of costs and comes from the ledger, on fresh data that no training saw.
 """
@@ -96,6 +97,23 @@ def _grid() -> dict[str, Task]:
 
 GRID = _grid()
 """Markets by name: what is shown, edge, persistence, noise, and how many edges a side costs."""
+
+
+SIZES: dict[str, dict[str, Any]] = {
+    "8 steps, 16 minibatches": {"n_steps": 8, "minibatches": 16, "n_updates": 477},
+    "8 steps, 4 minibatches": {"n_steps": 8, "minibatches": 4, "n_updates": 477},
+    "8 steps, 4, rate x2": {"n_steps": 8, "minibatches": 4, "n_updates": 477, "learning_rate": 6e-4},
+    "32 steps, 16 minibatches": {"n_steps": 32, "minibatches": 16, "n_updates": 119},
+    "32 steps, 16, rate x2": {"n_steps": 32, "minibatches": 16, "n_updates": 119, "learning_rate": 6e-4},
+    "16 steps, 8 minibatches": {"n_steps": 16, "minibatches": 8, "n_updates": 238},
+}
+"""What `--compare` trains with, by name: production's budget, and others that pass the same bars in a quarter of its
+gradient steps, with four times the samples in each. The learning rate is production's unless named."""
+
+
+def compared(name: str) -> dict[str, Any]:
+    """Changes of a row of `SIZES`. One validation, as a score looks at the last policy."""
+    return {"learning_rate": 3e-4, "n_validations": 1, **SIZES[name]}
 
 
 def planted_config(task: Task, seed: int, **changes: object) -> Config:
@@ -280,17 +298,20 @@ def least_squares(task: Task, seed: int, n_bars: int = 20_000, n_symbols: int = 
     return float(earned[0] / earned[1])
 
 
-def cells(names: Sequence[str], actions: Sequence[str], rewards: Sequence[str]) -> Iterator[tuple[str, Task, dict]]:
-    """Names, markets and changes of all that is to be run; `grid` stands for all of its markets."""
+def cells(
+    names: Sequence[str], actions: Sequence[str], rewards: Sequence[str], sizes: Sequence[str] = ()
+) -> Iterator[tuple[str, Task, dict]]:
+    """Names, markets and changes of all that is to be run: `grid` is all of its markets, `sizes` are rows of SIZES."""
     known = {**TASKS, **GRID}
     tasks = [name for given in names for name in (GRID if given == "grid" else [given])]
-    for name, table, reward in itertools.product(tasks, actions, rewards):
+    for name, table, reward, size in itertools.product(tasks, actions, rewards, sizes or [None]):
         if name not in known:
             raise SystemExit(f"unknown market {name!r}; there are grid, {', '.join(known)}")
         wanted = {"actions": table, "reward": reward}
         usual = {"actions": "targets", "reward": "log_return"}
         own = [value for key, value in wanted.items() if value != usual[key]]
-        yield " ".join([name, *own]), known[name], wanted
+        cell = " ".join([name, *own]) + (f", {size}" if size else "")
+        yield cell, known[name], wanted | (compared(size) if size else {})
 
 
 def _done(out: Path | None) -> dict[tuple[str, int], Score]:
@@ -316,6 +337,9 @@ def main() -> None:
     parser.add_argument(
         "--least-squares", action="store_true", help="train nothing: what the latent markets' bars hold"
     )
+    parser.add_argument(
+        "--compare", action="store_true", help="compare steps a rollout and minibatches in production's budget"
+    )
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="configuration fields to change")
     parser.add_argument("--out", type=Path, help="JSON lines to append to; what they have is not run again")
@@ -333,11 +357,11 @@ def main() -> None:
     print(
         f"{'market':36}  seed   policy      (se)   oracle   share  trades   steps  seconds  steps/s   (bp a bar, net)"
     )
-    for cell, task, wanted in cells(args.tasks, args.actions, args.rewards):
+    for cell, task, wanted in cells(args.tasks, args.actions, args.rewards, list(SIZES) if args.compare else []):
         scores = []
         for seed in range(args.seeds):
             if (cell, seed) not in done:
-                done[cell, seed] = run(task, seed, verbose=args.verbose, **wanted, **changes)
+                done[cell, seed] = run(task, seed, verbose=args.verbose, **{**wanted, **changes})
                 if args.out is not None:
                     with args.out.open("a", encoding="utf-8") as file:
                         file.write(json.dumps({"cell": cell, "seed": seed, "score": asdict(done[cell, seed])}) + "\n")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import learning
-from benchmarks.learning import GRID, TASKS, Score, cells, draw, oracle_exposures, planted_config, run
+from benchmarks.learning import GRID, SIZES, TASKS, Score, cells, draw, oracle_exposures, planted_config, run
 from jaxppo.market.planted import dp_oracle
 
 # 123,000 steps, which seeds 0 to 2 turned into 98.4 to 99 % of the oracle; every task shares one compilation.
@@ -124,6 +124,17 @@ def test_cells_are_named_by_what_is_unusual():
     assert [name for name, _, _ in cells(["grid"], ["targets"], ["log_return"])] == list(GRID)
     with pytest.raises(SystemExit, match="unknown market 'fast'; there are grid, observed"):
         list(cells(["fast"], ["targets"], ["log_return"]))
+
+
+def test_sizes_compared_pass_the_same_bars_in_a_quarter_of_the_gradient_steps():
+    found = {name: changes for name, _, changes in cells(["slow"], ["targets"], ["log_return"], list(SIZES))}
+    assert list(found) == [f"slow, {size}" for size in SIZES]
+    configs = [planted_config(TASKS["slow"], 0, n_envs=512, **changes) for changes in found.values()]
+    steps = [c.budget.n_updates * c.batch_steps for c in configs]
+    assert steps == pytest.approx([477 * 8 * 512] * len(SIZES), rel=0.003)  # 119 of 32 steps are 8 steps fewer
+    gradients = [c.budget.n_updates * c.gradient_steps for c in configs]
+    assert gradients == pytest.approx([477 * 64, *[477 * 16] * (len(SIZES) - 1)], rel=0.003)
+    assert {c.ppo.learning_rate for c in configs} == {3e-4, 6e-4}
 
 
 def test_what_a_file_has_is_not_run_again(tmp_path, monkeypatch, capsys):
