@@ -20,7 +20,14 @@ def detect_device() -> DeviceInfo:
     """Kind and memory of the default device, and how many there are on all hosts."""
     here = jax.local_devices()[0]
     stats = here.memory_stats() or {}
-    return DeviceInfo(here.platform, here.device_kind, jax.device_count(), stats.get("bytes_limit"))
+    capability = cuda_capability(getattr(here, "compute_capability", None))
+    return DeviceInfo(here.platform, here.device_kind, jax.device_count(), stats.get("bytes_limit"), capability)
+
+
+def cuda_capability(told: str | None) -> tuple[int, int] | None:
+    """A CUDA compute capability as JAX tells it, such as "7.5"; None for other devices and AMD's names."""
+    major, _, minor = (told or "").partition(".")
+    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
 
 
 HOST_SHARE = 0.5

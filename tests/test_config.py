@@ -14,6 +14,7 @@ from jaxppo.config.checks import check_config
 from jaxppo.config.layers import (
     PRESETS,
     DeviceInfo,
+    describe,
     device_tier,
     flat_fields,
     load_config,
@@ -30,7 +31,7 @@ from jaxppo.ppo.checks import check_program
 
 GIB = 2**30
 CPU = DeviceInfo("cpu", "cpu", 2, None)
-A100 = DeviceInfo("gpu", "NVIDIA A100-SXM4-40GB", 1, 40 * GIB)
+A100 = DeviceInfo("gpu", "NVIDIA A100-SXM4-40GB", 1, 40 * GIB, (8, 0))
 
 
 def resolved(preset="quick_test", device=None, **fields):
@@ -72,11 +73,12 @@ def test_derived_sizes_by_hand():
     ("device", "n_envs", "n_steps", "dtype"),
     [
         (CPU, 2_048, 32, "float32"),
-        (DeviceInfo("gpu", "small", 1, 8 * GIB), 32_768, 8, "bfloat16"),
+        (DeviceInfo("gpu", "of which a neighbour has most", 1, GIB - 1), 32_768, 8, "bfloat16"),
         (DeviceInfo("gpu", "unknown", 1, None), 32_768, 8, "bfloat16"),
-        (DeviceInfo("gpu", "NVIDIA A10G", 1, 22 * GIB), 65_536, 8, "bfloat16"),
+        (DeviceInfo("gpu", "Tesla T4", 1, 12 * GIB, (7, 5)), 131_072, 8, "float32"),
+        (DeviceInfo("gpu", "NVIDIA A10G", 1, 22 * GIB, (8, 6)), 131_072, 8, "bfloat16"),
         (A100, 131_072, 8, "bfloat16"),
-        (DeviceInfo("gpu", "NVIDIA H100", 1, 80 * GIB), 262_144, 8, "bfloat16"),
+        (DeviceInfo("tpu", "TPU v4", 1, 30 * GIB), 131_072, 8, "bfloat16"),
     ],
 )
 def test_auto_layers_productions_budget_on_the_device(device, n_envs, n_steps, dtype):
@@ -88,20 +90,37 @@ def test_auto_layers_productions_budget_on_the_device(device, n_envs, n_steps, d
     assert 0 <= result.config.batch_steps * budget.n_updates - 500_000_000 < result.config.batch_steps
     assert result.sources["n_updates"] == "derived from env_steps"
     assert result.sources["env_steps"] == "preset auto"
-    if n_envs != Config().budget.n_envs:
-        assert result.sources["n_envs"] == f"device tier {device_tier(device).name}"
+    chosen = ("n_envs", "n_steps", "minibatches", "compute_dtype")
+    assert {name: result.sources[name] for name in chosen} == {
+        name: f"chosen: {reason}" for name, reason in device_tier(device).reasons.items()
+    }
 
 
 def test_auto_on_an_a100_is_production():
     assert resolved("auto", A100).segments == resolved("production").segments
 
 
-@pytest.mark.parametrize(
-    ("card", "n_envs"), [(8, 32_768), (16, 65_536), (24, 65_536), (39.5, 131_072), (79.3, 262_144)]
-)
-def test_a_card_has_one_tier_whatever_share_of_it_is_reported(card, n_envs):
-    for share in (0.75, 1.0):
-        assert device_tier(DeviceInfo("gpu", "", 1, int(share * card * GIB))).sizes["n_envs"] == n_envs
+@pytest.mark.parametrize("share", [0.1, 0.75, 1.0])
+def test_a_card_has_the_same_sizes_whatever_share_of_it_is_reported(share):
+    assert device_tier(DeviceInfo("gpu", "", 1, int(share * 16 * GIB))) == device_tier(A100)
+
+
+def test_auto_says_what_it_chose_and_why_in_the_figures_that_were_measured():
+    def said(device: DeviceInfo) -> dict[str, tuple[str, str]]:
+        lines = [line.split(maxsplit=3) for line in describe(resolve("auto", {}, device))]
+        return {line[0]: (line[2], line[3]) for line in lines}
+
+    card = said(A100)
+    assert card["compute_dtype"] == ("bfloat16", "chosen: 14.6 s against 17.0 s in float32 for 500M steps on an H100")
+    assert card["minibatches"][0] == "16"
+    assert card["minibatches"][1].startswith("chosen: 4 took 8.9 s against 14.6 s for 500M steps on an H100")
+    assert card["n_envs"] == ("131072", "chosen: the size that was measured, which needs 298 MiB")
+    old = said(DeviceInfo("gpu", "Tesla V100", 1, 16 * GIB, (7, 0)))
+    assert old["compute_dtype"][1].endswith("compute capability 7.0, and bfloat16 is fast from 8.0 on")
+    assert said(DeviceInfo("gpu", "", 1, 512 * 2**20))["n_envs"][1] == "chosen: its memory is only 512 MiB"
+    # Also where it is what the schema has for every run.
+    assert said(CPU)["compute_dtype"] == ("float32", "chosen: 310,000 steps/s against 225,000 in bfloat16")
+    assert said(CPU)["n_envs"][1].startswith("chosen: 263,076 steps/s on 2 cores of an AMD EPYC; 16,384 make 307,924")
 
 
 def test_auto_without_a_device():
@@ -110,7 +129,7 @@ def test_auto_without_a_device():
 
 
 def test_presets_and_device_tiers_never_set_the_same_field():
-    tiers = [device_tier(DeviceInfo("gpu", "", 1, g * GIB)) for g in (8, 20, 40, 80)] + [device_tier(CPU)]
+    tiers = [device_tier(A100), device_tier(CPU)]
     sizes = set().union(*(t.sizes for t in tiers))
     assert sizes.isdisjoint(load_preset("auto"))
 
@@ -132,9 +151,9 @@ def test_layers_in_order_and_where_each_value_came_from():
         "preset": ("auto", "command line"),
         "validate_every": (40, "preset auto"),
         "gamma": (0.991, "reward preset v33"),
-        "n_steps": (8, "device tier accelerator of 40 GiB"),
+        "minibatches": (16, f"chosen: {device_tier(A100).reasons['minibatches']}"),
         "entropy_end": (0.02, "command line"),  # over the reward preset
-        "n_envs": (4096, "command line"),  # over the device tier
+        "n_envs": (4096, "command line"),  # over what was chosen for the device
         "fee": ({"fx": 0.0002}, "command line"),
         "n_updates": (15_259, "derived from env_steps"),  # 500M / (4,096 * 8) = 15,258.8
     }

@@ -1,4 +1,4 @@
-"""The process that trains: its heaps."""
+"""The process that trains: its heaps, and what it knows of its device."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import pytest
+
+from jaxppo.device import cuda_capability
 
 COUNT = """
 import ctypes, sys, tempfile, threading
@@ -38,3 +40,10 @@ def test_threads_share_two_heaps(how, at_most):
         assert heaps > 2  # 12 threads at once; else the other half of this test could not fail
     else:
         assert heaps <= at_most
+
+
+@pytest.mark.parametrize(
+    ("told", "found"), [("9.0", (9, 0)), ("12.1", (12, 1)), ("gfx942", None), ("", None), (None, None)]
+)
+def test_a_cuda_capability_is_read_as_jax_tells_it(told, found):
+    assert cuda_capability(told) == found

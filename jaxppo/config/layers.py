@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from jaxppo.config import measured
 from jaxppo.config.checks import check_config, require_validations
 from jaxppo.config.rewards import REWARD_PRESETS
 from jaxppo.config.schema import FIELD_GROUP, GROUPS, Config, from_dict, group_from_dict
@@ -44,6 +45,8 @@ apart, `hold` has the largest of them, and a policy that acts by its mode trades
 actions earns. On `reluctant` of `benchmarks/learning.py` lambda .5 raised the share of the oracle from 87 to 95 % (mean
 of five seeds of `hold_buy_sell`), and with less entropy from 68 to 87 % (`sized_close`).
 """
+CHOSEN = "chosen:"
+"""What the source of a value begins with that `auto` chose for the device; its reason follows."""
 PRESETS = ("quick_test", "standard", "production", "extended", "auto", "trend")
 
 
@@ -55,14 +58,15 @@ class DeviceInfo:
     kind: str
     count: int
     memory_bytes: int | None  # of one device; None where it does not say
+    capability: tuple[int, int] | None = None  # CUDA compute capability; None for what has none
 
 
 @dataclass(frozen=True)
 class DeviceTier:
-    """Sizes for a class of devices."""
+    """Sizes for a device."""
 
-    name: str
     sizes: dict[str, Any]
+    reasons: dict[str, str]  # of each of the sizes
 
 
 @dataclass(frozen=True)
@@ -73,23 +77,53 @@ class Resolved:
     sources: Mapping[str, str]  # field -> source
 
 
-def device_tier(device: DeviceInfo) -> DeviceTier:
-    """The sizes that suit a device, by the memory of one.
+BFLOAT16_CAPABILITY = (8, 0)
+"""CUDA compute capability (Ampere) from which on tensor cores know bfloat16."""
+ROOMY = 2**30
+"""Bytes of an accelerator's memory from which on the sizes that were measured surely fit."""
 
-    JAX reports what its allocator may take, by default three quarters of a card: 29.6 GiB of an A100's 39.5. So the
-    bounds lie where a card belongs to the same tier whether all of its memory is reported or three quarters.
+
+def device_tier(device: DeviceInfo) -> DeviceTier:
+    """The sizes that suit a device, and why: those that were measured (`jaxppo.config.measured`).
+
+    An accelerator's memory decides nothing down to 1 GiB, as the sizes that were measured need 298 MiB: a card of which
+    a neighbour has a part reports less, and is given the same sizes.
     """
-    gib = (device.memory_bytes or 0) / 2**30
-    if device.platform == "cpu":
-        return DeviceTier("cpu", {"n_envs": 2048, "n_steps": 32, "minibatches": 4})
-    big = {"n_steps": 8, "minibatches": 16, "compute_dtype": "bfloat16"}
-    if gib < 9:
-        return DeviceTier("accelerator under 12 GiB", {"n_envs": 32_768, **big})
-    if gib < 26:
-        return DeviceTier("accelerator under 30 GiB", {"n_envs": 65_536, **big})
-    if gib < 54:
-        return DeviceTier("accelerator of 40 GiB", {"n_envs": 131_072, **big})
-    return DeviceTier("accelerator of 80 GiB", {"n_envs": 262_144, **big})
+    return _cpu_tier() if device.platform == "cpu" else _accelerator_tier(device)
+
+
+def _cpu_tier() -> DeviceTier:
+    envs, dtypes, split = measured.CPU_BY_ENVS, measured.CPU_BY_DTYPE, measured.CPU_BY_MINIBATCHES
+    few, many, slow, fast = min(split), max(split), min(split.values()), max(split.values())
+    own, more = envs[2_048], envs[16_384]
+    reasons = {
+        "n_envs": f"{own:,} steps/s on {measured.CPU_TITLE}; 16,384 make {more:,}, in an eighth of the updates",
+        "n_steps": "3 bars are encoded for each that is traded, with a window of 64; with 8 steps it would be 9",
+        "minibatches": f"more are hardly faster: {few} to {many} make {slow:,} to {fast:,} steps/s",
+        "compute_dtype": f"{dtypes['float32']:,} steps/s against {dtypes['bfloat16']:,} in bfloat16",
+    }
+    return DeviceTier({"n_envs": 2_048, "n_steps": 32, "minibatches": 4, "compute_dtype": "float32"}, reasons)
+
+
+def _accelerator_tier(device: DeviceInfo) -> DeviceTier:
+    base, half = measured.FLOAT32, measured.BFLOAT16
+    few, long = measured.FOUR_MINIBATCHES.seconds, measured.LONG_ROLLOUT.seconds
+    run, unknown = f"for 500M steps on {measured.CARD_TITLE}", "their learning was not compared"
+    sizes: dict[str, Any] = {"n_envs": 131_072, "n_steps": 8, "minibatches": 16, "compute_dtype": "bfloat16"}
+    reasons = {
+        "n_envs": f"the size that was measured, which needs {measured.PEAK_MIB} MiB",
+        "n_steps": f"32 took {long} s against {base.seconds} s in float32 {run}; {unknown}",
+        "minibatches": f"4 took {few} s against {half.seconds} s {run}; {unknown}",
+        "compute_dtype": f"{half.seconds} s against {base.seconds} s in float32 {run}",
+    }
+    if (device.memory_bytes or 0) < ROOMY:
+        told = "not reported" if device.memory_bytes is None else f"only {device.memory_bytes / 2**20:,.0f} MiB"
+        sizes["n_envs"], reasons["n_envs"] = 32_768, f"its memory is {told}"
+    if device.capability is not None and device.capability < BFLOAT16_CAPABILITY:
+        sizes["compute_dtype"] = "float32"
+        has = ".".join(map(str, device.capability))
+        reasons["compute_dtype"] = f"this card has compute capability {has}, and bfloat16 is fast from 8.0 on"
+    return DeviceTier(sizes, reasons)
 
 
 def _configs_folder() -> Path:
@@ -247,7 +281,7 @@ def layer(
         if device is None:
             raise ConfigError("preset auto needs a device to choose its sizes for; choose another preset")
         tier = device_tier(device)
-        layers.append((f"device tier {tier.name}", tier.sizes))
+        layers += [(f"{CHOSEN} {tier.reasons[name]}", {name: value}) for name, value in tier.sizes.items()]
     if file is not None:
         layers.append((f"config {file}", own))
         decided = decided | own
@@ -267,7 +301,8 @@ def layer(
     derived = _derived(config) if config.budget.passes <= 0 else {}  # else when the bars are known
     config = replace_fields(config, derived)
     sources |= {name: "derived from " + _why(name, config) for name in derived}
-    sources = {k: v for k, v in sources.items() if flat_fields(config).get(k) != flat_fields(default).get(k)}
+    flat, plain = flat_fields(config), flat_fields(default)
+    sources = {k: v for k, v in sources.items() if v.startswith(CHOSEN) or flat.get(k) != plain.get(k)}
     return Resolved(config, sources)
 
 
@@ -322,8 +357,8 @@ def flat_fields(config: Config) -> dict[str, Any]:
 
 
 def describe(resolved: Resolved) -> list[str]:
-    """The non-default values of a configuration and where each came from, a line each."""
+    """The values that are not defaults, or that `auto` chose, and where each came from or why, a line each."""
     flat = flat_fields(resolved.config)
     width = max((len(k) for k in resolved.sources), default=0)
-    told = {k: s if s.startswith("derived") else f"from {s}" for k, s in resolved.sources.items()}
+    told = {k: s if s.startswith(("derived", CHOSEN)) else f"from {s}" for k, s in resolved.sources.items()}
     return [f"  {k:<{width}} = {flat[k]!s:<24} {source}" for k, source in sorted(told.items())]
