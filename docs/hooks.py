@@ -18,8 +18,10 @@ import tyro
 import jaxppo
 from jaxppo.__main__ import COMMANDS
 from jaxppo.config.layers import PRESETS, DeviceInfo, resolve
+from jaxppo.config.measured import RUNS
 from jaxppo.config.schema import GROUPS
 from jaxppo.page.reference import columns_table, rewards_table, rules_table
+from jaxppo.plan.model import part_seconds, run_seconds
 
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 _LITERAL = re.compile(r"[*_|<]")
@@ -79,6 +81,22 @@ def presets() -> str:
     return text
 
 
+def plan_model() -> str:
+    """A row a run that was measured: what the planner's model says of it, and what it took."""
+    text = "| program | update, ms: model | measured | validation, ms: model | measured | run, s: model | measured |\n"
+    text += "|---" * 7 + "|\n"
+    for run in RUNS:
+        cells = [run.title]
+        for said, took, unit in (
+            (part_seconds(run, run.update), run.update.seconds, 1e3),
+            (part_seconds(run, run.validation), run.validation.seconds, 1e3),
+            (run_seconds(run), run.seconds, 1.0),
+        ):
+            cells += [f"{unit * said:,.1f} ({said / took - 1.0:+.0%})", f"{unit * took:,.1f}"]
+        text += "| " + " | ".join(cells) + " |\n"
+    return text
+
+
 def commands() -> str:
     """A section a command: what it is for, and a row for each of its own options."""
     text = ""
@@ -107,6 +125,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "columns": columns_table,
     "commands": commands,
     "configuration": configuration,
+    "plan_model": plan_model,
     "presets": presets,
     "public": public,
     "rewards": rewards_table,

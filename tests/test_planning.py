@@ -24,7 +24,7 @@ from jaxppo.plan.memory import Memory
 from jaxppo.plan.options import PlanOptions
 from jaxppo.plan.packages import is_noise, is_ready, prepared
 from jaxppo.plan.result import Point, count_work, gpu_plan, plain_work
-from jaxppo.plan.roofline import kernel_seconds, kernel_work, run_rows, sum_work
+from jaxppo.plan.roofline import Work, kernel_seconds, kernel_work, run_rows, sum_work
 from jaxppo.plan.run import find_largest, plan_run
 from jaxppo.plan.shapes import abstract, shapes_of_market, shapes_of_sizes
 from jaxppo.plan.text import MIB
@@ -110,6 +110,7 @@ metadata={op_name="jit(f)/while" stack_frame_id=1}
 }
 """
 A100 = GPUS["a100-40gb"]
+H100 = GPUS["h100-80gb"]
 
 
 def entry_of(*lines: str) -> str:
@@ -291,28 +292,41 @@ def test_a_program_in_turns_of_a_run(program):
         run_rows(twice, plain_work, 1, 1)
 
 
-def test_roofline_of_a_kernel(program):
+def test_work_of_a_kernel_at_the_rates_that_were_measured(program):
     kernel = program.loops[0].loops[0].kernels[0]
     nothing = dataclasses.replace(kernel, matmul_flops={}, bytes_read=0.0, bytes_written=0.0)
-    # 1,555.2 GB/s: 3,110.4 MB take 2 ms.
-    memory = dataclasses.replace(nothing, bytes_read=3.1104e9)
-    assert kernel_seconds(memory, A100) == pytest.approx(2e-3)
-    # 312 and 156 TFLOP/s, one after the other: 2 + 1 ms, longer than the memory's.
-    both = dataclasses.replace(memory, matmul_flops={"bf16": 0.624e12, "f32": 0.156e12})
-    assert kernel_seconds(both, A100) == pytest.approx(3e-3)
-    # 19.5 TFLOP/s of fused multiply-adds are 9.75 T other operations.
-    vector = dataclasses.replace(nothing, vector_ops=9.75e9)
-    assert kernel_seconds(vector, A100) == pytest.approx(1e-3)
-    assert kernel_seconds(dataclasses.replace(nothing, matmul_flops={"f64": 19.5e9}), A100) == pytest.approx(1e-3)
+    # 3 TB/s: 6 GB take 2 ms.
+    memory = dataclasses.replace(nothing, bytes_read=4e9, bytes_written=2e9)
+    assert kernel_seconds(memory, H100) == pytest.approx(2e-3)
+    # 754 and 378 TFLOP/s, one after the other: 2 + 1 ms, longer than the memory's.
+    both = dataclasses.replace(memory, matmul_flops={"bf16": 1.508e12, "f32": 0.378e12})
+    assert kernel_seconds(both, H100) == pytest.approx(3e-3)
+    # 52 TFLOP/s of fused multiply-adds are 26 T other operations.
+    vector = dataclasses.replace(nothing, vector_ops=26e9)
+    assert kernel_seconds(vector, H100) == pytest.approx(1e-3)
+    assert kernel_seconds(dataclasses.replace(nothing, matmul_flops={"f64": 52e9}), H100) == pytest.approx(1e-3)
 
-    work = sum_work([kernel_work(memory, A100), kernel_work(kernel, A100) * 3])
-    assert (work.launches, work.small) == (4, 3)
-    assert work.with_launches == pytest.approx((2e-3 + 3e-6, 2e-3 + 15e-6))
-    assert work.launch_seconds() == pytest.approx((4e-6, 20e-6))
+    # A copy of 6 GB, and three matmuls of next to no work: 2 ms + 0.75 us, and 3 x 2.9 us.
+    small = dataclasses.replace(kernel, bytes_read=0.0, bytes_written=0.0, matmul_flops={"f32": 0.0})
+    work = sum_work([kernel_work(memory, H100), kernel_work(small, H100) * 3])
+    assert (work.launches, work.small, work.combining) == (4, 3, 3)
+    assert work.model_seconds == pytest.approx(2e-3 + 0.75e-6 + 3 * 2.9e-6)
+    assert kernel_work(dataclasses.replace(nothing, holds=frozenset({"reduce"})), H100).model_seconds == 2.9e-6
+    # The host takes 5 us for each of 4 kernels, and would need 500 of them to be as long as the copy.
+    assert work.no_graphs_seconds == work.model_seconds
+    assert (work + Work(launches=500)).no_graphs_seconds == pytest.approx(504 * 5e-6)
+
+
+def test_a_turn_of_a_loop_takes_at_least_what_its_graph_takes_to_start(program):
+    # 5 turns of one matmul of 1,024 operations and 896 bytes: 2.9 us and 0.3 ns, where a turn takes 7.1 us.
+    rows = run_rows(program, lambda k: kernel_work(k, H100), 1, 1)
+    assert rows[2].turn.idle == pytest.approx(7.1e-6 - 2.9e-6 - 896 / 3e12)
+    assert rows[2].total.model_seconds == pytest.approx(5 * 7.1e-6)
+    assert [r.turn.idle for r in rows[:2]] == [0, 0]  # entered once; what is in it is longer
 
 
 def test_findings_name_what_stands_out(program):
-    gpu = lambda k: kernel_work(k, A100)  # noqa: E731
+    gpu = lambda k: kernel_work(k, H100)  # noqa: E731
     found = find_hotspots(program, run_rows(program, gpu, 2, 10))
     assert found[0].startswith("100% of the launches")
     # The copy moves 256 bytes, twice; in all 2 x (256 + 20 + 32) + 10 x (4 + 4 + 1) + 50 x 896: 1.1 %.
@@ -321,9 +335,9 @@ def test_findings_name_what_stands_out(program):
     assert not any("host:" in f for f in found)
     long = count_module(parse_module(PROGRAM.replace('"n":"5"', '"n":"500000"')))
     (serial,) = [f for f in find_hotspots(long, run_rows(long, gpu, 2, 10)) if "one after another" in f]
-    # 10 x 500,000 launches of 1 to 5 us.
+    # 10 x 500,000 turns of 7.1 us.
     assert serial.startswith("rollout.py:play takes 500,000 turns")
-    assert serial.endswith("10 times: 5.0 to 25.0 s of launches in the run")
+    assert serial.endswith("10 times: 35.5 s of the run")
 
 
 def test_memory_of_a_program_and_the_line_over_envs():
@@ -376,7 +390,7 @@ def test_nothing_fits_where_the_market_alone_is_too_large():
 def test_a_run_that_does_not_fit_says_so_and_fails(program, monkeypatch, capsys):
     # 20 MiB needed of 10; 3 updates and 3 validations of TINY, on the program above.
     point = Point(16, Memory(0, 0, 0, 5 * MIB, 0, 0, 14 * MIB), 1 * MIB, 0.0)
-    plan = gpu_plan(tiny_config(), A100, "made up", 10 * MIB, point, program, None)
+    plan = gpu_plan(tiny_config(), A100, "made up", 100, 10 * MIB, point, program, None)
     assert not plan.fits
     # 2 kernels a validation; an update turns once: a condition, and 5 matmuls.
     assert plan.run_work.launches == 3 * 2 + 3 * (1 + 5)
@@ -386,7 +400,9 @@ def test_a_run_that_does_not_fit_says_so_and_fails(program, monkeypatch, capsys)
     said = capsys.readouterr().out
     assert "DOES NOT FIT: 20 of 10 MiB (200.0%)" in said
     assert "6 an update, 2 a validation; host transfers: 0" in said
-    roomy = gpu_plan(tiny_config(), A100, "made up", 30 * MIB, point, program, None)
+    assert "NVIDIA A100-SXM4-40GB was not measured" in said
+    assert "no run of these sizes was measured" in said
+    roomy = gpu_plan(tiny_config(), A100, "made up", 100, 30 * MIB, point, program, None)
     monkeypatch.setattr("jaxppo.plan.run.plan_absent", lambda *_: roomy)
     assert plan_run(Request(PlanOptions())) == 0
 

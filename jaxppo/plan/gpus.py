@@ -15,14 +15,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jaxppo.config import measured
 from jaxppo.config.layers import DeviceInfo
 from jaxppo.errors import ConfigError, nearest
 
-# What one more kernel costs: XLA's own performance model adds 1 us a kernel (gpu_performance_model_base.h,
-# kKernelLaunchOverhead), and added 5 us before it launched kernels through CUDA graphs.
-LAUNCH_SECONDS = (1e-6, 5e-6)
 # Share of a GPU's memory that JAX takes when it starts (XLA_PYTHON_CLIENT_MEM_FRACTION).
 MEMORY_SHARE = 0.75
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Rates that a program reaches at best."""
+
+    bandwidth: float  # bytes a second
+    matmul: dict[str, float]  # FLOP/s by type of the inputs
+    vector: float  # other operations a second
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,18 @@ class Gpu:
     @property
     def device(self) -> DeviceInfo:
         """As JAX would report it: with the memory that it takes."""
-        return DeviceInfo("gpu", self.title, 1, int(self.memory_bytes * MEMORY_SHARE))
+        return DeviceInfo("gpu", self.title, 1, int(self.memory_bytes * MEMORY_SHARE), self.capability)
+
+    @property
+    def reached(self) -> Ceilings:
+        """What is reached of the peaks: measured on one card, and taken to be the same share of them on all others."""
+        card = GPUS[measured.CARD]
+        share = {t: rate / card.matmul_peak[t] for t, rate in measured.MATMUL_FLOPS.items()}
+        return Ceilings(
+            bandwidth=self.bandwidth * measured.COPY_BANDWIDTH / card.bandwidth,
+            matmul={t: rate * share[t] for t, rate in self.matmul_peak.items()},
+            vector=self.vector_peak * share["f32_highest"],
+        )
 
     @property
     def matmul_peak(self) -> dict[str, float]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from jaxppo.config.measured import KERNEL_SECONDS
 from jaxppo.plan.counts import Kernel, Region, host_transfers, unknown_loops
-from jaxppo.plan.gpus import LAUNCH_SECONDS
 from jaxppo.plan.roofline import Row
 
 # Turns of one loop beyond which its launches are a matter of seconds.
@@ -30,10 +30,9 @@ def find_hotspots(program: Region, rows: Sequence[Row]) -> list[str]:
     """A sentence each; `rows` are those of `run_rows`, in the order of `program.walk()`."""
     launches = sum(r.total.launches for r in rows)
     small = sum(r.total.small for r in rows)
-    cheap, dear = LAUNCH_SECONDS
     out = [
-        f"{small / launches:.0%} of the launches of the run do work of less than {cheap * 1e6:.0f} us at peak:"
-        " fewer, larger kernels would help them, and a faster GPU would not"
+        f"{small / launches:.0%} of the launches of the run do work of less than {KERNEL_SECONDS * 1e6:g} us, which a"
+        " kernel takes without any: fewer, larger kernels would help them, and a faster GPU would not"
     ]
     for region, row in zip(program.walk(), rows, strict=True):
         if row.total.launches > MANY * launches:
@@ -45,10 +44,9 @@ def find_hotspots(program: Region, rows: Sequence[Row]) -> list[str]:
                 f" turn, {row.turn.small:.0f} of them that small, by what they hold: {kinds}"
             )
         if region.trips is not None and region.trips >= LONG_LOOP:
-            low, high = row.total.launches * cheap, row.total.launches * dear
             out.append(
                 f"{region.label} takes {region.trips:,} turns one after another, {row.turns // region.trips} times:"
-                f" {low:.1f} to {high:.1f} s of launches in the run"
+                f" {row.total.model_seconds:.1f} s of the run"
             )
     out += _moved(program, rows)
     out += _serial(program)

@@ -16,6 +16,7 @@ _NEEDED = {"jax_plugins.xla_cuda12": "jax-cuda12-plugin", "nvidia.cuda_nvcc": "n
 _VARIABLES = {
     "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # the plugin is loaded though there is no CUDA
     "JAX_PLATFORMS": "cpu",  # what is not compiled for the GPU runs here
+    "JAX_ENABLE_COMPILATION_CACHE": "false",  # a program that was kept cannot be read back without its GPU
 }
 # Autotuning times kernels on the GPU.
 _XLA_FLAG = "--xla_gpu_autotune_level=0"

@@ -13,10 +13,11 @@ from jaxppo.plan.counts import Kernel, Region, host_transfers, unknown_loops
 from jaxppo.plan.gpus import Gpu
 from jaxppo.plan.hotspots import find_hotspots
 from jaxppo.plan.memory import Memory
+from jaxppo.plan.model import Model, model_of
 from jaxppo.plan.roofline import Row, Work, kernel_seconds, kernel_work, run_rows, sum_work
 from jaxppo.plan.scale import Scale
 
-# Kernels to name, by their share of the roofline.
+# Kernels to name, by their share of the work.
 HEAVIEST = 8
 # The named scope in which the rollout's loop over bars is traced.
 ROLLOUT = "rollout"
@@ -33,6 +34,7 @@ class Run:
     n_validations: int
     compute_dtype: str
     market: str
+    bars: int  # of a validation: of the symbol that has most of them
     seeds: int = 1
 
     @property
@@ -79,13 +81,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class Heavy:
-    """A kernel that takes much of the roofline."""
+    """A kernel with much of the work."""
 
     name: str
     function: str
     region: str
     microseconds: float
-    share: float  # of the run's roofline
+    share: float  # of the run's work
     bound: str  # "memory" or "compute"
 
 
@@ -100,6 +102,7 @@ class GpuPlan:
     counts: Counts
     rows: tuple[Row, ...]
     run_work: Work
+    model: Model
     heaviest: tuple[Heavy, ...]
     findings: tuple[str, ...]
     fit: Fit | None
@@ -132,18 +135,21 @@ class LocalPlan:
     steps_per_second: float  # of updates alone, of all members of an ensemble
 
 
-def planned_run(config: Config, market: str) -> Run:
+def planned_run(config: Config, market: str, bars: int) -> Run:
     """What is asked for."""
     budget = config.budget
     validations = 1 + len(config.segments)
     dtype = config.agent.compute_dtype
-    return Run(config.preset, budget.n_envs, budget.n_steps, budget.n_updates, validations, dtype, market, budget.seeds)
+    return Run(
+        config.preset, budget.n_envs, budget.n_steps, budget.n_updates, validations, dtype, market, bars, budget.seeds
+    )
 
 
 def gpu_plan(
     config: Config,
     gpu: Gpu,
     market: str,
+    bars: int,
     limit: int,
     point: Point,
     program: Region,
@@ -151,16 +157,18 @@ def gpu_plan(
     scale: Scale | None = None,
 ) -> GpuPlan:
     """Everything that follows from a counted program and its memory."""
-    run = planned_run(config, market)
+    run = planned_run(config, market, bars)
+    counts = count_work(program, config.budget.n_steps, lambda k: kernel_work(k, gpu))
     rows = run_rows(program, lambda k: kernel_work(k, gpu), run.n_validations, run.n_updates)
     return GpuPlan(
         run,
         gpu,
         limit,
         point,
-        count_work(program, config.budget.n_steps, lambda k: kernel_work(k, gpu)),
+        counts,
         tuple(rows),
         sum_work(r.total for r in rows),
+        model_of(config, gpu.name, counts.update, counts.validation, run.n_validations, bars),
         tuple(heaviest(program, rows, gpu)),
         tuple(find_hotspots(program, rows)),
         fit,
@@ -169,10 +177,10 @@ def gpu_plan(
 
 
 def local_plan(
-    config: Config, device: DeviceInfo, market: str, point: Point, program: Region, timing: Timing
+    config: Config, device: DeviceInfo, market: str, bars: int, point: Point, program: Region, timing: Timing
 ) -> LocalPlan:
     """Everything that follows from a measured program."""
-    run = planned_run(config, market)
+    run = planned_run(config, market, bars)
     seconds = run.n_updates * timing.update_seconds + run.n_validations * timing.validation_seconds
     counts = count_work(program, config.budget.n_steps, plain_work)
     speed = config.budget.seeds * config.batch_steps / timing.update_seconds
@@ -204,13 +212,13 @@ def count_work(program: Region, n_steps: int, measure: Any) -> Counts:
 
 
 def heaviest(program: Region, rows: Sequence[Row], gpu: Gpu) -> list[Heavy]:
-    """The kernels with the largest part of the run's roofline."""
+    """The kernels with the largest part of the run's work."""
     total = sum(r.total.seconds for r in rows)
     found = []
     for region, row in zip(program.walk(), rows, strict=True):
         for kernel in region.kernels:
             seconds = kernel_seconds(kernel, gpu)
-            bound = "memory" if kernel.bytes / gpu.bandwidth >= seconds else "compute"
+            bound = "memory" if kernel.bytes / gpu.reached.bandwidth >= seconds else "compute"
             function = kernel.functions[0] if kernel.functions else ""
             share = seconds * row.turns / total if total else 0.0
             found.append(Heavy(kernel.name, function, region.label, seconds * 1e6, share, bound))

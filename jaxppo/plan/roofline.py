@@ -1,8 +1,10 @@
-"""Seconds that a counted program takes at a GPU's peak rates (Williams et al. 2009), kernel by kernel.
+"""Seconds that a counted program takes: a model with few constants, measured or set by what was measured.
 
-A kernel takes at least the longest of: its bytes at the memory's bandwidth, its matmuls at the peak of their type, its
-other operations at the peak outside the tensor cores. Kernels run one after another. Nothing reaches its peak, small
-kernels least of all, so this is a bound from below; what launching costs is counted apart.
+A kernel takes its work, which is the longest of its bytes, its matmuls and its other operations at the rates that the
+card reaches (a roofline, Williams et al. 2009), and besides 0.75 us, or 2.9 us with a matmul or a reduction in it,
+whose threads wait for each other. Kernels run one after another. A turn of a loop takes at least 7.1 us, as the host
+starts it; a call of the program 37 us. The constants and what they are of are in `jaxppo.config.measured`;
+`jaxppo.plan.model` sets the model against every run that was measured.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from jaxppo.config.measured import COMBINING_SECONDS, KERNEL_SECONDS, LAUNCH_SECONDS, TURN_SECONDS
 from jaxppo.plan.counts import Kernel, Region
-from jaxppo.plan.gpus import LAUNCH_SECONDS, Gpu
+from jaxppo.plan.gpus import Gpu
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,13 @@ class Work:
 
     launches: float = 0
     copies: float = 0  # of them
-    small: float = 0  # of them, those whose work takes less than the cheapest launch
+    small: float = 0  # of them, those whose work takes less than a kernel without any
     matmul_flops: Mapping[str, float] = field(default_factory=dict)
     vector_ops: float = 0
     bytes: float = 0
-    seconds: float = 0  # roofline
-    # Each kernel takes as long as its work or a launch, whichever is longer: at the lowest and highest launch cost.
-    with_launches: tuple[float, float] = (0, 0)
+    seconds: float = 0  # of the work alone
+    combining: float = 0  # launches of kernels with a matmul or a reduction
+    idle: float = 0  # seconds that the card waits for the turns of loops
 
     def __add__(self, other: Work) -> Work:
         types = {*self.matmul_flops, *other.matmul_flops}
@@ -38,7 +41,8 @@ class Work:
             self.vector_ops + other.vector_ops,
             self.bytes + other.bytes,
             self.seconds + other.seconds,
-            (self.with_launches[0] + other.with_launches[0], self.with_launches[1] + other.with_launches[1]),
+            self.combining + other.combining,
+            self.idle + other.idle,
         )
 
     def __mul__(self, n: float) -> Work:
@@ -50,7 +54,8 @@ class Work:
             self.vector_ops * n,
             self.bytes * n,
             self.seconds * n,
-            (self.with_launches[0] * n, self.with_launches[1] * n),
+            self.combining * n,
+            self.idle * n,
         )
 
     @property
@@ -58,9 +63,16 @@ class Work:
         """Of all matmuls."""
         return sum(self.matmul_flops.values())
 
-    def launch_seconds(self) -> tuple[float, float]:
-        """What launching costs if nothing hides it."""
-        return self.launches * LAUNCH_SECONDS[0], self.launches * LAUNCH_SECONDS[1]
+    @property
+    def model_seconds(self) -> float:
+        """What all of it takes."""
+        plain = self.launches - self.combining
+        return self.seconds + plain * KERNEL_SECONDS + self.combining * COMBINING_SECONDS + self.idle
+
+    @property
+    def no_graphs_seconds(self) -> float:
+        """What it takes without CUDA graphs: the host launches each kernel and runs ahead, so the longer of the two."""
+        return max(self.model_seconds, self.launches * LAUNCH_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -75,10 +87,11 @@ class Row:
 
 
 def kernel_seconds(kernel: Kernel, gpu: Gpu) -> float:
-    """The least time of one launch."""
-    full = gpu.matmul_peak["f32_highest"]
-    matmul = sum(flops / gpu.matmul_peak.get(dtype, full) for dtype, flops in kernel.matmul_flops.items())
-    return max(kernel.bytes / gpu.bandwidth, matmul, kernel.vector_ops / gpu.vector_peak)
+    """The work of one launch."""
+    reached = gpu.reached
+    full = reached.matmul["f32_highest"]
+    matmul = sum(flops / reached.matmul.get(dtype, full) for dtype, flops in kernel.matmul_flops.items())
+    return max(kernel.bytes / reached.bandwidth, matmul, kernel.vector_ops / reached.vector)
 
 
 def kernel_work(kernel: Kernel, gpu: Gpu) -> Work:
@@ -87,12 +100,12 @@ def kernel_work(kernel: Kernel, gpu: Gpu) -> Work:
     return Work(
         1,
         kernel.opcode == "copy",
-        seconds < LAUNCH_SECONDS[0],
+        seconds < KERNEL_SECONDS,
         kernel.matmul_flops,
         kernel.vector_ops,
         kernel.bytes,
         seconds,
-        (max(seconds, LAUNCH_SECONDS[0]), max(seconds, LAUNCH_SECONDS[1])),
+        bool(kernel.matmul_flops) or "reduce" in kernel.holds,
     )
 
 
@@ -124,6 +137,8 @@ def run_rows(program: Region, measure: Callable[[Kernel], Work], n_segments: int
 
 def _rows(region: Region, measure: Callable[[Kernel], Work], turns: int, n_updates: int, depth: int) -> Iterator[Row]:
     own = sum_work(measure(k) for k in region.kernels)
+    if depth and not region.loops:
+        own = own + Work(idle=max(0.0, TURN_SECONDS - own.model_seconds))
     yield Row(region.label, depth, turns, own, own * turns)
     for loop in region.loops:
         inner = n_updates if loop.trips is None else turns * loop.trips

@@ -116,7 +116,8 @@ def plan_absent(request: Request[PlanOptions], say: Say) -> GpuPlan:
     scale = None
     if devices > 1:
         scale = predict(run_at(config.budget.n_envs), gpu, hosts, devices, compiled.region)
-    return gpu_plan(config, gpu, "; ".join(shapes.words), limit, point, compiled.region, fit, scale)
+    market, bars = "; ".join(shapes.words), shapes.n_decisions
+    return gpu_plan(config, gpu, market, bars, limit, point, compiled.region, fit, scale)
 
 
 def find_largest(config: Config, point: Point, limit: int, compile_at: Callable[[int], Point]) -> Fit:
@@ -249,7 +250,7 @@ def plan_local(request: Request[PlanOptions], say: Say) -> LocalPlan:
     say(f"running {options.measure_updates} updates and 2 validations")
     timing = time_segments(config, compiled, market, data, options.measure_updates)
     point = _point(config.budget.n_envs, compiled, shapes)
-    return local_plan(config, device, "; ".join(shapes.words), point, compiled.region, timing)
+    return local_plan(config, device, "; ".join(shapes.words), shapes.n_decisions, point, compiled.region, timing)
 
 
 def _local_market(options: PlanOptions, config: Config) -> tuple[Market, str]:

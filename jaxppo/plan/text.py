@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from textwrap import wrap
 
-from jaxppo.plan.gpus import LAUNCH_SECONDS, MEMORY_SHARE
+from jaxppo.config.measured import (
+    BARS,
+    CARD,
+    CARD_TITLE,
+    COMBINING_SECONDS,
+    DISPATCH_SECONDS,
+    KERNEL_SECONDS,
+    LAUNCH_SECONDS,
+    TURN_SECONDS,
+    WHEN,
+)
+from jaxppo.plan.gpus import MEMORY_SHARE, Gpu
 from jaxppo.plan.result import Counts, Fit, GpuPlan, LocalPlan, Point, Run, flops_by_type
 from jaxppo.plan.roofline import Row
 from jaxppo.plan.scale import scale_lines
@@ -37,7 +48,7 @@ def gpu_lines(plan: GpuPlan) -> list[str]:
         "",
         *_region_lines(plan.rows),
         "",
-        *_roofline_lines(plan),
+        *_model_lines(plan),
         "",
         *_heavy_lines(plan),
         "",
@@ -121,53 +132,96 @@ def count_lines(counts: Counts) -> list[str]:
 
 def _region_lines(rows: Sequence[Row]) -> list[str]:
     out = [f"{'where, over the run':<36}{'turns':>10} |{'a turn: kernels':>15}{'MB':>10}{'GFLOP':>8}{'us':>9} |"
-           f"{'run: kernels':>13}{'s at peak':>10}"]  # fmt: skip
+           f"{'run: kernels':>13}{'s':>10}"]  # fmt: skip
     for row in rows:
         turn = row.turn
         name = "  " * (row.depth + 1) + row.label
         out.append(
             f"{name:<36}{row.turns:>10,} |{turn.launches:>15,.0f}{turn.bytes / 1e6:>10,.2f}{turn.flops / 1e9:>8,.2f}"
-            f"{turn.seconds * 1e6:>9,.1f} |{row.total.launches:>13,.0f}{row.total.seconds:>10,.2f}"
+            f"{turn.model_seconds * 1e6:>9,.1f} |{row.total.launches:>13,.0f}{row.total.model_seconds:>10,.2f}"
         )
     return out
 
 
-def _roofline_lines(plan: GpuPlan) -> list[str]:
-    gpu, work = plan.gpu, plan.run_work
-    cheap, dear = (s * 1e6 for s in LAUNCH_SECONDS)
-    low, high = work.launch_seconds()
-    fast, slow = work.with_launches
-    out = [f"seconds for the whole run on {gpu.title}, at its peaks ({gpu.source})"]
+def _model_lines(plan: GpuPlan) -> list[str]:
+    gpu, work, model = plan.gpu, plan.run_work, plan.model
+    reached, steps = gpu.reached, plan.run.env_steps
+    out = [f"seconds for the whole run on {gpu.title}, by the model", *_ceiling_lines(gpu)]
     for dtype, flops in flops_by_type(work).items():
-        rate = gpu.matmul_peak.get(dtype, gpu.matmul_peak["f32_highest"])
+        rate = reached.matmul.get(dtype, reached.matmul["f32_highest"])
         name = f"matmuls, {_TYPES.get(dtype, dtype)}{' as TF32' if dtype == 'f32' else ''}"
-        out.append(f"  {name:<33}{flops / rate:>9,.2f}   {flops / 1e12:,.1f} TFLOP at {rate / 1e12:g} TFLOP/s")
-    vector, peak = work.vector_ops, gpu.vector_peak
+        out.append(f"    {name:<33}{flops / rate:>9,.2f}   {flops / 1e12:,.1f} TFLOP at {rate / 1e12:.3g} TFLOP/s")
+    vector, rate = work.vector_ops, reached.vector
+    terms = (
+        ("kernels with matmul or reduction", work.combining, COMBINING_SECONDS),
+        ("other kernels", work.launches - work.combining, KERNEL_SECONDS),
+        ("calls of the program", plan.run.n_validations, DISPATCH_SECONDS),
+    )
     out += [
-        f"  {'other operations':<33}{vector / peak:>9,.2f}   {vector / 1e12:,.2f} T at {peak / 1e12:g} T/s",
-        f"  {'memory':<33}{work.bytes / gpu.bandwidth:>9,.2f}   {work.bytes / 1e12:,.2f} TB at"
-        f" {gpu.bandwidth / 1e12:g} TB/s",
-        f"  {'roofline, kernel by kernel':<33}{work.seconds:>9,.2f}   the longest of the three for each kernel, summed",
-        f"  {'launches':<33}{low:>9,.2f}   to {high:,.2f}: {work.launches / 1e6:,.2f}M at {cheap:.0f} to {dear:.0f} us",
-        f"  {'both, the longer for each kernel':<33}{fast:>9,.2f}   to {slow:,.2f}:"
-        f" {plan.run.env_steps / slow / 1e6:,.1f}M to {plan.run.env_steps / fast / 1e6:,.1f}M env steps/s",
-        f"  bound by {bound_by(plan)}",
+        f"    {'other operations':<33}{vector / rate:>9,.2f}   {vector / 1e12:,.2f} T at {rate / 1e12:.3g} T/s",
+        f"    {'memory':<33}{work.bytes / reached.bandwidth:>9,.2f}   {work.bytes / 1e12:,.2f} TB at"
+        f" {reached.bandwidth / 1e12:.3g} TB/s",
+        f"  {'work':<35}{work.seconds:>9,.2f}   the longest of these for each kernel, summed",
+        *(f"  {name:<35}{n * s:>9,.2f}   {n:,.0f} at {s * 1e6:g} us" for name, n, s in terms),
+        f"  {'waits for turns of loops':<35}{work.idle:>9,.2f}   those of less than {TURN_SECONDS * 1e6:g} us",
+        f"  {'the run':<35}{model.run_seconds:>9,.2f}   {model.low:,.1f} to {model.high:,.1f} s;"
+        f" {steps / model.high / 1e6:,.1f}M to {steps / model.low / 1e6:,.1f}M env steps/s",
+        f"  {'without CUDA graphs':<35}{model.no_graphs_seconds:>9,.2f}   where {LAUNCH_SECONDS * 1e6:g} us a kernel of"
+        " the host are longer",
+        f"  most of it is {bound_by(plan)}",
+        *_measured_lines(plan),
     ]
     return out
 
 
+def _ceiling_lines(gpu: Gpu) -> list[str]:
+    if gpu.name == CARD:
+        return [f"  by what was measured on this card on {WHEN}"]
+    return [
+        f"  {gpu.title} was not measured: its peaks ({gpu.source}) times the share of them that {CARD_TITLE} reached on"
+        f" {WHEN},",
+        f"  {gpu.reached.bandwidth / gpu.bandwidth:.0%} of the memory's and"
+        f" {gpu.reached.vector / gpu.vector_peak:.0%} of the arithmetic's, and what kernels and loops took there",
+    ]
+
+
+def _measured_lines(plan: GpuPlan) -> list[str]:
+    """What the model says beside what was measured with these sizes; nothing where nothing was."""
+    model, compared = plan.model, plan.model.compared
+    if compared is None:
+        return [f"  no run of these sizes was measured on {plan.gpu.title}; the range is how far the model was from"
+                f" those that were on {CARD_TITLE}"]  # fmt: skip
+    run, counts = compared.run, plan.counts
+    then, judged = run.update, run.validation.kernels / BARS
+    pairs = (
+        ("an update, ms", 1e3 * model.update_seconds, 1e3 * compared.update_seconds),
+        (
+            f"a validation of {plan.run.bars:,} bars, ms",
+            1e3 * model.validation_seconds,
+            1e3 * compared.validation_seconds,
+        ),
+        ("the run, s", model.run_seconds, compared.run_seconds),
+    )
+    return [
+        f"  measured on {WHEN}: {run.title}, with {then.kernels:,} kernels and {then.gigabytes:.1f} GB an update and"
+        f" {judged:.1f} kernels a bar;",
+        f"  the program that is planned has {counts.update_kernels:,.0f}, {counts.update.bytes / 1e9:.1f} GB and"
+        f" {counts.validation_kernels / max(plan.run.bars, 1):.1f}",
+        f"  {'':<35}{'model':>9}{'measured':>10}{'ratio':>7}",
+        *(f"  {name:<35}{said:>9,.1f}{found:>10,.1f}{said / found:>7.2f}" for name, said, found in pairs),
+    ]
+
+
 def bound_by(plan: GpuPlan) -> str:
-    """What decides how long the run takes, in words."""
-    work = plan.run_work
-    low, high = work.launch_seconds()
-    if high < work.seconds:
-        share = work.bytes / plan.gpu.bandwidth / work.seconds
-        return "memory bandwidth" if share > 0.5 else "arithmetic"
-    return "launches" if low > work.seconds else "launches as much as by work: which of them, the launch cost decides"
+    """What takes more than half of the run, in words."""
+    work, model = plan.run_work, plan.model
+    if work.seconds < model.run_seconds / 2:
+        return "what kernels take beside their work"
+    return "memory traffic" if work.bytes / plan.gpu.reached.bandwidth > work.seconds / 2 else "arithmetic"
 
 
 def _heavy_lines(plan: GpuPlan) -> list[str]:
-    out = ["the heaviest kernels, by their share of the roofline"]
+    out = ["the heaviest kernels, by their share of the work"]
     for heavy in plan.heaviest:
         where = f"{heavy.function} in {heavy.region}" if heavy.function else heavy.region
         out.append(f"  {heavy.share:>6.1%}{heavy.microseconds:>9,.1f} us, {heavy.bound}-bound  {heavy.name} ({where})")
