@@ -115,10 +115,14 @@ def share_heaps() -> None:
 
 
 def enable_compilation_cache() -> Path:
-    """Keep compiled programs in the user's cache folder, so that the same run compiles once a machine."""
+    """Keep compiled programs in the user's cache folder, so that the same run compiles once a machine.
+
+    All of them: JAX leaves out what compiled in under a second, and a run has some thirty such, which together took as
+    long as reading its large one does.
+    """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or base / "jaxppo" / "xla")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return folder

@@ -63,9 +63,10 @@ def policy_edge(
     What its training was like, `passes` and `cost_anneal`, is told with it. A policy that closed a trade costs nothing
     to judge; one that did not is played once more, which is compiled first.
     """
-    weight = np.asarray(decision_weight(tape))
-    bars = np.maximum(np.asarray(tape.length - 1 - tape.first), 1)
-    side = np.asarray(tape.costs.fee + tape.costs.impact)  # (S,) of a notional
+    host: Tape = jax.device_get(tape)  # where arithmetic compiles nothing
+    weight = decision_weight(host)
+    bars = np.maximum(host.length - 1 - host.first, 1)
+    side = np.asarray(host.costs.fee + host.costs.impact)  # (S,) of a notional
     trades = int(np.asarray(score.sums.trades).sum())
     if trades:
         turnover = np.asarray(score.sums.turnover)
@@ -82,7 +83,7 @@ def policy_edge(
         cost=float(weight @ cost),
         turnover=float(weight @ turnover),
         round_trip=float(np.median(2 * side)),
-        move=usual_move(tape),
+        move=usual_move(host),
         passes=passes,
         cost_anneal=cost_anneal,
         level=min((x for x in (spec.config.stop_loss, spec.config.take_profit) if x > 0), default=0.0),

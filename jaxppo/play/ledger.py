@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxppo.market.dataset import Split, evaluation_set, joint_calendar
 from jaxppo.play.score import Score, live_symbols
+
+_live_symbols = jax.jit(live_symbols)
 
 
 class Traded(NamedTuple):
@@ -64,7 +67,7 @@ def ledger_of(score: Score, split: Split) -> Ledger:
     Moving money between symbols is free here as there, and is no trade.
     """
     joint, record = joint_calendar(split), score.record
-    live = np.asarray(live_symbols(evaluation_set(split)))  # (S, D)
+    live = np.asarray(_live_symbols(evaluation_set(split)))  # (S, D)
     weight = live / np.maximum(live.sum(0), 1)
 
     def up_to(values: Any, start: float) -> np.ndarray:

@@ -55,13 +55,18 @@ def drawdown(equity: np.ndarray) -> np.ndarray:
     return 1.0 - equity / np.fmax(np.fmax.accumulate(equity), 1.0)
 
 
+def _host(array: jax.Array | np.ndarray) -> np.ndarray:
+    """A whole array on the host, which keeps it: taking a row of it on the device would be a program to compile."""
+    return np.asarray(array)
+
+
 def _symbol_equity(score: Score, split: Split, column: int) -> pl.DataFrame:
     n = int(score.valid[:, column].sum())
-    first = int(split.tape.first[column])
+    first = int(_host(split.tape.first)[column])
     rows = slice(first + 1, first + 1 + n)
     tape = split.tape
     names = ("open", "high", "low", "close")
-    prices = {name: np.asarray(getattr(tape, name)[column], np.float64)[rows] for name in names}
+    prices = {name: _host(getattr(tape, name))[column, rows].astype(np.float64) for name in names}
     close = prices["close"]
     equity = score.record.equity[:n, column].astype(np.float64)
     units = score.record.units[:n, column].astype(np.float64)
@@ -132,10 +137,10 @@ def trade_cells(trade: Trade) -> dict[str, Any]:
 def symbol_trades(score: Score, split: Split, column: int) -> tuple[list[Trade], list[Excursion]]:
     """The closed round trips of one symbol, and how far each ran. `score` holds host arrays."""
     tape, n = split.tape, int(score.valid[:, column].sum())
-    first = int(tape.first[column]) + 1
+    first = int(_host(tape.first)[column]) + 1
     record = jax.tree.map(lambda x: x[:n, column], score.record)
-    bars = Range(*(np.asarray(x[column, first : first + n]) for x in (tape.open, tape.high, tape.low)))
-    trades = round_trips(record, float(tape.costs.fee[column]), float(tape.costs.impact[column]))
+    bars = Range(*(_host(x)[column, first : first + n] for x in (tape.open, tape.high, tape.low)))
+    trades = round_trips(record, float(_host(tape.costs.fee)[column]), float(_host(tape.costs.impact)[column]))
     return trades, excursions(trades, record, bars)
 
 
@@ -149,7 +154,7 @@ def trades_frame(score: Score, split: Split) -> pl.DataFrame:
     """Every closed round trip, by symbol and time. `score` holds host arrays."""
     rows = []
     for i, symbol in enumerate(split.symbols):
-        fills = split.times[i][int(split.tape.first[i]) + 1 :]
+        fills = split.times[i][int(_host(split.tape.first)[i]) + 1 :]
         rows += [_trade_row(*each, symbol, fills) for each in zip(*symbol_trades(score, split, i), strict=True)]
     raw = {k: (pl.Int64 if isinstance(v, pl.Datetime) else v) for k, v in _TRADE_SCHEMA.items()}
     return with_cumulative(pl.DataFrame(rows, schema=raw).cast(_TRADE_SCHEMA))  # type: ignore[arg-type]
