@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import threading
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ from jaxppo.ppo.update import update
 from jaxppo.store.checkpoint import restore_train_state
 from jaxppo.train.compiled import compile_run, first_state
 from jaxppo.train.loop import Progress, Trainer
+from jaxppo.train.record import ahead
 from jaxppo.train.tracking import Tracking
 
 # 40 million updates of 64 env steps: 2.56e9, beyond int32 (2.147e9) and beyond what float32 tells apart (1.7e7).
@@ -40,6 +43,7 @@ def test_counters_pass_two_to_the_31(compiled, tmp_path):
     trainer = Trainer(tmp_path, Resolved(config, {}), market, program, 2, Tracking(tmp_path, (), config, print))
     at_ = Progress(update=DONE)
     state, _, at_ = trainer._segment(state, at_, 2, Display(DONE + 3, BATCH_STEPS))
+    trainer._write(Display(DONE + 3, BATCH_STEPS))
     trainer.close()
     assert at_.update == int(state.update) == DONE + 2
     with (tmp_path / "metrics.csv").open(newline="") as file:
@@ -92,12 +96,61 @@ def test_a_save_that_cannot_begin_leaves_no_thread(compiled, tmp_path):
     trainer = Trainer(tmp_path, Resolved(config, {}), market, program, 2, Tracking(tmp_path, (), config, print))
     (tmp_path / "checkpoints" / "1.saving").write_text("in the way")
     before = {t for t in threading.enumerate() if "_run_loop" in t.name}
-    state, _, at_ = trainer._segment(first_state(program, 0), Progress(), 1, Display(99, BATCH_STEPS))
+    display = Display(99, BATCH_STEPS)
+    state, _, at_ = trainer._segment(first_state(program, 0), Progress(), 1, display)
+    trainer._write(display)
     assert "a checkpoint could not be saved ([Errno 17] File exists" in (trainer._checkpoints.wait() or "")
     assert {t for t in threading.enumerate() if "_run_loop" in t.name} <= before
-    trainer._segment(state, at_, 1, Display(99, BATCH_STEPS))
+    trainer._segment(state, at_, 1, display)
+    trainer._write(display)
     trainer.close()
     assert trainer._checkpoints.updates == [2]
+
+
+def test_what_a_segment_leaves_is_written_while_the_next_one_runs(compiled, tmp_path):
+    """A checkpoint is saved after its rows, both once the next segment is on its way; the last are asked for."""
+    config, market, program = compiled
+    noted: list[str] = []
+
+    def segment(*arguments: Any) -> Any:
+        noted.append("advance")
+        return program.segment(*arguments)
+
+    noting = dataclasses.replace(program, segment=segment)
+    trainer = Trainer(tmp_path, Resolved(config, {}), market, noting, 2, Tracking(tmp_path, (), config, print))
+    writes, save = trainer._log.writes, trainer._checkpoints.save
+    trainer._log.writes = lambda at, *rest: noted.append(f"rows {at.update}") or writes(at, *rest)
+    trainer._checkpoints.save = lambda state, info, best: noted.append(f"save {info.update}") or save(state, info, best)
+    state, at_, display = first_state(program, 0), Progress(), Display(99, BATCH_STEPS)
+    for _ in range(2):
+        state, _, at_ = trainer._segment(state, at_, 1, display)
+    assert noted == ["advance", "advance", "rows 1", "save 1"]
+    trainer._write(display)
+    trainer._write(display)  # there is nothing left
+    trainer.close()
+    assert noted[4:] == ["rows 2", "save 2"]
+    restored, info = restore_train_state(tmp_path)
+    assert (int(restored.update), info.update) == (2, 2)
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(raw, restored), jax.tree.map(raw, state))
+
+
+def raw(x: Any) -> Any:
+    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+
+def test_on_an_accelerator_the_rules_are_scored_while_it_trains(monkeypatch):
+    def score() -> str:
+        threads.append(threading.current_thread().name)
+        return "yardsticks"
+
+    threads: list[str] = []
+    here = ahead(score)
+    assert threads == []
+    assert here() == "yardsticks"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert ahead(score)() == "yardsticks"
+    assert threads[0] == threading.current_thread().name
+    assert threads[1].startswith("ahead")
 
 
 def test_figures_are_of_the_updates_that_they_name():

@@ -427,17 +427,30 @@ class PowerCut(BaseException):
     """No handler of errors sees it coming."""
 
 
-def before_a_segment(patch: pytest.MonkeyPatch) -> None:
-    """The machine goes down between two segments, with everything of the last one written."""
-    segment = Trainer._segment
+def in_a_segment(patch: pytest.MonkeyPatch) -> None:
+    """The machine goes down in a segment, with everything of the last one written."""
+    done = Trainer._done
 
-    def cut(self: Trainer, state: Any, at: Any, *rest: Any) -> Any:
+    def cut(self: Trainer, state: Any, out: Any, at: Any, *rest: Any) -> Any:
         if at.update == 2:
             wait_for(self._run_dir / "checkpoints" / "2")
             raise PowerCut
-        return segment(self, state, at, *rest)
+        return done(self, state, out, at, *rest)
 
-    patch.setattr(Trainer, "_segment", cut)
+    patch.setattr(Trainer, "_done", cut)
+
+
+def before_a_row(patch: pytest.MonkeyPatch) -> None:
+    """The machine goes down in a segment, with nothing of the last one written yet."""
+    write = Trainer._write
+
+    def cut(self: Trainer, display: Any) -> None:
+        if self._unwritten is not None and self._unwritten.at.update > 2:
+            wait_for(self._run_dir / "checkpoints" / "2")
+            raise PowerCut
+        write(self, display)
+
+    patch.setattr(Trainer, "_write", cut)
 
 
 def before_a_checkpoint(patch: pytest.MonkeyPatch) -> None:
@@ -460,7 +473,7 @@ def wait_for(path: Path) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture(scope="module", params=[before_a_segment, before_a_checkpoint], ids=lambda f: f.__name__)
+@pytest.fixture(scope="module", params=[in_a_segment, before_a_row, before_a_checkpoint], ids=lambda f: f.__name__)
 def cut_off(request, args, tmp_path_factory) -> Path:
     """A run that was cut off after its second validation."""
     path = tmp_path_factory.mktemp("cut") / "run"
@@ -492,15 +505,15 @@ def test_what_is_left_of_a_run_that_was_cut_off_can_be_resumed(run, cut_off, arg
 
 
 def test_an_interrupt_waits_for_the_checkpoint_and_says_how_to_go_on(args, tmp_path):
-    segment = Trainer._segment
+    done = Trainer._done
 
-    def interrupted(self: Trainer, state: Any, at: Any, *rest: Any) -> Any:
+    def interrupted(self: Trainer, state: Any, out: Any, at: Any, *rest: Any) -> Any:
         if at.update == 2:
             raise KeyboardInterrupt
-        return segment(self, state, at, *rest)
+        return done(self, state, out, at, *rest)
 
     with no_report() as patch:
-        patch.setattr(Trainer, "_segment", interrupted)
+        patch.setattr(Trainer, "_done", interrupted)
         try:
             stopped = call(tmp_path / "run", *args)
         except KeyboardInterrupt:  # which would end the whole test session

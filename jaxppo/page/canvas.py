@@ -62,9 +62,12 @@ def grid(
 
 def title(ax: Axes, text: str, aside: str = "") -> None:
     """Title of a panel at its left, and a remark at its right; text from data goes through `plain` first."""
-    ax.set_title(text, loc="left", fontsize=9.5, fontweight="bold", color=INK, pad=7, parse_math=False)
+    # `y` is where it lies anyway, as ticks are below; left to matplotlib, it measures every label of the axis for it,
+    # which took a fifth of all drawing.
+    at: dict[str, Any] = {"y": 1.0, "pad": 7, "parse_math": False}
+    ax.set_title(text, loc="left", fontsize=9.5, fontweight="bold", color=INK, **at)
     if aside:
-        ax.set_title(aside, loc="right", fontsize=8.5, color=MUTED, pad=7, parse_math=False)
+        ax.set_title(aside, loc="right", fontsize=8.5, color=MUTED, **at)
 
 
 def legend_above(ax: Axes) -> None:

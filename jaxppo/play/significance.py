@@ -94,7 +94,9 @@ def deflated_sharpe(m: Moments, trials: jax.Array | float) -> jax.Array:
     The trials' deviation is 1 / sqrt(n - 1), that of an estimated Sharpe ratio whose true value is 0.
     """
     std = 1.0 / jnp.sqrt(jnp.maximum(m.n - 1.0, 1.0))
-    return probabilistic_sharpe(m, expected_max_sharpe(trials, std).astype(m.n.dtype))
+    best: jax.Array = expected_max_sharpe(trials, std)
+    found: jax.Array = probabilistic_sharpe(m, best.astype(m.n.dtype))
+    return found
 
 
 def curve_returns(equity: np.ndarray | jax.Array) -> np.ndarray:
@@ -114,7 +116,8 @@ def curve_returns(equity: np.ndarray | jax.Array) -> np.ndarray:
 def curve_moments(equity: np.ndarray | jax.Array) -> Moments:
     """Moments of the returns a bar of a curve (U,) that starts at 1: see `curve_returns`."""
     returns = curve_returns(equity)
-    return _moments(returns.astype(np.float32), np.ones(len(returns), bool))
+    found: Moments = _moments(returns.astype(np.float32), np.ones(len(returns), bool))
+    return found
 
 
 def excess_probability(equity: np.ndarray | jax.Array, hold: np.ndarray | jax.Array) -> float:

@@ -1,15 +1,17 @@
-"""The host loop: one compiled segment after another; scalars, a checkpoint and a line of progress between two."""
+"""The host loop: one compiled segment after another; what one leaves is written while the next one runs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxppo.agent.encoders import receptive_field
 from jaxppo.agent.policy import Params
@@ -25,14 +27,14 @@ from jaxppo.play.best import ranked_score
 from jaxppo.play.edge import Edge, policy_edge
 from jaxppo.play.passes import n_decisions
 from jaxppo.play.score import Score
-from jaxppo.play.sides import Sides, score_yardsticks
+from jaxppo.play.sides import Sides, Yardsticks, score_yardsticks
 from jaxppo.ppo.layout import fetch, of_members, place
 from jaxppo.ppo.program import SegmentOutput
 from jaxppo.ppo.state import TrainState
 from jaxppo.store.checkpoint import CheckpointWriter
 from jaxppo.store.rows import pool_and_portfolio
 from jaxppo.train.compiled import Compiled
-from jaxppo.train.record import Ending, Played, Progress, RunLog, Setting, write_ending
+from jaxppo.train.record import Ending, Played, Progress, RunLog, Setting, ahead, write_ending
 from jaxppo.train.stop import OUT_OF_TIME, Pace, Stop, StopReason
 from jaxppo.train.tracking import Tracking
 
@@ -65,6 +67,17 @@ def segment_lengths(config: Config, done: int | None) -> list[int]:
     return left
 
 
+class _Segment(NamedTuple):
+    """A segment that is done and not yet written down."""
+
+    state: TrainState  # of one process on the host, since the next segment takes over its memory
+    at: Progress
+    length: int
+    rows: Mapping[str, np.ndarray]  # (length or more,) of each update
+    row: dict[str, Any]  # of metrics.csv
+    speed: float  # steps a second
+
+
 class Trainer:
     """Runs the segments that are left and leaves their traces in the run directory."""
 
@@ -81,6 +94,7 @@ class Trainer:
         self._checkpoints = CheckpointWriter(run_dir, keep, hosts)
         self._log = RunLog(run_dir, resolved.config, market, self._actions, tracking)
         self._best: Params | None = None  # on the host
+        self._unwritten: _Segment | None = None
 
     def kept(self, state: TrainState) -> dict[str, Any]:
         """The checkpoints that are on the disk, for the manifest."""
@@ -116,17 +130,19 @@ class Trainer:
         display.say(self._checkpoints.bound(state))
         pace = Pace(at.elapsed_seconds / at.update if at.update else 0.0)
         out: SegmentOutput | None = None
+        yardsticks = ahead(partial(self._score_yardsticks, sides))
         for length in segment_lengths(self._config, done):
             reason = self._why_stop(stop, pace.foresee(length) + self._checkpoints.seconds)
             if reason is not None:
+                self._write(display)
                 raise self._stopped(reason, state, at, at.update > began or reason.status != OUT_OF_TIME, display)
             since = time.perf_counter()
             state, out, at = self._segment(state, at, length, display)
             pace.took(length, time.perf_counter() - since)
-        saved = self._secure(state, at, display)
-        chosen, last = self._played(state, out, at)
-        edge = self._finish(chosen, last, at, sides, display) if self._hosts.lead else None
-        if not saved:
+        self._write(display)
+        best_played, final_played = self._played(state, out, at)
+        edge = self._finish(best_played, final_played, at, yardsticks(), display) if self._hosts.lead else None
+        if not self._secure(state, at, display):  # asked last: the checkpoint is written beside the rest
             raise CheckpointError(f"{self._run_dir}: the run is done but not saved: {self._resume_from()}")
         steps = at.update * self._config.batch_steps
         speed = self._config.budget.seeds * steps / at.elapsed_seconds if at.elapsed_seconds else 0.0
@@ -140,15 +156,32 @@ class Trainer:
     def _segment(
         self, state: TrainState, at: Progress, length: int, display: Display
     ) -> tuple[TrainState, SegmentOutput, Progress]:
+        """One segment, during which what the one before left is written."""
         began = time.perf_counter()
-        state, out = self._compiled.advance(state, length)
+        state, out = self._compiled.advance(state, length)  # returns before the device is done
+        self._write(display)
+        self._unwritten = self._done(state, out, at, length, began)
+        at = self._unwritten.at
+        if self._hosts.count > 1:  # they write together what lies on their devices, so the next one waits for it
+            self._write(display)
+        return state, out, at
+
+    def _done(self, state: TrainState, out: SegmentOutput, at: Progress, length: int, began: float) -> _Segment:
+        """Wait for a segment of `length` updates after `at`; what is to be written of it."""
         rows, figures = jax.device_get((out.updates, out.score.figures))  # waits for the segment
         seconds = time.perf_counter() - began
         speed = self._config.budget.seeds * length * self._config.batch_steps / seconds if length else 0.0
         after = at.after(length, seconds, ranked_score(figures, self._config.budget.choose_by))
+        kept = fetch(state) if self._hosts.count == 1 else state
         if after.best_update == after.update:
-            self._best = fetch(state.params)  # a copy: the state will be donated
-        row = self._log.row(after, rows, length, speed, figures)
+            self._best = fetch(kept.params)
+        return _Segment(kept, after, length, rows, self._log.row(after, rows, length, speed, figures), speed)
+
+    def _write(self, display: Display) -> None:
+        """Say and write what the last segment left: its rows first, which no checkpoint may be ahead of."""
+        if self._unwritten is None:
+            return
+        (state, after, length, rows, row, speed), self._unwritten = self._unwritten, None
         display.segment(after.update, speed, validation_line(row))
         for line in self._log.alarms(row) if self._hosts.lead else ():
             display.say(line)
@@ -157,7 +190,6 @@ class Trainer:
         self._waited(display)
         if recorded:
             self._checkpoints.save(state, self._log.info(after), self._best)
-        return state, out, after
 
     def _record(self, display: Display, *writes: Callable[[], None]) -> bool:
         """Whether rows and events are on the disk, which no checkpoint may be ahead of; if not, they are kept."""
@@ -210,7 +242,7 @@ class Trainer:
         return Interrupted(f"{reason.text}; {where}; go on with --run-dir {self._run_dir} --resume", reason.status)
 
     def _played(self, state: TrainState, out: SegmentOutput | None, at: Progress) -> tuple[Played, Played]:
-        """What the best and the final policy did on the validation split, by all processes. Uses `state` up."""
+        """What the best and the final policy did on the validation split, by all processes."""
         params = fetch(state.params)
         best = final = Played(jnp.asarray(params), self._play(state, params) if out is None else _host(out.score))
         if at.best_update != at.update:
@@ -218,10 +250,13 @@ class Trainer:
             best = Played(jnp.asarray(self._best), self._play(state, self._best))
         return best, final
 
-    def _finish(self, best: Played, final: Played, at: Progress, sides: Sides, display: Display) -> Edge:
+    def _score_yardsticks(self, sides: Sides) -> Yardsticks:
+        data = self._compiled.data
+        return score_yardsticks(sides, self._config.env, data, n_decisions(data.tape))
+
+    def _finish(self, best: Played, final: Played, at: Progress, yardsticks: Yardsticks, display: Display) -> Edge:
         """Write and say what the best and the final policy and the rules did on the validation split; judge."""
         compiled, config = self._compiled, self._config
-        yardsticks = score_yardsticks(sides, config.env, compiled.data, n_decisions(compiled.data.tape))
         setting = Setting(config, self._market, compiled.program, compiled.data, yardsticks, compiled.options)
         _show_ending(write_ending(self._run_dir, setting, best, final), setting, best.score, display)
         spec = compiled.program.spec
@@ -237,10 +272,17 @@ class Trainer:
         )
 
     def _play(self, state: TrainState, params: Any) -> Score:
-        """Validate other parameters with the same executable: a segment of no updates. Uses `state` up."""
+        """Validate other parameters with the same executable: a segment of no updates."""
         params = place(self._compiled.program.spec.mesh, params, of_members(state))
-        _, out = self._compiled.advance(jax.tree.map(jnp.copy, state._replace(params=params)), 0)
+        _, out = self._compiled.advance(_copied(state._replace(params=params)), 0)
         return _host(out.score)
+
+
+@jax.jit
+def _copied(state: TrainState) -> TrainState:
+    """A copy on the device, as the program uses up what it is given; one program, where a copy an array were twenty."""
+    copied: TrainState = jax.tree.map(jnp.copy, state)
+    return copied
 
 
 def _host(score: Score) -> Score:
