@@ -10,7 +10,7 @@ from benchmarks.gpu.steps import BASE, VARIANTS
 
 Results = Mapping[str, Any]
 STAGES = {"env": "env only", "policy": "+ policy", "update": "+ update"}
-HEAVIEST = 8
+HEAVIEST = 6
 
 
 def wrong(results: Results) -> list[str]:
@@ -137,33 +137,33 @@ def _profile(results: Results) -> list[str]:
     profile = results.get(BASE, {}).get("profile")
     if not profile:
         return []
+    n, updates, alone = profile["updates_profiled"], profile["updates"], profile["validation"]
     lines = [""]
-    names = {"updates": f"{profile['profiled_updates']} updates and a validation", "validation": "a validation"}
-    for name, words in names.items():
-        of = profile[name]
+    for words, of in ((f"{n} updates", updates), ("a validation", alone)):
         short = of["short"] / max(of["launches"], 1)
         lines.append(
             f"profile of {words}: {of['launches']:,} kernels, {of['busy_ms']:,.1f} ms busy, {short:.0%} under 3 us"
         )
-    lines += columns([["scope", "update ms", "kernels", "validation ms", "kernels"], *_scopes(profile)])
-    rows = [["heaviest", "ms", "launches", "us each", "scope"]]
-    rows += [
-        [k["kernel"][:48], f"{k['ms']:,.2f}", f"{k['launches']:,}", f"{k['us']:.1f}", k["stage"]]
-        for k in profile["updates"]["heaviest"][:HEAVIEST]
-    ]
-    return lines + columns(rows)
-
-
-def _scopes(profile: Results) -> list[list[str]]:
-    """What an update spends in each scope, the validation taken off; then what the validation does."""
-    n, both, alone = profile["profiled_updates"], profile["updates"]["stages"], profile["validation"]["stages"]
+    rows = [["scope", "update ms", "kernels", "validation ms", "kernels"]]
     none = {"ms": 0.0, "launches": 0}
-    rows = []
-    for name in both:
-        of, less = both[name], alone.get(name, none)
-        ms, launches = max(of["ms"] - less["ms"], 0.0) / n, max(of["launches"] - less["launches"], 0) / n
-        rows.append((ms, [name, f"{ms:,.2f}", f"{launches:,.0f}", f"{less['ms']:,.2f}", f"{less['launches']:,}"]))
-    return [row for _, row in sorted(rows, key=lambda x: -x[0])]
+    for name in {**updates["stages"], **alone["stages"]}:
+        one, other = updates["stages"].get(name, none), alone["stages"].get(name, none)
+        rows.append(
+            [
+                name,
+                f"{one['ms'] / n:,.2f}",
+                f"{one['launches'] / n:,.0f}",
+                f"{other['ms']:,.2f}",
+                f"{other['launches']:,}",
+            ]
+        )
+    lines += columns(rows)
+    rows = [["heaviest", "ms", "launches", "us each", "scope"]]
+    for words, of in (("update", updates), ("validation", alone)):
+        for k in of["heaviest"][:HEAVIEST]:
+            scope = k["stage"] if words == "update" else f"{words}: {k['stage']}"
+            rows.append([k["kernel"][:48], f"{k['ms']:,.2f}", f"{k['launches']:,}", f"{k['us']:.1f}", scope])
+    return lines + columns(rows)
 
 
 def _envs(results: Results) -> list[str]:
