@@ -119,7 +119,7 @@ def test_auto_says_what_it_chose_and_why_in_the_figures_that_were_measured():
     assert old["compute_dtype"][1].endswith("compute capability 7.0, and bfloat16 is fast from 8.0 on")
     assert said(DeviceInfo("gpu", "", 1, 512 * 2**20))["n_envs"][1] == "chosen: its memory is only 512 MiB"
     # Also where it is what the schema has for every run.
-    assert said(CPU)["compute_dtype"] == ("float32", "chosen: 310,000 steps/s against 225,000 in bfloat16")
+    assert said(CPU)["compute_dtype"][1].startswith("chosen: 310,000 steps/s against 225,000 in bfloat16 on 2 cores")
     assert said(CPU)["n_envs"][1].startswith("chosen: 263,076 steps/s on 2 cores of an AMD EPYC; 16,384 make 307,924")
 
 

@@ -95,12 +95,12 @@ def device_tier(device: DeviceInfo) -> DeviceTier:
 def _cpu_tier() -> DeviceTier:
     envs, dtypes, split = measured.CPU_BY_ENVS, measured.CPU_BY_DTYPE, measured.CPU_BY_MINIBATCHES
     few, many, slow, fast = min(split), max(split), min(split.values()), max(split.values())
-    own, more = envs[2_048], envs[16_384]
+    own, more, machine = envs[2_048], envs[16_384], measured.CPU_TITLE
     reasons = {
-        "n_envs": f"{own:,} steps/s on {measured.CPU_TITLE}; 16,384 make {more:,}, in an eighth of the updates",
+        "n_envs": f"{own:,} steps/s on {machine}; 16,384 make {more:,}, in an eighth of the updates",
         "n_steps": "3 bars are encoded for each that is traded, with a window of 64; with 8 steps it would be 9",
-        "minibatches": f"more are hardly faster: {few} to {many} make {slow:,} to {fast:,} steps/s",
-        "compute_dtype": f"{dtypes['float32']:,} steps/s against {dtypes['bfloat16']:,} in bfloat16",
+        "minibatches": f"more are hardly faster: {few} to {many} make {slow:,} to {fast:,} steps/s there",
+        "compute_dtype": f"{dtypes['float32']:,} steps/s against {dtypes['bfloat16']:,} in bfloat16 on {machine}",
     }
     return DeviceTier({"n_envs": 2_048, "n_steps": 32, "minibatches": 4, "compute_dtype": "float32"}, reasons)
 
