@@ -57,6 +57,7 @@ class ActorCritic(nnx.Module):
     def __init__(self, config: AgentConfig, n_features: int, n_observation: int, n_actions: int, rngs: nnx.Rngs):
         dtype = jnp.dtype(config.compute_dtype)
         width = config.trunk_width
+        self.fused = config.trunk == "fused"
         self.encoder = make_encoder(config, n_features, rngs)
         self.market = dense(self.encoder.width, width, RELU_GAIN, dtype, rngs)
         self.account = dense(n_observation, width, RELU_GAIN, dtype, rngs, bias=False)
@@ -82,6 +83,35 @@ class ActorCritic(nnx.Module):
         Returns:
           logits (..., lanes, K) and values (..., lanes), float32.
         """
+        if not self.fused or kept is not None:
+            return self._plain(market, observation, kept)
+        # By the platform that is compiled for, so that a policy of a GPU's run decides on a CPU.
+        out: tuple[jax.Array, jax.Array]
+        out = jax.lax.platform_dependent(market, observation, cuda=self._fused, default=self._plain)
+        return out
+
+    def _fused(self, market: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # Here, because Pallas takes .15 s to import and only this needs it.
+        from jaxppo.agent.fused_trunk import Layer, Trunk, fused_trunk
+
+        def layer(linear: nnx.Linear) -> Layer:
+            assert linear.bias is not None  # of these layers
+            return Layer(linear.kernel[...], linear.bias[...])
+
+        trunk = Trunk(
+            self.account.kernel[...],
+            tuple(layer(linear) for linear in self.hidden),
+            layer(self.policy_head),
+            layer(self.value_head),
+        )
+        *lead, lanes, observed = observation.shape
+        of_each = jnp.broadcast_to(market, (*lead, market.shape[-1])).reshape(-1, market.shape[-1])
+        logits, value = fused_trunk(trunk, of_each, observation.reshape(-1, lanes, observed))
+        return logits.reshape(*lead, lanes, -1), value.reshape(*lead, lanes)
+
+    def _plain(
+        self, market: jax.Array, observation: jax.Array, kept: Kept | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         x = nnx.relu(jnp.expand_dims(market, -2) + on_rows(self.account, observation))
         shape = x.shape[:-1]
 

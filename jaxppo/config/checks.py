@@ -10,6 +10,10 @@ from jaxppo.config.rewards import REWARD_PRESETS
 from jaxppo.config.schema import BarsFilter, Config
 from jaxppo.errors import ConfigError
 
+# Of the hidden layers: Triton's arrays are powers of two, its matmuls contract at least 16, and at 128 the layers of a
+# tile leave the registers (10 KiB a thread spilled).
+FUSED_WIDTHS = (16, 32, 64)
+
 
 def _divisors_near(n: int, wanted: int, how_many: int = 2) -> list[int]:
     """The divisors of `n` nearest to `wanted`, ascending."""
@@ -139,7 +143,9 @@ def check_config(config: Config) -> Config:
     REWARD_PRESETS.find(config.reward.reward, "reward")
     _require_positive(config)
     _require_ranges(config)
-    budget, ppo, env = config.budget, config.ppo, config.env
+    budget, ppo, env, agent = config.budget, config.ppo, config.env, config.agent
+    if agent.trunk == "fused" and agent.trunk_width not in FUSED_WIDTHS:
+        raise ConfigError(f"trunk_width: with trunk fused it must be 16, 32 or 64, got {agent.trunk_width}")
     if budget.n_envs % budget.lanes:
         near = _multiples_near(budget.lanes, budget.n_envs)
         raise ConfigError(
