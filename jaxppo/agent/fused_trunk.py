@@ -4,8 +4,8 @@ Written out in XLA, every hidden layer of a minibatch goes to memory and back se
 17 MB. Here a program keeps a tile of lanes in registers from the observation to the logits, and the backward computes
 the activations again instead of reading them.
 
-Triton, because Pallas on Mosaic GPU cannot have this in float32: its only matmul, wgmma, takes no transposed operand of
-32 bits, and the gradient of a kernel, x^T dx, has two of them. Before Hopper it has none at all.
+Triton, because Pallas on Mosaic GPU cannot have this in float32 (jax 0.10): its matmul on Hopper, wgmma, takes no
+transposed operand of 32 bits, and the gradient of a kernel, x^T dx, has two. It offers none before Hopper.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jax.experimental.pallas import triton
 from jax.flatten_util import ravel_pytree
 
 # Lanes of a tile and warps of a program, by what ptxas says of the registers: so the kernels of two layers of 64 units
-# keep everything in them, for an H100 and an A100. A backward over 64 lanes spills 656 bytes a thread to memory.
+# spill 8 bytes a thread at most, for an H100 and an A100. A backward over 64 lanes spills 656.
 _FORWARD, _BACKWARD = (64, 4), (32, 8)
 # Programs of the backward, each with one sum of the weights' gradients. The 2,048 tiles of a production minibatch are
 # 16 for the busiest of an H100's 132 cores and 24 for that of an A100's 108; with 128 programs, 16 and 32.

@@ -9,7 +9,8 @@ Rules, so that every figure can be worked out by hand:
   leaves in the cache for the next is not taken off.
 - A matmul of (m, k) and (k, n) is 2 m k n floating-point operations, by the type of its inputs. Every element of every
   other operation's result is one vector operation (of a reduction: every element that goes in; of a sort, times log2 of
-  its length), a division or an exponential as much as an addition.
+  its length), a division or an exponential as much as an addition. What a Pallas kernel computes is not in the text and
+  is left out.
 - A loop runs its body as often as XLA's own `known_trip_count` says. Where XLA knows none, the host reads one predicate
   a turn.
 """
