@@ -312,6 +312,7 @@ def test_work_of_a_kernel_at_the_rates_that_were_measured(program):
     assert (work.launches, work.small, work.combining) == (4, 3, 3)
     assert work.model_seconds == pytest.approx(2e-3 + 0.75e-6 + 3 * 2.9e-6)
     assert kernel_work(dataclasses.replace(nothing, holds=frozenset({"reduce"})), H100).model_seconds == 2.9e-6
+    assert kernel_work(dataclasses.replace(nothing, opcode="custom-call"), H100).model_seconds == 2.9e-6
     # The host takes 5 us for each of 4 kernels, and would need 500 of them to be as long as the copy.
     assert work.no_graphs_seconds == work.model_seconds
     assert (work + Work(launches=500)).no_graphs_seconds == pytest.approx(504 * 5e-6)

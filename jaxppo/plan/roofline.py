@@ -105,7 +105,8 @@ def kernel_work(kernel: Kernel, gpu: Gpu) -> Work:
         kernel.vector_ops,
         kernel.bytes,
         seconds,
-        bool(kernel.matmul_flops) or "reduce" in kernel.holds,
+        # What a custom call does is not in the text: a library's matmul or sort, or a kernel of Pallas.
+        bool(kernel.matmul_flops) or "reduce" in kernel.holds or kernel.opcode == "custom-call",
     )
 
 
