@@ -17,7 +17,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,7 +52,7 @@ from jaxppo.play.deciders import play_policy
 from jaxppo.play.oracle import reachable, table_positions
 from jaxppo.play.passes import lane, n_decisions
 from jaxppo.ppo.state import Hyper, TrainState, hyper_from
-from jaxppo.train.compiled import Segment, compile_run
+from jaxppo.train.compiled import Compiled, compile_run
 
 PHI, EDGE, NOISE, COST = 0.95, 0.002, 0.005, 0.001
 TARGETS = (-1.0, 0.0, 1.0)
@@ -203,7 +203,7 @@ class Programs(NamedTuple):
     """What is compiled for all markets and seeds of one shape and configuration."""
 
     first: Callable[[jax.Array, Hyper, Tape], TrainState]
-    segment: Segment
+    compiled: Compiled
     test: Callable[[Params, Tape], StepRecord]
     oracle: Callable[[jax.Array, Tape], StepRecord]
 
@@ -229,7 +229,7 @@ def programs_for(config: Config, market: Market, n_fresh: int) -> Programs:
             return lane(play_policy(spec.agent, spec.env, params, tape, n_fresh, spec.receptive_field).record, 0)
 
         oracle = jax.jit(lambda wanted, tape: play_exposures(wanted, spec.env, tape))
-        _PROGRAMS[key] = Programs(jax.jit(compiled.program.init), compiled.segment, jax.jit(test), oracle)
+        _PROGRAMS[key] = Programs(jax.jit(compiled.program.init), compiled, jax.jit(test), oracle)
     return _PROGRAMS[key]
 
 
@@ -240,12 +240,13 @@ def run(task: Task, seed: int, n_bars: int = 20_000, n_symbols: int = 8, verbose
     bars, _, tables = draw(task, seed, n_symbols, n_bars)
     market = build_market(bars, config, receptive_field(config.agent), tables)
     fresh, wanted = fresh_market(task, config, seed)
-    first, segment, test, oracle = programs_for(config, market, n_decisions(fresh))
+    first, compiled, test, oracle = programs_for(config, market, n_decisions(fresh))
     hyper, tape, data = hyper_from(config), market.splits["train"].tape, evaluation_set(market.splits["validation"])
+    compiled = replace(compiled, placed=(hyper, tape, data))
     state = first(jax.random.key(seed), hyper, tape)
     trained = time.perf_counter()
     for length in config.segments:
-        state, out = segment(state, hyper, tape, data, jnp.int32(length))
+        state, out = compiled.advance(state, length)
         if verbose:
             g = log_growth(test(state.params, fresh))
             rows = jax.device_get(out.updates)

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxppo.agent.encoders import receptive_field
@@ -41,14 +40,13 @@ class Size(NamedTuple):
 
 
 def build(config: Config, market: Market) -> Size:
-    """Compile the run's own program (a segment) and give it a state."""
+    """Compile the run's own programs and give it a state."""
     compiled = compile_run(config, market)
     state = first_state(compiled, 0)
 
     def run(n: int) -> None:
         nonlocal state
-        segment = compiled.segment(state, compiled.hyper, compiled.tape, compiled.data, jnp.int32(n))
-        state, _ = jax.block_until_ready(segment)
+        state, _ = jax.block_until_ready(compiled.advance(state, n))
 
     return Size(config, run, compiled.compile_seconds, compiled.memory_bytes)
 

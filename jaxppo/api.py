@@ -87,8 +87,8 @@ class Training(NamedTuple):
     hyper: Hyper  # the configured hyperparameters, () float32 each
     init: Callable[[jax.Array, Hyper], TrainState]  # of a key
     segment: Callable[
-        [TrainState, Hyper, jax.Array], tuple[TrainState, SegmentOutput]
-    ]  # and a number of updates, int32
+        [TrainState, Hyper, jax.Array | int], tuple[TrainState, SegmentOutput]
+    ]  # and a number of updates: an int, static, or () int32
     train: Callable[[jax.Array, Hyper], tuple[TrainState, Figures]]  # of a key: the whole run, all validations included
 
 
@@ -110,7 +110,7 @@ def make_train(config: Config, market: Market) -> Training:
     def init(key: jax.Array, hyper: Hyper) -> TrainState:
         return program.init(key, hyper, tape)
 
-    def segment(state: TrainState, hyper: Hyper, n_updates: jax.Array) -> tuple[TrainState, SegmentOutput]:
+    def segment(state: TrainState, hyper: Hyper, n_updates: jax.Array | int) -> tuple[TrainState, SegmentOutput]:
         return program.segment(state, hyper, tape, data, n_updates)
 
     def train(key: jax.Array, hyper: Hyper) -> tuple[TrainState, Figures]:

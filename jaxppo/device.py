@@ -7,13 +7,17 @@ import ctypes
 import os
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
 from jaxppo.config.layers import DeviceInfo
+
+T = TypeVar("T")
 
 
 def detect_device() -> DeviceInfo:
@@ -72,7 +76,34 @@ def compile_program(
       options: of XLA.
     """
     began = time.perf_counter()
-    run = jax.jit(function, donate_argnums=donate).lower(*arguments).compile(compiler_options=dict(options))
+    return _compile(jax.jit(function, donate_argnums=donate).lower(*arguments), options, began)
+
+
+def begin_compiling(
+    function: Callable[..., Any],
+    *arguments: Any,
+    donate: tuple[int, ...] = (),
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> Future[Executable]:
+    """`compile_program` of which only the tracing is waited for: XLA compiles beside what goes on here.
+
+    What goes wrong in it is raised by the result. An interrupt reaches who waits for it at once.
+    """
+    began = time.perf_counter()
+    lowered = jax.jit(function, donate_argnums=donate).lower(*arguments)
+    return beside(partial(_compile, lowered, options, began))
+
+
+def beside(work: Callable[[], T]) -> Future[T]:
+    """Do `work` in a thread of its own, which ends with it; the interpreter waits for it before it ends."""
+    thread = ThreadPoolExecutor(1)
+    done = thread.submit(work)
+    thread.shutdown(wait=False)
+    return done
+
+
+def _compile(lowered: jax.stages.Lowered, options: Mapping[str, Any], began: float) -> Executable:
+    run = lowered.compile(compiler_options=dict(options))
     return Executable(run, time.perf_counter() - began, program_bytes(run))
 
 

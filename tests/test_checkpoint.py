@@ -76,7 +76,7 @@ def names(compiled) -> tuple[str, ...]:
 
 
 def segment(compiled: Compiled, state: Any, n_updates: int) -> Any:
-    return compiled.segment(state, compiled.hyper, compiled.tape, compiled.data, jnp.int32(n_updates))
+    return compiled.advance(state, n_updates)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_a_restored_policy_validates_as_it_did_in_the_run(saved, compiled):
     assert now["val_trades"] > 0
 
     state = first_state(compiled, 0)._replace(params=policy.params)
-    _, out = segment(compiled, state, 0)  # the executable of the run, which uses the state up
+    _, out = segment(compiled, state, 0)  # the executable of the run
     assert_same_bits(jax.device_get(out.score), known[1][1])
 
 

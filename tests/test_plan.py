@@ -69,7 +69,7 @@ def test_a_gpu_is_compiled_for_or_the_missing_packages_are_named(tmp_path, capsy
     assert "fits: " in done.stdout
     plan = json.loads(out.read_text())
     assert plan["counts"]["host_transfers"] == 0
-    assert plan["counts"]["host_reads_per_update"] == 1
+    assert plan["counts"]["host_reads_per_update"] == 0  # XLA knows how many updates there are
     assert plan["counts"]["env_step_kernels"] > 5
     assert plan["counts"]["update_kernels"] > 4 * plan["counts"]["env_step_kernels"]
     memory = plan["point"]["memory"]

@@ -29,7 +29,7 @@ def kernel(opcode: str, size: float) -> Kernel:
 # Of an update: 4 minibatches of one fusion and one all-reduce of 1,000 bytes, and one all-reduce of 40; of a segment,
 # an all-gather of 800.
 LEARN = Region("learn", 4, (kernel("fusion", 3e9), kernel("all-reduce-start", 1000)), ())
-UPDATE = Region("update", None, (kernel("all-reduce", 40),), (LEARN,))
+UPDATE = Region("update", 40, (kernel("all-reduce", 40),), (LEARN,), over_updates=True)
 PROGRAM = Region("program", 1, (kernel("all-gather", 800), kernel("fusion", 1.0)), (UPDATE,))
 
 

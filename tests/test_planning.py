@@ -16,7 +16,7 @@ from jaxppo.errors import ConfigError
 from jaxppo.market.dataset import build_market, evaluation_set
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.memory import Line, line_through
-from jaxppo.plan.counts import count_module, host_transfers, unknown_loops
+from jaxppo.plan.counts import count_module, host_transfers, join_regions, unknown_loops, update_loops
 from jaxppo.plan.gpus import GPUS, find_gpu
 from jaxppo.plan.hlo import Array, parse_arrays, parse_module
 from jaxppo.plan.hotspots import find_hotspots
@@ -94,7 +94,8 @@ StackFrames
 %outer_body (d: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
   %d = (s32[], f32[4,8]{1,0}) parameter(0)
   ROOT %while.1 = (s32[], f32[4,8]{1,0}) while(%d), condition=%inner_condition, body=%inner_body, \
-metadata={op_name="jit(f)/while/body/rollout/while" stack_frame_id=2}, backend_config={"known_trip_count":{"n":"5"}}
+metadata={op_name="jit(f)/updates/while/body/rollout/while" stack_frame_id=2}, \
+backend_config={"known_trip_count":{"n":"5"}}
 }
 
 ENTRY %main (x.1: f32[4,8], y: f32[100,4], z: f32[100,4]) -> (s32[], f32[4,8]) {
@@ -106,7 +107,7 @@ ENTRY %main (x.1: f32[4,8], y: f32[100,4], z: f32[100,4]) -> (s32[], f32[4,8]) {
   %sliced = (f32[4]{0}, f32[100,4]{1,0}) fusion(%y, %start, %z), kind=kLoop, calls=%fused_slice
   %t.1 = (s32[], f32[4,8]{1,0}) tuple(%start, /*index=1*/%copy.1)
   ROOT %while.2 = (s32[], f32[4,8]{1,0}) while(%t.1), condition=%outer_condition, body=%outer_body, \
-metadata={op_name="jit(f)/while" stack_frame_id=1}
+metadata={op_name="jit(f)/updates/while" stack_frame_id=1}
 }
 """
 A100 = GPUS["a100-40gb"]
@@ -144,7 +145,26 @@ def test_loops_are_found_with_their_turns_and_the_functions_they_came_from(progr
     assert (outer.label, outer.trips) == ("update.py:update", None)
     assert (inner.label, inner.trips) == ("rollout.py:play", 5)
     assert inner.kernels[0].functions == ("rollout.py:play", "update.py:update")
-    assert unknown_loops(program) == [outer]
+    assert unknown_loops(program) == update_loops(program) == [outer]
+
+
+def test_a_loop_over_updates_is_known_by_its_scope():
+    """Also where members of an ensemble are side by side, and where XLA knows how many updates there are."""
+    text = PROGRAM.replace("jit(f)/updates/while", "jit(f)/vmap(updates)/while").replace(
+        "stack_frame_id=1}", 'stack_frame_id=1}, backend_config={"known_trip_count":{"n":"40"}}'
+    )
+    known = count_module(parse_module(text))
+    assert [(r.trips, r.label) for r in update_loops(known)] == [(40, "update.py:update")]
+    assert [r.turns for r in run_rows(known, plain_work, 12, 477)] == [12, 477, 5 * 477]
+    counts = count_work(known, 5, plain_work)
+    assert (counts.update_kernels, counts.validation_kernels, counts.host_reads_per_update) == (5, 2, 0)
+
+
+def test_programs_run_after_each_other_are_counted_as_one(program):
+    alone = count_module(parse_module(entry_of("%x = f32[2]{0} parameter(0)", "%twice = f32[2]{0} add(%x, %x)")))
+    both = join_regions(program, alone)
+    assert [k.name for k in both.kernels] == ["copy.1", "sliced", "twice"]
+    assert both.loops == program.loops
 
 
 def test_a_kernel_is_counted_once_a_launch(program):
@@ -255,16 +275,17 @@ def test_host_transfers_are_seen(program):
 
 def test_a_jitted_program_as_xla_writes_it():
     def f(x, n):
-        x = jax.lax.fori_loop(0, 7, lambda _, x: jnp.tanh(x @ x), x)
-        return jax.lax.fori_loop(0, n, lambda _, x: x @ x, x)
+        x = jax.lax.fori_loop(0, 6, lambda _, x: jnp.tanh(x @ x), x)
+        with jax.named_scope("updates"):
+            return jax.lax.fori_loop(0, n, lambda _, x: x @ x, x)
 
     text = jax.jit(f).lower(jnp.ones((16, 16)), jnp.int32(3)).compile().as_text()
     program = count_module(parse_module(text))
     known, unknown = sorted(program.loops, key=lambda r: r.trips is None)
-    assert (known.trips, unknown.trips) == (7, None)
-    # A matmul of 16 x 16 x 16 is 8,192 operations, 7 times, and 4 times in the loop that takes 4 turns.
+    assert (known.trips, unknown.trips) == (6, None)
+    # A matmul of 16 x 16 x 16 is 8,192 operations, 6 times, and 4 times in the loop that takes 4 turns.
     rows = run_rows(program, plain_work, 1, 4)
-    assert sum_work(r.total for r in rows).flops == 8192 * (7 + 4)
+    assert sum_work(r.total for r in rows).flops == 8192 * (6 + 4)
     # Its tanh is 256 operations, the loop's counter one and its test another.
     vector = sum(k.vector_ops for k in known.kernels)
     assert 256 <= vector <= 256 + 2
@@ -288,8 +309,12 @@ def test_a_program_in_turns_of_a_run(program):
     assert (counts.host_transfers, counts.host_reads_per_update) == (0, 1)
     assert count_work(program, 4, plain_work).env_step_kernels is None
     twice = dataclasses.replace(program, loops=program.loops * 2)
-    with pytest.raises(ValueError, match="expected one"):
+    with pytest.raises(ValueError, match=r"^loops over updates: update.py:update, update.py:update; expected one"):
         run_rows(twice, plain_work, 1, 1)
+    endless = dataclasses.replace(program.loops[0], over_updates=False)
+    more = dataclasses.replace(program, loops=(*program.loops, endless))
+    with pytest.raises(ValueError, match=r"without a known trip count: update.py:update; expected none but"):
+        run_rows(more, plain_work, 1, 1)
 
 
 def test_work_of_a_kernel_at_the_rates_that_were_measured(program):

@@ -20,6 +20,8 @@ from jaxppo.config.layers import resolve
 from jaxppo.device import program_bytes
 from jaxppo.market.dataset import Calendar, Days, EvaluationSet
 from jaxppo.market.tape import zero_tape
+from jaxppo.plan.counts import count_module, update_loops
+from jaxppo.plan.hlo import parse_module
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.rollout import RolloutStart, collect
 from jaxppo.ppo.state import hyper_from
@@ -83,6 +85,19 @@ def test_updates_do_not_depend_on_how_segments_cut_them(tiny, jitted):
     by_one, _ = segment(start, hyper, tape, data, jnp.int32(1))
     by_one, _ = segment(by_one, hyper, tape, data, jnp.int32(1))
     same(at_once, by_one)
+
+
+def test_updates_of_a_known_number_are_those_of_a_number_that_is_an_argument(tiny, jitted):
+    """Up to rounding; XLA then knows how often the loop over updates turns."""
+    _, program, hyper, tape, data = tiny
+    start = jitted.init(jax.random.key(1))
+    told, out = jitted.segment(start, hyper, tape, data, jnp.int32(2))
+    known = jax.jit(lambda s, h, t: program.updates(s, h, t, 2)).lower(start, hyper, tape).compile()
+    state, rows = known(start, hyper, tape)
+    first = jax.tree.map(lambda x: x[:2], out.updates)
+    chex.assert_trees_all_close((state, rows), (told, first), rtol=1e-4, atol=1e-6)
+    (loop,) = update_loops(count_module(parse_module(known.as_text())))
+    assert loop.trips == 2
 
 
 def test_costs_are_annealed_in_training(tiny, jitted):

@@ -43,7 +43,7 @@ def compiled_once() -> Iterator[None]:
     """The same configuration is compiled once, however often it is run and with whichever seed."""
     known: dict[str, Compiled] = {}
 
-    def compile_once(config: Config, market: Market, options: Mapping[str, Any], mesh: Mesh | None) -> Compiled:
+    def compile_once(config: Config, market: Market, options: Mapping[str, Any], mesh: Mesh | None, _: Any) -> Compiled:
         key = repr((replace_fields(config, {"seed": 0}), market.data_hash, options, mesh))
         if key not in known:
             known[key] = compile_run(config, market, options, mesh)

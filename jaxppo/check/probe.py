@@ -197,8 +197,8 @@ class Probe:
             spec, hyper, n = program.spec, hyper_from(config), self.sizes.fresh_bars
 
             def train(key: jax.Array, tape: Tape) -> Params:
-                updates = config.budget.n_updates
-                return run_updates(spec, program.init(key, hyper, tape), hyper, tape, updates, updates)[0].params
+                state = program.init(key, hyper, tape)
+                return run_updates(spec, state, hyper, tape, config.budget.n_updates)[0].params
 
             def played(params: Params, tape: Tape) -> StepRecord:
                 done = play_policy(spec.agent, spec.env, params, tape, n, spec.receptive_field)

@@ -53,4 +53,4 @@ def _found(region: Region, loops: tuple[int | None, ...]) -> Iterator[Collective
         if is_collective(kernel):
             yield Collective(kernel.opcode.removesuffix("-start"), int(kernel.bytes_written), loops)
     for loop in region.loops:
-        yield from _found(loop, (*loops, loop.trips))
+        yield from _found(loop, (*loops, None if loop.over_updates else loop.trips))

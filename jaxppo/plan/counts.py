@@ -13,6 +13,7 @@ Rules, so that every figure can be worked out by hand:
   is left out.
 - A loop runs its body as often as XLA's own `known_trip_count` says. Where XLA knows none, the host reads one predicate
   a turn.
+- The loop over updates is the one that `jaxppo.ppo.program` traces in the scope `UPDATES`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from jaxppo.plan.hlo import Computation, Instruction, Module
+from jaxppo.ppo.program import UPDATES
 
 _NAMES = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id", "domain")
 _FREE = frozenset((*_NAMES, "after-all", "opt-barrier", "optimization-barrier", "add-dependency"))
@@ -62,6 +64,7 @@ class Region:
     kernels: tuple[Kernel, ...]
     loops: tuple[Region, ...]
     scopes: frozenset[str] = frozenset()  # `jax.named_scope`s that the loop was traced in, and JAX's own
+    over_updates: bool = False  # the loop over updates itself
 
     def walk(self) -> Iterator[Region]:
         """This region and all in it, outermost first."""
@@ -74,6 +77,17 @@ def count_module(module: Module) -> Region:
     """The entry of a module as a region that is run once."""
     kernels, loops = _scheduled(module, module.computations[module.entry])
     return Region("program", 1, kernels, loops)
+
+
+def join_regions(*programs: Region) -> Region:
+    """Programs that are run after each other, as one."""
+    kernels, loops = ([x for of in programs for x in getattr(of, part)] for part in ("kernels", "loops"))
+    return Region("program", 1, tuple(kernels), tuple(loops))
+
+
+def update_loops(region: Region) -> list[Region]:
+    """The loops over updates: one in a program that trains, which takes more than one update."""
+    return [r for r in region.walk() if r.over_updates]
 
 
 def unknown_loops(region: Region) -> list[Region]:
@@ -119,8 +133,11 @@ def _loop(module: Module, instruction: Instruction) -> Region:
     if instruction.trips is None:  # with a known count the condition is never evaluated
         condition, _ = _scheduled(module, module.computations[instruction.called["condition"][0]])
         kernels += condition
-    scopes = frozenset((instruction.attribute("op_name") or "").split("/"))
-    return Region(_label(module, instruction), instruction.trips, kernels, loops, scopes)
+    path = (instruction.attribute("op_name") or "").split("/")
+    # JAX writes a scope under `vmap` as `vmap(updates)`.
+    inmost = path[-2].removeprefix("vmap(").removesuffix(")") if len(path) > 1 else ""
+    label, over_updates = _label(module, instruction), inmost == UPDATES and path[-1] == "while"
+    return Region(label, instruction.trips, kernels, loops, frozenset(path), over_updates)
 
 
 def _functions(module: Module, instruction: Instruction) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 from jaxppo.config.layers import DeviceInfo
 from jaxppo.config.schema import Config
 from jaxppo.memory import Line
-from jaxppo.plan.counts import Kernel, Region, host_transfers, unknown_loops
+from jaxppo.plan.counts import Kernel, Region, host_transfers, unknown_loops, update_loops
 from jaxppo.plan.gpus import Gpu
 from jaxppo.plan.hotspots import find_hotspots
 from jaxppo.plan.memory import Memory
@@ -195,7 +195,7 @@ def plain_work(kernel: Kernel) -> Work:
 def count_work(program: Region, n_steps: int, measure: Any) -> Counts:
     """Kernels and work of one update and of one validation."""
     once = run_rows(program, measure, 1, 1)
-    inside = {id(r) for loop in unknown_loops(program) for r in loop.walk()}
+    inside = {id(r) for loop in update_loops(program) for r in loop.walk()}
     pairs = list(zip(program.walk(), once, strict=True))
     update = sum_work(row.total for region, row in pairs if id(region) in inside)
     validation = sum_work(row.total for region, row in pairs if id(region) not in inside)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from jaxppo.config.measured import COMBINING_SECONDS, KERNEL_SECONDS, LAUNCH_SECONDS, TURN_SECONDS
-from jaxppo.plan.counts import Kernel, Region
+from jaxppo.plan.counts import Kernel, Region, unknown_loops, update_loops
 from jaxppo.plan.gpus import Gpu
 
 
@@ -122,17 +122,20 @@ def run_rows(program: Region, measure: Callable[[Kernel], Work], n_segments: int
     """Every region of a training program over a whole run, in the order of `program.walk()`.
 
     Args:
-      program: a segment: its one loop without a known trip count is the loop over updates.
+      program: a segment: it has one loop over updates.
       measure: the work of a kernel, such as `kernel_work` of a GPU.
       n_segments: runs of the program: one a validation.
       n_updates: turns of the loop over updates in all of them.
 
     Raises:
-      ValueError: more than one loop has no known trip count.
+      ValueError: there is none, or more than one, or another loop has no known trip count.
     """
-    unknown = [r for r in program.walk() if r.trips is None]
-    if len(unknown) > 1:
-        raise ValueError(f"loops without a known trip count: {', '.join(r.label for r in unknown)}; expected one")
+    found = update_loops(program)
+    if len(found) != 1:
+        raise ValueError(f"loops over updates: {', '.join(r.label for r in found) or 'none'}; expected one")
+    unknown = [r.label for r in unknown_loops(program) if not r.over_updates]
+    if unknown:
+        raise ValueError(f"loops without a known trip count: {', '.join(unknown)}; expected none but that over updates")
     return list(_rows(program, measure, n_segments, n_updates, 0))
 
 
@@ -142,5 +145,5 @@ def _rows(region: Region, measure: Callable[[Kernel], Work], turns: int, n_updat
         own = own + Work(idle=max(0.0, TURN_SECONDS - own.model_seconds))
     yield Row(region.label, depth, turns, own, own * turns)
     for loop in region.loops:
-        inner = n_updates if loop.trips is None else turns * loop.trips
+        inner = n_updates if loop.over_updates else turns * (loop.trips or 1)
         yield from _rows(loop, measure, inner, n_updates, depth + 1)

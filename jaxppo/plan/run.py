@@ -20,13 +20,13 @@ from jaxppo.cli import Request
 from jaxppo.config.checks import check_config
 from jaxppo.config.layers import replace_fields, updates_for_passes
 from jaxppo.config.schema import Config
-from jaxppo.device import detect_device, enable_compilation_cache, xla_options
+from jaxppo.device import begin_compiling, detect_device, enable_compilation_cache, xla_options
 from jaxppo.errors import ConfigError
 from jaxppo.market.dataset import Market, build_market, evaluation_set
 from jaxppo.market.source import load_market_bars
 from jaxppo.market.synthetic import synthetic_market
 from jaxppo.memory import Line, line_through
-from jaxppo.plan.counts import Region, count_module
+from jaxppo.plan.counts import Region, count_module, join_regions
 from jaxppo.plan.gpus import Gpu, find_gpu
 from jaxppo.plan.hlo import parse_module
 from jaxppo.plan.memory import Memory
@@ -51,11 +51,13 @@ NEAR = 0.05
 
 @dataclass(frozen=True)
 class CompiledSegment:
-    """The program of a configuration, compiled for some device."""
+    """The programs of a configuration, compiled for some device."""
 
     program: Program
-    segment: jax.stages.Compiled
-    region: Region  # counted
+    updates: jax.stages.Compiled
+    length: int | None  # updates that it makes; None for as many as it is told
+    validation: jax.stages.Compiled
+    region: Region  # counted: the two after each other
     memory: Memory
     seconds: float
 
@@ -179,7 +181,7 @@ def gpu_devices(gpu: Gpu, devices: int, hosts: int) -> list[jax.Device]:
 def compile_segment(
     config: Config, shapes: MarketShapes, options: Mapping[str, Any], devices: Sequence[jax.Device] = ()
 ) -> CompiledSegment:
-    """Compile the program of a run, validation included: for these devices, or for the default one.
+    """Compile the programs of a run, its updates and a validation: for these devices, or for the default one.
 
     `options` are XLA's.
     """
@@ -187,32 +189,50 @@ def compile_segment(
     program = make_train(config, TapeSpec(shapes.tape.n_features, shapes.n_decisions), mesh)
     hyper = abstract(hyper_from(config))
     state = jax.eval_shape(program.init, jax.random.key(0), hyper, shapes.tape)
-    count = jax.ShapeDtypeStruct((), jnp.dtype("int32"))
-    given = (state, hyper, shapes.tape, shapes.data, count)
+    given = (state, hyper, shapes.tape, shapes.data, jax.ShapeDtypeStruct((), jnp.dtype("int32")))
     # Everything on each device, but for the state of many.
     over = mesh or (Mesh(np.array(devices), ("gpu",)) if devices else None)
     places = jax.tree.map(lambda _: NamedSharding(over, PartitionSpec()) if over else None, given)
-    arguments = shapes_at(given, places) if over else given
+    state, hyper, tape, data, count = shapes_at(given, places) if over else given
     if mesh is not None:
-        arguments = (shapes_at(state, shardings(mesh, state_specs(state))), *arguments[1:])
-        state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.sharding.shard_shape(x.shape), x.dtype), arguments[0])
+        state = shapes_at(state, shardings(mesh, state_specs(state)))
+    function: Callable[..., Any] = program.updates
+    counts: tuple[Any, ...] = (count,)
+    length = None
+    if devices or jax.default_backend() != "cpu":  # as a run does, but of one update XLA would make no loop
+        length = max(config.budget.validate_every, 2)
+        function, counts = lambda s, h, t: program.updates(s, h, t, length), ()
     began = time.perf_counter()
-    lowered = jax.jit(program.segment, donate_argnums=0).lower(*arguments)
-    segment = lowered.compile(compiler_options=dict(options))
+    updates = begin_compiling(function, state, hyper, tape, *counts, donate=(0,), options=options)
+    validation = begin_compiling(program.validation, state.params, data, options=options).result().run
+    trained = updates.result().run
     seconds = time.perf_counter() - began
-    sizes, text = segment.memory_analysis(), segment.as_text()
-    if sizes is None or text is None:
+    region = join_regions(*(count_module(parse_module(made.as_text() or "")) for made in (trained, validation)))
+    there = jax.tree.map(_on_a_device, state)
+    memory = _memory(trained, validation, tree_bytes(there), tree_bytes(there.params), shapes)
+    return CompiledSegment(program, trained, length, validation, region, memory, seconds)
+
+
+def _on_a_device(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.sharding.shard_shape(x.shape), x.dtype) if x.sharding else x
+
+
+def _memory(
+    updates: jax.stages.Compiled, validation: jax.stages.Compiled, state: int, params: int, shapes: MarketShapes
+) -> Memory:
+    """What the two take of a device together: what either reads and leaves lies there, and one of them runs."""
+    made, played = updates.memory_analysis(), validation.memory_analysis()
+    if made is None or played is None:
         raise ConfigError("gpu: this version of jax tells nothing of a compiled program; jax 0.10 to 0.12 do")
-    memory = Memory(
-        state=tree_bytes(state),
+    return Memory(
+        state=state,
         tape=tree_bytes(shapes.tape),
         evaluation=tree_bytes(shapes.data),
-        arguments=sizes.argument_size_in_bytes,
-        outputs=sizes.output_size_in_bytes,
-        aliased=sizes.alias_size_in_bytes,
-        temporaries=sizes.temp_size_in_bytes,
+        arguments=made.argument_size_in_bytes + played.argument_size_in_bytes - params,  # which both read
+        outputs=made.output_size_in_bytes + played.output_size_in_bytes,
+        aliased=made.alias_size_in_bytes,
+        temporaries=max(made.temp_size_in_bytes, played.temp_size_in_bytes),
     )
-    return CompiledSegment(program, segment, count_module(parse_module(text)), memory, seconds)
 
 
 def _point(n_envs: int, compiled: CompiledSegment, shapes: MarketShapes) -> Point:
@@ -267,17 +287,17 @@ def time_segments(config: Config, compiled: CompiledSegment, market: Market, dat
     """Seconds of one validation and of one update: medians, after a first validation that is not counted."""
     hyper, tape = hyper_from(config), market.splits["train"].tape
     state = jax.jit(compiled.program.init)(jax.random.key(config.seed), hyper, tape)
+    counts = () if compiled.length else (jnp.int32(1),)
 
-    def run(state: Any, n: int) -> tuple[Any, float]:
+    def seconds(run: jax.stages.Compiled, *arguments: Any) -> tuple[Any, float]:
         began = time.perf_counter()
-        state, out = compiled.segment(state, hyper, tape, data, jnp.int32(n))
-        jax.device_get((out.updates, out.score.figures))
-        return state, time.perf_counter() - began
+        done = jax.block_until_ready(run(*arguments))
+        return done, time.perf_counter() - began
 
-    state, _ = run(state, 0)
-    state, validation = run(state, 0)
-    seconds = []
-    for _ in range(n_updates):
-        state, both = run(state, 1)
-        seconds.append(max(both - validation, 1e-9))
-    return Timing(statistics.median(seconds), validation, n_updates)
+    for _ in range(2):
+        _, validation = seconds(compiled.validation, state.params, data)
+    each = []
+    for _ in range(-(-n_updates // (compiled.length or 1))):
+        (state, _), took = seconds(compiled.updates, state, hyper, tape, *counts)
+        each.append(took / (compiled.length or 1))
+    return Timing(statistics.median(each), validation, len(each) * (compiled.length or 1))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from jaxppo.config.layers import replace_fields
 from jaxppo.config.schema import Config
 from jaxppo.plan.collectives import Collective, collectives, is_collective
-from jaxppo.plan.counts import Kernel, Region, unknown_loops
+from jaxppo.plan.counts import Kernel, Region, update_loops
 from jaxppo.plan.gpus import Gpu
 from jaxppo.plan.model import residuals
 from jaxppo.plan.roofline import Work, kernel_work, run_rows, sum_work
@@ -109,7 +109,7 @@ def predict(config: Config, gpu: Gpu, hosts: int, devices: int, program: Region)
     update = [c for c in found if c.per_update]
     largest = max((c for c in update if c.per_update > 1), key=lambda c: c.bytes, default=None)
     seconds = sum(c.per_update * link.seconds(c, devices) for c in update)
-    inside = {id(r) for loop in unknown_loops(program) for r in loop.walk()}
+    inside = {id(r) for loop in update_loops(program) for r in loop.walk()}
     rows = run_rows(program, lambda k: _work(k, gpu), 1, 1)
     work = sum_work(r.total for region, r in zip(program.walk(), rows, strict=True) if id(region) in inside)
     low, high = residuals()

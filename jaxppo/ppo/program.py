@@ -1,7 +1,8 @@
 """The one compiled program: updates in a loop, validation at its end, nothing but scalars out.
 
-A segment is the updates between two validations. Its number of updates is an argument, so production's eleven segments
-of 40 and its last of 37 are one executable: with a `lax.scan` of static length they would be two compilations.
+A segment is the updates between two validations. Their number is a Python int, and they are a `lax.scan` whose length
+the compiler knows; or an argument of the program, and production's eleven segments of 40 and its last of 37 share one
+executable.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ T = TypeVar("T")
 
 COUNTS = frozenset({"skipped_steps", "bad_samples", "broken_accounts", "rollbacks"})
 """Metrics of an update that count something: those of an ensemble's members add up, where the others are averaged."""
+UPDATES = "updates"
+"""The named scope in which the loop over updates is traced."""
 
 
 class TapeSpec(NamedTuple):
@@ -47,7 +50,7 @@ class TapeSpec(NamedTuple):
 class SegmentOutput(NamedTuple):
     """What a segment leaves on the device; the host fetches the scalars."""
 
-    updates: dict[str, jax.Array]  # (validate_every,) each; rows from the segment's length on are 0
+    updates: dict[str, jax.Array]  # of each update, as of `run_updates`
     score: Score  # the validation: one account a symbol
 
 
@@ -55,13 +58,18 @@ class Program(NamedTuple):
     """Pure functions of one training run. `jit` and `vmap` them as you like.
 
     init(key, hyper, tape) -> TrainState
-    segment(state, hyper, tape, data, n_updates) -> (TrainState, SegmentOutput); n_updates may be 0: validation only
+    updates(state, hyper, tape, n_updates) -> (TrainState, metrics of each); n_updates as of `run_updates`
+    validation(params, data) -> Score
+    segment(state, hyper, tape, data, n_updates) -> (TrainState, SegmentOutput): the two after each other; n_updates
+      may be 0: validation only
     train(key, hyper, tape, data) -> (TrainState, Figures at every validation); all segments in one scan
     """
 
     spec: TrainSpec[EnvSpec]
     init: Callable[[jax.Array, Hyper, Tape], TrainState]
-    segment: Callable[[TrainState, Hyper, Tape, EvaluationSet, jax.Array], tuple[TrainState, SegmentOutput]]
+    updates: Callable[[TrainState, Hyper, Tape, jax.Array | int], tuple[TrainState, dict[str, jax.Array]]]
+    validation: Callable[[Params, EvaluationSet], Score]
+    segment: Callable[[TrainState, Hyper, Tape, EvaluationSet, jax.Array | int], tuple[TrainState, SegmentOutput]]
     train: Callable[[jax.Array, Hyper, Tape, EvaluationSet], tuple[TrainState, Figures]]
 
 
@@ -106,32 +114,34 @@ def _begin_one(spec: TrainSpec[Env], key: jax.Array, tape: Tape) -> TrainState:
 
 
 def run_updates(
-    spec: TrainSpec[Env], state: TrainState, hyper: Hyper, tape: Tape, n_updates: jax.Array | int, n_rows: int
+    spec: TrainSpec[Env], state: TrainState, hyper: Hyper, tape: Tape, n_updates: jax.Array | int, n_rows: int = 0
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Updates one after another, in a loop on the device.
 
     Args:
       spec, state, hyper, tape: of the run. The members of an ensemble learn apart, each by itself.
-      n_updates: how many, () int32; may be an argument of the compiled program.
-      n_rows: static, the most there may be.
+      n_updates: how many: an int, static, or () int32, which may be an argument of the compiled program.
+      n_rows: static, the most there may be where `n_updates` is an array.
 
     Returns:
-      The state after the last, and the metrics of each, (n_rows,): rows from `n_updates` on are 0. Those of an ensemble
-      are the means over its members, and counts their sums.
+      The state after the last, and the metrics of each: (n_updates,) of an int; of an array (n_rows,), of which the
+      rows from `n_updates` on are 0. Those of an ensemble are the means over its members, and counts their sums. Both
+      ways agree up to rounding, as XLA may fuse the updates of a known number differently.
     """
     if spec.mesh is None:
         state, rows = _advance(spec, state, hyper, tape, n_updates, n_rows)
     else:
         inside = replace(spec, mesh=None, shard=Shard(spec.mesh.shape[PATH]))
         specs = state_specs(state)
+        given = () if isinstance(n_updates, int) else (n_updates,)
         # Not checked for what varies over the mesh, which asks for a cast of every constant that a scan begins with.
         state, rows = jax.shard_map(
-            lambda s, h, t, n: _advance(inside, s, h, t, n, n_rows),
+            lambda s, h, t, *n: _advance(inside, s, h, t, n[0] if n else n_updates, n_rows),
             mesh=spec.mesh,
-            in_specs=(specs, EVERYWHERE, EVERYWHERE, EVERYWHERE),
+            in_specs=(specs, *(EVERYWHERE,) * (2 + len(given))),
             out_specs=(specs, of_members(state)),
             check_vma=False,
-        )(state, hyper, tape, jnp.asarray(n_updates, jnp.int32))
+        )(state, hyper, tape, *given)
         state = pin(spec.mesh, state, specs)
     if state.params.ndim == 2:
         rows = {name: x.sum(0) if name in COUNTS else jnp.nanmean(x, axis=0) for name, x in rows.items()}
@@ -141,15 +151,33 @@ def run_updates(
 def _advance(
     spec: TrainSpec[Env], state: TrainState, hyper: Hyper, tape: Tape, n_updates: jax.Array | int, n_rows: int
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """`run_updates` of what one device has; the metrics of members are not joined, (M, n_rows)."""
+    """`run_updates` of what one device has; the metrics of members are not joined, (M, n_updates or n_rows)."""
     if state.params.ndim == 2:
         return _each_member(lambda one: _advance(spec, one, hyper, tape, n_updates, n_rows), state)
-    shapes = jax.eval_shape(lambda s: update(s, tape, spec, hyper)[1], state)
-    rows = jax.tree.map(lambda x: jnp.zeros((n_rows, *x.shape), x.dtype), shapes)
+
+    def step(state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
+        return update(state, tape, spec, hyper)
+
+    with jax.named_scope(UPDATES):
+        if isinstance(n_updates, int):
+            done: tuple[TrainState, dict[str, jax.Array]]
+            done = jax.lax.scan(lambda state, _: step(state), state, length=n_updates)
+            return done
+        return _advance_by(step, state, n_updates, n_rows)
+
+
+def _advance_by(
+    step: Callable[[TrainState], tuple[TrainState, dict[str, jax.Array]]],
+    state: TrainState,
+    n_updates: jax.Array,
+    n_rows: int,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """`n_updates` turns of `step`, and the metrics of each."""
+    rows = jax.tree.map(lambda x: jnp.zeros((n_rows, *x.shape), x.dtype), jax.eval_shape(step, state)[1])
 
     def one(i: jax.Array, carry: tuple[TrainState, Any]) -> tuple[TrainState, Any]:
         state, rows = carry
-        state, metrics = update(state, tape, spec, hyper)
+        state, metrics = step(state)
         # Not `.at[i].set`, a scatter: GPUs run those in no fixed order, or slowly.
         return state, jax.tree.map(lambda x, m: jax.lax.dynamic_update_index_in_dim(x, m, i, 0), rows, metrics)
 
@@ -180,14 +208,19 @@ def make_train(config: Config, tape_spec: TapeSpec, mesh: Mesh | None = None) ->
     def init(key: jax.Array, hyper: Hyper, tape: Tape) -> TrainState:
         return begin_run(spec, key, hyper, tape)
 
-    def check(params: Params, data: EvaluationSet) -> Score:
+    def updates(
+        state: TrainState, hyper: Hyper, tape: Tape, n_updates: jax.Array | int
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        return run_updates(spec, state, hyper, tape, n_updates, config.budget.validate_every)
+
+    def validation(params: Params, data: EvaluationSet) -> Score:
         return validate(spec.agent, spec.env, params, data, tape_spec.n_decisions, spec.receptive_field, mesh)
 
     def segment(
-        state: TrainState, hyper: Hyper, tape: Tape, data: EvaluationSet, n_updates: jax.Array
+        state: TrainState, hyper: Hyper, tape: Tape, data: EvaluationSet, n_updates: jax.Array | int
     ) -> tuple[TrainState, SegmentOutput]:
-        state, rows = run_updates(spec, state, hyper, tape, n_updates, config.budget.validate_every)
-        return state, SegmentOutput(rows, check(state.params, data))
+        state, rows = updates(state, hyper, tape, n_updates)
+        return state, SegmentOutput(rows, validation(state.params, data))
 
     def train(key: jax.Array, hyper: Hyper, tape: Tape, data: EvaluationSet) -> tuple[TrainState, Figures]:
         def one(state: TrainState, n: jax.Array) -> tuple[TrainState, Figures]:
@@ -197,4 +230,4 @@ def make_train(config: Config, tape_spec: TapeSpec, mesh: Mesh | None = None) ->
         lengths = jnp.asarray((0, *config.segments), jnp.int32)
         return jax.lax.scan(one, init(key, hyper, tape), lengths)
 
-    return Program(spec, init, segment, train)
+    return Program(spec, init, updates, validation, segment, train)

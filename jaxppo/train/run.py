@@ -53,7 +53,7 @@ from jaxppo.store.directory import (
 )
 from jaxppo.train.compiled import compile_run, first_state
 from jaxppo.train.grid import grid_values, member_configs, parse_grid
-from jaxppo.train.loop import Finished, Trainer
+from jaxppo.train.loop import Finished, Trainer, segment_lengths
 from jaxppo.train.population import is_population, train_population
 from jaxppo.train.record import Progress
 from jaxppo.train.resume import (
@@ -307,7 +307,8 @@ def _train(
         write_config(run_dir, resolved)  # before the compilation: what is killed during it can be resumed
     try:
         mesh = make_mesh(jax.devices()[: inputs.device.count], config.budget.seeds)
-        compiled = compile_run(config, market, xla_options(options.deterministic), mesh)
+        left = segment_lengths(config, start.at.update if start else None)
+        compiled = compile_run(config, market, xla_options(options.deterministic), mesh, left)
     except BaseException:  # an interrupt until here leaves an empty folder, which the next try may have
         if not options.resume and hosts.lead:
             (run_dir / CONFIG).unlink()
