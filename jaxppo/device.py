@@ -6,16 +6,81 @@ import contextlib
 import ctypes
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+from jax._src.xla_bridge import backends_are_initialized  # JAX has no public word for it
 
 from jaxppo.config.layers import DeviceInfo
+from jaxppo.errors import ConfigError
+
+MEMORY_FRACTION = "XLA_CLIENT_MEM_FRACTION"
+"""Variable that JAX reads when it starts: the share of each GPU's memory that it takes at once and for good."""
+_OLD_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # its former name; JAX refuses both together
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """How much of a GPU is taken by a command that trains."""
+
+    gpu_memory: float = 0.0
+    """Share of the GPU's memory to take, such as 0.1, where others use it too. 0: three quarters, as JAX does, or what
+    XLA_CLIENT_MEM_FRACTION says. A CPU's memory is not taken beforehand."""
+
+
+def take_memory(
+    share: float,
+    environ: MutableMapping[str, str] = os.environ,
+    started: Callable[[], bool] = backends_are_initialized,
+) -> None:
+    """Let JAX take this share of each GPU's memory when it starts; 0 leaves it to JAX. Call it before any array.
+
+    Args:
+      share: of `GpuMemory`.
+      environ: that JAX reads.
+      started: whether it has read it already.
+
+    Raises:
+      ConfigError: not a share, or JAX has started on a GPU with another.
+
+    Example:
+      >>> found: dict[str, str] = {}
+      >>> take_memory(0.1, found, lambda: False)
+      >>> found
+      {'XLA_CLIENT_MEM_FRACTION': '0.1'}
+    """
+    if share == 0:
+        return
+    if not 0 < share < 1:
+        raise ConfigError(
+            f"gpu_memory: must be a share of the GPU's memory above 0 and below 1, such as 0.1, got {share:g}"
+        )
+    told = f"{share:g}"
+    if started():
+        if jax.default_backend() != "cpu" and environ.get(MEMORY_FRACTION) != told:
+            raise ConfigError(
+                f"gpu_memory: JAX has taken the GPU's memory by now; set {MEMORY_FRACTION}={told} before Python starts"
+            )
+        return
+    environ.pop(_OLD_FRACTION, None)
+    environ[MEMORY_FRACTION] = told
+
+
+def describe_memory(share: float, device: DeviceInfo) -> list[str]:
+    """What came of `GpuMemory`, a line where it was asked for."""
+    if share == 0:
+        return []
+    if device.platform == "cpu":
+        return [f"gpu_memory {share:g}: there is no GPU here, and a CPU's memory is not taken beforehand"]
+    taken = "" if device.memory_bytes is None else f", {device.memory_bytes / 2**20:,.0f} MiB"
+    return [f"gpu_memory {share:g}: of each GPU's memory{taken}; the rest is for others"]
+
 
 T = TypeVar("T")
 

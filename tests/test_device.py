@@ -6,9 +6,12 @@ import platform
 import subprocess
 import sys
 
+import jax
 import pytest
 
-from jaxppo.device import cuda_capability
+from jaxppo.config.layers import DeviceInfo
+from jaxppo.device import MEMORY_FRACTION, cuda_capability, describe_memory, take_memory
+from jaxppo.errors import ConfigError
 
 COUNT = """
 import ctypes, sys, tempfile, threading
@@ -47,3 +50,40 @@ def test_threads_share_two_heaps(how, at_most):
 )
 def test_a_cuda_capability_is_read_as_jax_tells_it(told, found):
     assert cuda_capability(told) == found
+
+
+def test_a_share_of_the_gpu_is_set_before_jax_starts():
+    environ = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.9", "HOME": "/"}  # JAX refuses the two together
+    take_memory(0.25, environ, lambda: False)
+    assert environ == {MEMORY_FRACTION: "0.25", "HOME": "/"}
+    take_memory(0.0, environ, lambda: False)  # not asked for: what was set by hand holds
+    assert environ[MEMORY_FRACTION] == "0.25"
+
+
+def test_once_jax_has_a_gpu_its_share_is_fixed(monkeypatch):
+    environ = {MEMORY_FRACTION: "0.25"}
+    take_memory(0.5, environ, lambda: True)  # on this CPU nothing was taken
+    assert environ == {MEMORY_FRACTION: "0.25"}
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    take_memory(0.25, environ, lambda: True)
+    with pytest.raises(ConfigError, match=r"JAX has taken the GPU's memory by now; set XLA_CLIENT_MEM_FRACTION=0\.5"):
+        take_memory(0.5, environ, lambda: True)
+    assert environ == {MEMORY_FRACTION: "0.25"}
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 75.0, float("nan")])
+def test_what_is_no_share_of_memory_is_refused(share):
+    environ: dict[str, str] = {}
+    with pytest.raises(ConfigError, match="gpu_memory: must be a share of the GPU's memory above 0 and below 1"):
+        take_memory(share, environ, lambda: False)
+    assert environ == {}
+
+
+def test_the_share_of_memory_is_told():
+    assert describe_memory(0.0, DeviceInfo("gpu", "H100", 1, 2**33)) == []
+    assert describe_memory(0.1, DeviceInfo("gpu", "H100", 1, 2**33)) == [
+        "gpu_memory 0.1: of each GPU's memory, 8,192 MiB; the rest is for others"
+    ]
+    assert describe_memory(0.1, DeviceInfo("cpu", "cpu", 1, None)) == [
+        "gpu_memory 0.1: there is no GPU here, and a CPU's memory is not taken beforehand"
+    ]

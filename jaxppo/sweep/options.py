@@ -9,12 +9,13 @@ from typing import Annotated, Literal
 
 import tyro
 
+from jaxppo.device import GpuMemory
 from jaxppo.errors import ConfigError
 from jaxppo.sweep.study import Sampler
 
 
 @dataclass(frozen=True)
-class SweepOptions:
+class SweepOptions(GpuMemory):
     """What is searched, by which trials, and where it is kept."""
 
     search: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from jaxppo.cli import Request
 from jaxppo.config.layers import describe
-from jaxppo.device import enable_compilation_cache
+from jaxppo.device import describe_memory, enable_compilation_cache, take_memory
 from jaxppo.errors import Interrupted
 from jaxppo.market.bars import describe_symbols
 from jaxppo.market.source import SYNTHETIC
@@ -34,7 +34,7 @@ def describe_sweep(setup: Setup, console: Console) -> None:
     console.print(
         f"preset {config.preset} on {inputs.device.count} x {inputs.device.kind}, seeds from {config.seed} on{seeds}"
     )
-    for line in describe(inputs.resolved):
+    for line in (*describe_memory(options.gpu_memory, inputs.device), *describe(inputs.resolved)):
         console.print(line)
     if inputs.source == SYNTHETIC:
         console.print("no --data given: sweeping on the embedded synthetic market, which is made up")
@@ -65,6 +65,7 @@ def _batch_line(batch: Batch) -> str:
 
 def sweep_run(request: Request[SweepOptions]) -> Path:
     """Sweep from what is asked for to a finished folder; returns it."""
+    take_memory(request.options.gpu_memory)
     enable_compilation_cache()
     console = plain_console()
     setup = prepare(request)

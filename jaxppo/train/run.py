@@ -20,7 +20,14 @@ from jaxppo.cli import Request
 from jaxppo.config.checks import require_from_scratch
 from jaxppo.config.layers import DeviceInfo, Resolved, describe, flat_fields, load_config, with_default, with_updates
 from jaxppo.config.schema import Config
-from jaxppo.device import detect_device, enable_compilation_cache, xla_options
+from jaxppo.device import (
+    GpuMemory,
+    describe_memory,
+    detect_device,
+    enable_compilation_cache,
+    take_memory,
+    xla_options,
+)
 from jaxppo.errors import CheckpointError, ConfigError, Interrupted, RunDirectoryError
 from jaxppo.hosts import Hosts, Meeting, join
 from jaxppo.market.bars import describe_symbols
@@ -70,7 +77,7 @@ from jaxppo.train.warm import WarmStart, read_warm_start, require_same_start
 
 
 @dataclass(frozen=True)
-class RunOptions(Meeting):
+class RunOptions(Meeting, GpuMemory):
     """Where a run goes; nothing here changes what it computes."""
 
     run_dir: Path | None = None
@@ -198,6 +205,7 @@ def train_run(request: Request[RunOptions], began: float | None = None) -> Path:
       began: `time.monotonic()` that --max-seconds counts from; by default now.
     """
     began = time.monotonic() if began is None else began
+    take_memory(request.options.gpu_memory)
     enable_compilation_cache()
     with join(request.options) as hosts:
         return _train_together(request, hosts, began)
@@ -229,7 +237,7 @@ def _train_together(request: Request[RunOptions], hosts: Hosts, began: float) ->
     display = Display(config.budget.n_updates, config.batch_steps * seeds, plain_console(quiet=not hosts.lead))
     ensemble = f", an ensemble of {seeds} policies" if seeds > 1 else ""
     display.say(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}{ensemble}")
-    for line in describe(resolved):
+    for line in (*describe_memory(options.gpu_memory, device), *describe(resolved)):
         display.say(line)
     if options.resume and config.ppo.blocks == 1 and device.count > math.gcd(seeds, device.count):
         display.say("minibatches are drawn within each device's paths from here on, as the run has one block of them")

@@ -23,7 +23,15 @@ from jaxppo.cli import Request
 from jaxppo.config.checks import require_from_scratch
 from jaxppo.config.layers import describe, updates_for_passes, with_updates
 from jaxppo.config.schema import Config
-from jaxppo.device import compile_program, detect_device, enable_compilation_cache, memory_limit
+from jaxppo.device import (
+    GpuMemory,
+    compile_program,
+    describe_memory,
+    detect_device,
+    enable_compilation_cache,
+    memory_limit,
+    take_memory,
+)
 from jaxppo.errors import ConfigError
 from jaxppo.market.bars import describe_symbols
 from jaxppo.market.dataset import Market, Split, build_evaluation, market_warnings
@@ -61,7 +69,7 @@ MEMORY_SHARE = 0.8
 
 
 @dataclass(frozen=True)
-class WalkforwardOptions:
+class WalkforwardOptions(GpuMemory):
     """Where folds lie, and how many are computed at once."""
 
     folds: int = 5
@@ -284,6 +292,7 @@ def fold_warnings(setup: Setup) -> list[str]:
 def walkforward_run(request: Request[WalkforwardOptions]) -> Path:
     """Walk forward from what is asked for to a finished folder; returns it."""
     options = request.options
+    take_memory(options.gpu_memory)
     enable_compilation_cache()
     device = detect_device()
     resolved = request.resolve(device)
@@ -298,7 +307,8 @@ def walkforward_run(request: Request[WalkforwardOptions]) -> Path:
     ensemble = f", an ensemble of {config.budget.seeds} policies in each fold" if config.budget.seeds > 1 else ""
     console.print(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}{ensemble}")
     warnings = fold_warnings(setup)
-    for line in [*describe(resolved), *describe_folds(setup, source), *(f"warning: {w}" for w in warnings)]:
+    told = describe_memory(options.gpu_memory, device)
+    for line in [*told, *describe(resolved), *describe_folds(setup, source), *(f"warning: {w}" for w in warnings)]:
         console.print(line)
     if source == SYNTHETIC:
         console.print("no --data given: walking forward on the embedded synthetic market, which is made up")
