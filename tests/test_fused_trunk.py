@@ -134,6 +134,13 @@ def test_a_gpu_gets_two_kernels_for_value_and_gradient():
     params = init_params(fused.spec, jax.random.key(0))
     lowered = jax.jit(jax.value_and_grad(loss)).trace(params).lower(lowering_platforms=("cuda",)).as_text()
     assert lowered.count("__gpu$xla.gpu.triton") == 2
+    # What the planner counts, of 4 x 3 lanes. The backward has the hidden layers again, then the gradient of each
+    # layer's kernel, then that of what went into the last two.
+    account, hidden, heads = 8 * 16, 16 * 16, 16 * 4
+    forward = account + hidden + heads
+    backward = (account + hidden) + (account + hidden + heads) + (hidden + heads)
+    for products in (forward, backward):
+        assert f"f32 {2 * 4 * 3 * products}" in lowered
     assert "stablehlo.dot_general" not in lowered
 
 

@@ -236,6 +236,15 @@ def test_library_matmuls_and_full_precision():
     assert full.matmul_flops == {"f32_highest": 2 * 4 * 8}
 
 
+def test_a_pallas_kernel_has_the_matmuls_that_it_says():
+    (kernel,) = kernels_of(
+        "%x = f32[4,8]{1,0} parameter(0)",
+        '%p = bf16[4]{0} custom-call(%x), custom_call_target="__gpu$xla.gpu.triton", '
+        r'backend_config={ir = "ML\0D%x", serialized_metadata = "{\22matmul_flops\22: \22bf16 640\22}"}',
+    )
+    assert (kernel.matmul_flops, kernel.bytes_read, kernel.bytes_written) == ({"bf16": 640.0}, 128, 8)
+
+
 def test_of_a_branch_the_heavier_side_and_of_a_call_its_body():
     text = """\
 %light (p: f32[2]) -> f32[2] {

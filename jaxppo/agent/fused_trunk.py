@@ -83,6 +83,7 @@ def _outputs(trunk: Trunk, market: jax.Array, observation: jax.Array, interpret:
         compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1),
         interpret=interpret,
         name="fused_trunk",
+        metadata=_work(market.dtype, lanes * sum(_products(trunk))),
     )(trunk, market, observation.reshape(lanes, -1))
     return logits.reshape(sizes.paths, sizes.lanes, -1), value.reshape(sizes.paths, sizes.lanes)
 
@@ -97,7 +98,7 @@ def _gradients(interpret: bool, inputs: _Inputs, outputs: _Outputs) -> tuple[Tru
     rows, warps = _BACKWARD
     sizes = _sizes(trunk, market, observation, rows)
     lanes, programs = sizes.paths * sizes.lanes, min(_PROGRAMS, sizes.tiles)
-    weights = jax.eval_shape(lambda t: ravel_pytree(t)[0], trunk)
+    weights, products = jax.eval_shape(lambda t: ravel_pytree(t)[0], trunk), _products(trunk)
     d_market, d_weights = pl.pallas_call(
         partial(_backward, sizes=sizes, tiles=pl.cdiv(sizes.tiles, programs)),
         grid=(programs,),
@@ -108,12 +109,25 @@ def _gradients(interpret: bool, inputs: _Inputs, outputs: _Outputs) -> tuple[Tru
         compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1),
         interpret=interpret,
         name="fused_trunk_gradients",
+        # The forward again but for the heads; then each layer's kernel, and what went into it but for the observation.
+        metadata=_work(market.dtype, lanes * (3 * sum(products) - products[0] - products[-1])),
     )(trunk, market, observation.reshape(lanes, -1), d_logits.reshape(lanes, -1), d_value.reshape(lanes))
     back = ravel_pytree(trunk)[1]
     return back(d_weights.sum(0)), d_market.sum(0).astype(market.dtype), None
 
 
 fused_trunk.defvjp(_remember, _gradients)
+
+
+def _products(trunk: Trunk) -> list[int]:
+    """Multiplications of a lane in each layer: the account's, the hidden ones', the heads'."""
+    hidden = (layer.kernel.size for layer in trunk.hidden)
+    return [trunk.account.size, *hidden, trunk.policy_head.kernel.size + trunk.value_head.kernel.size]
+
+
+def _work(dtype: Any, products: int) -> dict[str, str]:
+    """What the compiled program's text says of a kernel, for `jaxppo.plan` to count."""
+    return {"matmul_flops": f"{'bf16' if dtype == jnp.bfloat16 else 'f32'} {2 * products}"}
 
 
 class _Sizes(NamedTuple):

@@ -9,8 +9,8 @@ Rules, so that every figure can be worked out by hand:
   leaves in the cache for the next is not taken off.
 - A matmul of (m, k) and (k, n) is 2 m k n floating-point operations, by the type of its inputs. Every element of every
   other operation's result is one vector operation (of a reduction: every element that goes in; of a sort, times log2 of
-  its length), a division or an exponential as much as an addition. What a Pallas kernel computes is not in the text and
-  is left out.
+  its length), a division or an exponential as much as an addition. Of what a Pallas kernel computes the text has
+  nothing but the `matmul_flops` of its metadata, a type and a number.
 - A loop runs its body as often as XLA's own `known_trip_count` says. Where XLA knows none, the host reads one predicate
   a turn.
 - The loop over updates is the one that `jaxppo.ppo.program` traces in the scope `UPDATES`.
@@ -246,6 +246,9 @@ def _written(computation: Computation, root: Instruction) -> float:
 
 def _matmul(computation: Computation, instruction: Instruction) -> dict[str, float]:
     target = instruction.attribute("custom_call_target") or "" if instruction.opcode == "custom-call" else ""
+    stated = re.search(r"matmul_flops\\22: \\22(\w+) (\d+)", instruction.text) if "triton" in target else None
+    if stated:
+        return {stated[1]: float(stated[2])}
     if instruction.opcode == "dot":
         contracted = instruction.attribute("lhs_contracting_dims") or ""
     elif target.startswith("__cublas"):
