@@ -101,6 +101,14 @@ def test_every_kind_of_policy_passes_its_self_test(kind, tmp_path, capsys):
             assert np.isfinite(vectors["probabilities"]).all()
 
 
+def test_a_fused_trunk_is_exported_as_the_plain_one():
+    files = []
+    for trunk in ("fused", "plain"):
+        policy, _ = policy_of(tiny_config(trunk=trunk, trunk_width=16, encoder="none"), BARS)
+        files.append(FORMATS["stablehlo"](policy))
+    assert files[0] == files[1]
+
+
 @pytest.fixture(scope="module")
 def folder(done, tmp_path_factory):
     made = tmp_path_factory.mktemp("exported")

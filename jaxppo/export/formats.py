@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxppo.agent.encoders import receptive_field
+from jaxppo.agent.policy import make_agent
 from jaxppo.errors import ConfigError
 from jaxppo.live.decision import Policy
 
@@ -50,8 +52,9 @@ def numpy_file(policy: Policy) -> bytes:
 
 def stablehlo_file(policy: Policy) -> bytes:
     """The network of one window, as `jax.export` serialises it, with the parameters in it."""
-    agent, params = policy.agent, policy.params
-    spec = agent.spec
+    spec, params = policy.agent.spec, policy.params
+    # A kernel of the fused trunk is no StableHLO: jax.export refuses it, and on no other jax would it be sure to run.
+    agent = make_agent(spec._replace(config=replace(spec.config, trunk="plain")))
 
     def network(window: jax.Array, observation: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         market = agent.encode(params, jnp.expand_dims(window, 0))[0, -1]
