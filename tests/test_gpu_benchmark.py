@@ -43,7 +43,7 @@ def test_card_and_program_at_tiny_sizes(capsys, tmp_path):
     profile = program["profile"]
     assert {"rollout / account", "learn / encode, backward", "learn / optimizer"} <= set(profile["updates"]["stages"])
     assert "learn / optimizer" not in profile["validation"]["stages"]
-    assert profile["validation"]["launches"] > 0
+    assert {"account", "decide"} <= set(profile["validation"]["stages"])
     for words in ("as it is", "chained kernel", "learn / optimizer", "profile of 2 updates"):
         assert words in text
 
@@ -215,6 +215,12 @@ def test_without_a_gpu_the_kernels_are_the_programs_instructions():
     found = trace.summed(trace.launches(planes, trace.instructions(HLO)), trace.scopes(HLO))
     assert found["launches"] == 1
     assert list(found["stages"]) == ["learn / encode"]
+
+
+def test_a_validation_has_the_scopes_that_it_plays_in():
+    assert trace.stage("jit(validation)/while/body/account/add") == "account"
+    assert trace.stage("jit(updates)/rollout/while/body/account/add") == "rollout / account"
+    assert trace.stage("jit(validation)/sort") == "rest"
 
 
 def test_card_while_busy_leaves_idle_samples_and_cut_lines_out():

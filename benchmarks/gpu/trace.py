@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ import jax
 
 from benchmarks.stages import stage_of
 
+PLAYED = re.compile(r"\b(encode|decide|account)\b")
+"""Named scopes outside of those of an update: a validation plays with the same network and account."""
 SHORT_US = 3.0
 HEAVIEST = 25
 
@@ -36,7 +39,8 @@ def profiled(call: Callable[[], Any], hlo: str) -> dict[str, Any]:
         with jax.profiler.trace(folder):
             call()
         files = sorted(Path(folder).rglob("*.xplane.pb"))
-        planes = [plane for file in files for plane in jax.profiler.ProfileData.from_file(str(file)).planes]
+        data = [jax.profiler.ProfileData.from_file(str(file)) for file in files]
+        planes = [plane for of in data for plane in of.planes]
         return summed(launches(planes, instructions(hlo)), scopes(hlo))
 
 
@@ -55,6 +59,14 @@ def scopes(hlo: str) -> dict[str, str]:
     """Plain name of an instruction to the named scopes that it was traced in."""
     found = re.findall(r'%?([\w.\-]+) = [^\n]*?metadata=\{[^}]*?op_name="([^"]*)"', hlo)
     return {plain(name): where for name, where in found}
+
+
+@cache
+def stage(where: str) -> str:
+    """The row of an operation that was traced in these scopes: that of `stage_of`, or the part of a validation."""
+    found = stage_of(where)
+    played = PLAYED.findall(where) if found == "rest" else []
+    return played[-1] if played else found
 
 
 def launches(planes: list[Any], known: set[str]) -> Iterator[Launch]:
@@ -81,8 +93,8 @@ def summed(found: Iterator[Launch], scope_of: dict[str, str]) -> dict[str, Any]:
     stages: dict[str, list[float]] = {}
     kernels: dict[tuple[str, str], list[float]] = {}
     for launch in found:
-        stage = stage_of(scope_of.get(launch.instruction, ""))
-        for table, key in ((stages, stage), (kernels, (launch.name, stage))):
+        row_of = stage(scope_of.get(launch.instruction, ""))
+        for table, key in ((stages, row_of), (kernels, (launch.name, row_of))):
             row = table.setdefault(key, [0.0, 0.0])
             row[0] += launch.seconds
             row[1] += 1
