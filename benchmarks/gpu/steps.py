@@ -34,7 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bfloat16_no_graphs": {"set": {"compute_dtype": "bfloat16"}, "xla": "--xla_gpu_enable_command_buffer="},
 }
 """In the order in which they are run while there is time."""
-TINY_STEPS = {"n_steps": 8, "n_updates": 4}  # steps_32 at tiny sizes
+TINY_STEPS = {"n_steps": 8, "n_updates": 20}  # steps_32 at tiny sizes
 
 ALONE = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """For those that are on the card beside each other: JAX takes three quarters of it otherwise."""

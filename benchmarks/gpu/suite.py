@@ -26,7 +26,7 @@ def run(tiny: bool) -> dict[str, Any]:
     missing += [str(file.relative_to(ROOT)) for file in files if not file.exists()]
     if missing:
         return {"missing": missing}
-    command = [sys.executable, "-m", "pytest", *map(str, files), "-p", "no:cacheprovider", "--tb=short", "-q"]
+    command = [sys.executable, "-m", "pytest", *map(str, files), "-p", "no:cacheprovider", "--tb=short"]
     workers = min(8, (os.cpu_count() or 1) // CORES_EACH)
     if workers > 1 and importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(workers), "--dist", "loadfile"]

@@ -25,7 +25,7 @@ def wrong(results: Results) -> list[str]:
     tests = results.get("tests", {})
     if tests.get("missing"):
         found.append(f"tests: {' and '.join(tests['missing'])} missing, so none was run")
-    elif tests.get("status"):
+    elif tests and (tests["status"] or not tests["passed"]):
         found.append(f"tests: {len(tests['failed'])} failed: {', '.join(tests['failed'][:12]) or 'see tests.log'}")
     for name in (BASE, *VARIANTS):
         if not results.get(name, {}).get("finite", True):
