@@ -137,7 +137,7 @@ def _profile(results: Results) -> list[str]:
     profile = results.get(BASE, {}).get("profile")
     if not profile:
         return []
-    n, updates, alone = profile["updates_profiled"], profile["updates"], profile["validation"]
+    n, updates, alone = profile["n_updates"], profile["updates"], profile["validation"]
     lines = [""]
     for words, of in ((f"{n} updates", updates), ("a validation", alone)):
         short = of["short"] / max(of["launches"], 1)

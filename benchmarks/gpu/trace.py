@@ -24,7 +24,7 @@ class Launch(NamedTuple):
     """A kernel or a copy that ran."""
 
     name: str
-    instruction: str  # of the program, where the trace tells it; else its name
+    instruction: str  # of the program; empty where the trace tells none
     seconds: float
 
 
@@ -78,12 +78,11 @@ def launches(planes: list[Any], known: set[str]) -> Iterator[Launch]:
                 continue  # lines that sum up the same kernels
             for event in line.events:
                 name = plain(event.name)
-                if gpus:
-                    # cuBLAS's and Triton's kernels have names of their own; the trace says whose they are.
-                    told = next((str(v) for k, v in event.stats if k == "hlo_op"), "")
-                    yield Launch(event.name, plain(told) or name, event.duration_ns / 1e9)
-                elif name in known:
-                    yield Launch(event.name, name, event.duration_ns / 1e9)
+                if name not in known and not gpus:
+                    continue
+                if name not in known:  # cuBLAS's and Triton's have names of their own; the trace says whose they are
+                    name = plain(next((str(v) for k, v in event.stats if k == "hlo_op"), ""))
+                yield Launch(event.name, name, event.duration_ns / 1e9)
 
 
 def summed(found: Iterator[Launch], scope_of: dict[str, str]) -> dict[str, Any]:
