@@ -101,10 +101,10 @@ def test_every_kind_of_policy_passes_its_self_test(kind, tmp_path, capsys):
             assert np.isfinite(vectors["probabilities"]).all()
 
 
-def test_a_fused_trunk_is_exported_as_the_plain_one():
+def test_fused_kernels_are_exported_as_the_plain_path():
     files = []
-    for trunk in ("fused", "plain"):
-        policy, _ = policy_of(tiny_config(trunk=trunk, trunk_width=16, encoder="none"), BARS)
+    for kernels in ("fused", "plain"):
+        policy, _ = policy_of(tiny_config(kernels=kernels, trunk_width=16, channels=16, window=2), BARS)
         files.append(FORMATS["stablehlo"](policy))
     assert files[0] == files[1]
 

@@ -37,7 +37,7 @@ MODES = {
     "bfloat16": Limits(5e-2, 3e-1, 5e-2),
     "fused": Limits(3e-2, 1e-1, 1e-2),
 }
-"""Arithmetic of the matmuls; `fused` is the trunk's own kernels, which must be as near as TF32's."""
+"""Arithmetic of the matmuls; `fused` is the network's own kernels, which must be as near as TF32's."""
 
 
 class Outcome(NamedTuple):
@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
 def configuration(mode: str, tiny: bool) -> Config:
     """The default network at few envs, as `mode` has it."""
     sizes = {} if tiny else {"n_envs": 4_096, "n_steps": 8}
-    network = {"bfloat16": {"compute_dtype": "bfloat16"}, "fused": {"trunk": "fused"}}.get(mode, {})
+    network = {"bfloat16": {"compute_dtype": "bfloat16"}, "fused": {"kernels": "fused"}}.get(mode, {})
     return sized("quick_test", tiny, {**sizes, "advantages": "gae", **network})
 
 

@@ -17,7 +17,7 @@ from jaxppo.market.synthetic import synthetic_market
 
 TINY: dict[str, Any] = {
     "n_envs": 64, "lanes": 4, "n_steps": 4, "n_updates": 40, "validate_every": 20, "episode_steps": 16, "epochs": 2,
-    "minibatches": 2, "window": 8, "channels": 4, "trunk_width": 16, "features": ["base"], "scale_window": 32,
+    "minibatches": 2, "window": 8, "channels": 16, "trunk_width": 16, "features": ["base"], "scale_window": 32,
 }  # fmt: skip
 """Every part in seconds on a CPU."""
 

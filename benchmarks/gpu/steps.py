@@ -18,7 +18,7 @@ PARTS = {
     "quick_test": "the preset by the command line",
     "envs": "env / policy / update from 2,048 to 1,048,576 envs",
     "production": "the whole run of 500M steps by the command line",
-    "variants": "the program without CUDA graphs, in bfloat16, with a fused trunk, with other minibatches and steps",
+    "variants": "the program without CUDA graphs, in bfloat16, with fused kernels, with other minibatches and steps",
 }
 CORRECTNESS = ("agree", "bits", "tests")
 BASE = "program"
@@ -26,12 +26,12 @@ BASE = "program"
 VARIANTS: dict[str, dict[str, Any]] = {
     "bfloat16": {"set": {"compute_dtype": "bfloat16"}},
     "no_graphs": {"xla": "--xla_gpu_enable_command_buffer="},
-    "fused": {"set": {"trunk": "fused"}},
-    "bfloat16_fused": {"set": {"compute_dtype": "bfloat16", "trunk": "fused"}},
+    "fused": {"set": {"kernels": "fused"}},
+    "bfloat16_fused": {"set": {"compute_dtype": "bfloat16", "kernels": "fused"}},
     "bfloat16_minibatches_4": {"set": {"compute_dtype": "bfloat16", "minibatches": 4}},
     "steps_32": {"set": {"n_steps": 32, "n_updates": 119}},
     "minibatches_4": {"set": {"minibatches": 4}},
-    "bfloat16_minibatches_4_fused": {"set": {"compute_dtype": "bfloat16", "minibatches": 4, "trunk": "fused"}},
+    "bfloat16_minibatches_4_fused": {"set": {"compute_dtype": "bfloat16", "minibatches": 4, "kernels": "fused"}},
     "deterministic": {"flags": ("--deterministic",)},
     "no_triton_gemm": {"xla": "--xla_gpu_enable_triton_gemm=false"},
     "bfloat16_no_graphs": {"set": {"compute_dtype": "bfloat16"}, "xla": "--xla_gpu_enable_command_buffer="},

@@ -1,4 +1,4 @@
-"""The tests that matter on the accelerator: the account, the rollout, the loss, the fused trunk, an update's guard."""
+"""The tests that matter on the accelerator: the account, the rollout, the loss, fused kernels, an update's guard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.gpu.part import parser, write
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = ("account", "trading", "rollout", "advantages", "loss", "guard", "fused_trunk")
+FILES = ("account", "trading", "rollout", "advantages", "loss", "guard", "fused_trunk", "fused_tcn")
 TINY_FILES = ("advantages",)
 NEEDED = ("pytest", "hypothesis")
 CORES_EACH = 2  # of a test process

@@ -20,19 +20,14 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jax.flatten_util import ravel_pytree
 
+from jaxppo.agent.tiles import Layer, dot, load, numbers, padded, place, table, work
+
 # Lanes of a tile and warps of a program, by what ptxas says of the registers: so the kernels of two layers of 64 units
 # spill 8 bytes a thread at most, for an H100 and an A100. A backward over 64 lanes spills 656.
 _FORWARD, _BACKWARD = (64, 4), (32, 8)
 # Programs of the backward, each with one sum of the weights' gradients. The 2,048 tiles of a production minibatch are
 # 16 for the busiest of an H100's 132 cores and 24 for that of an A100's 108; with 128 programs, 16 and 32.
 _PROGRAMS = 256
-
-
-class Layer(NamedTuple):
-    """A linear layer."""
-
-    kernel: Any  # (n_in, n_out)
-    bias: Any  # (n_out,)
 
 
 class Trunk(NamedTuple):
@@ -83,7 +78,7 @@ def _outputs(trunk: Trunk, market: jax.Array, observation: jax.Array, interpret:
         compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1),
         interpret=interpret,
         name="fused_trunk",
-        metadata=_work(market.dtype, lanes * sum(_products(trunk))),
+        metadata=work(market.dtype, lanes * sum(_products(trunk))),
     )(trunk, market, observation.reshape(lanes, -1))
     return logits.reshape(sizes.paths, sizes.lanes, -1), value.reshape(sizes.paths, sizes.lanes)
 
@@ -110,7 +105,7 @@ def _gradients(interpret: bool, inputs: _Inputs, outputs: _Outputs) -> tuple[Tru
         interpret=interpret,
         name="fused_trunk_gradients",
         # The forward again but for the heads; then each layer's kernel, and what went into it but for the observation.
-        metadata=_work(market.dtype, lanes * (3 * sum(products) - products[0] - products[-1])),
+        metadata=work(market.dtype, lanes * (3 * sum(products) - products[0] - products[-1])),
     )(trunk, market, observation.reshape(lanes, -1), d_logits.reshape(lanes, -1), d_value.reshape(lanes))
     back = ravel_pytree(trunk)[1]
     return back(d_weights.sum(0)), d_market.sum(0).astype(market.dtype), None
@@ -123,11 +118,6 @@ def _products(trunk: Trunk) -> list[int]:
     """Multiplications of a lane in each layer: the account's, the hidden ones', the heads'."""
     hidden = (layer.kernel.size for layer in trunk.hidden)
     return [trunk.account.size, *hidden, trunk.policy_head.kernel.size + trunk.value_head.kernel.size]
-
-
-def _work(dtype: Any, products: int) -> dict[str, str]:
-    """What the compiled program's text says of a kernel, for `jaxppo.plan` to count."""
-    return {"matmul_flops": f"{'bf16' if dtype == jnp.bfloat16 else 'f32'} {2 * products}"}
 
 
 class _Sizes(NamedTuple):
@@ -158,38 +148,7 @@ def _sizes(trunk: Trunk, market: jax.Array, observation: jax.Array, rows: int) -
     return _Sizes(paths, lanes, observed, width, actions, rows // tile_lanes, tile_lanes)
 
 
-# Inside the kernels. Triton's arrays are powers of two, so what is not is loaded with zeros around it.
-
-
-def _padded(n: int) -> int:
-    """At least what a matmul of bfloat16 contracts at once."""
-    return max(16, pl.next_power_of_2(n))
-
-
-def _numbers(n: int) -> jax.Array:
-    return lax.iota(jnp.int32, n)
-
-
-def _table(rows: jax.Array, columns: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """As (n, 1) and (1, m)."""
-    return jnp.expand_dims(rows, 1), jnp.expand_dims(columns, 0)
-
-
-def _load(ref: Any, rows: jax.Array, real: jax.Array, n: int, padded: int) -> jax.Array:
-    """Rows of `ref` (., n), as (rows, padded); 0 where they are not real, and from column n on."""
-    row, column = _table(rows, _numbers(padded))
-    loaded: jax.Array = triton.load(ref.at[row, column], mask=jnp.expand_dims(real, 1) & (column < n), other=0.0)
-    return loaded
-
-
-def _dot(a: jax.Array, b: jax.Array, over: tuple[int, int] = (1, 0)) -> jax.Array:
-    """Matmul over one axis of each, accumulated in float32."""
-    return lax.dot_general(a, b, (((over[0],), (over[1],)), ((), ())), preferred_element_type=jnp.float32)
-
-
-def _place(index: jax.Array, real: jax.Array, end: int) -> jax.Array:
-    """`index`, and the end of the array for what is masked: an interpreted store writes there what it found."""
-    return jnp.where(real, index, end)
+# Inside the kernels.
 
 
 class _Rows(NamedTuple):
@@ -202,17 +161,17 @@ class _Rows(NamedTuple):
 
 def _rows(sizes: _Sizes, tile: jax.Array) -> _Rows:
     blocks, tile_lanes = jnp.int32(sizes.blocks), jnp.int32(sizes.tile_lanes)
-    n = _numbers(sizes.tile_paths * sizes.tile_lanes)
+    n = numbers(sizes.tile_paths * sizes.tile_lanes)
     path = lax.div(tile, blocks) * sizes.tile_paths + lax.div(n, tile_lanes)
     lane = lax.rem(tile, blocks) * sizes.tile_lanes + lax.rem(n, tile_lanes)
     real = (path < sizes.paths) & (lane < sizes.lanes)
-    return _Rows(path, _place(path * sizes.lanes + lane, real, sizes.paths * sizes.lanes), real)
+    return _Rows(path, place(path * sizes.lanes + lane, real, sizes.paths * sizes.lanes), real)
 
 
 def _heads(trunk: Trunk, sizes: _Sizes) -> Layer:
     """Both heads in one: the policy's columns, then the value's, then zeros."""
-    n, rows, columns = sizes.actions, _numbers(sizes.width), _numbers(_padded(sizes.actions + 1))
-    policy = _load(trunk.policy_head.kernel, rows, rows < sizes.width, n, columns.shape[0])
+    n, rows, columns = sizes.actions, numbers(sizes.width), numbers(padded(sizes.actions + 1))
+    policy = load(trunk.policy_head.kernel, rows, rows < sizes.width, n, columns.shape[0])
     kernel = jnp.where(jnp.expand_dims(columns, 0) == n, trunk.value_head.kernel[...], policy)
     bias = triton.load(trunk.policy_head.bias.at[columns], mask=columns < n, other=0.0)
     return Layer(kernel, jnp.where(columns == n, trunk.value_head.bias[...], bias))
@@ -222,14 +181,13 @@ def _activations(
     trunk: Trunk, market: Any, observation: Any, rows: _Rows, sizes: _Sizes
 ) -> tuple[jax.Array, list[jax.Array]]:
     """What is observed (rows, padded A), and the hidden layers (rows, H)."""
-    dtype, n, padded = market.dtype, sizes.observed, _padded(sizes.observed)
-    observed = _load(observation, rows.lane, rows.real, n, padded).astype(dtype)
-    of = _numbers(padded)
-    account = _load(trunk.account, of, of < n, sizes.width, sizes.width).astype(dtype)
-    encoded = _load(market, rows.path, rows.real, sizes.width, sizes.width)
-    hidden = [jnp.maximum(encoded + _dot(observed, account).astype(dtype), 0)]
+    dtype, n, of = market.dtype, sizes.observed, numbers(padded(sizes.observed))
+    observed = load(observation, rows.lane, rows.real, n, of.shape[0]).astype(dtype)
+    account = load(trunk.account, of, of < n, sizes.width, sizes.width).astype(dtype)
+    encoded = load(market, rows.path, rows.real, sizes.width, sizes.width)
+    hidden = [jnp.maximum(encoded + dot(observed, account).astype(dtype), 0)]
     for layer in trunk.hidden:
-        x = _dot(hidden[-1], layer.kernel[...].astype(dtype)) + jnp.expand_dims(layer.bias[...], 0)
+        x = dot(hidden[-1], layer.kernel[...].astype(dtype)) + jnp.expand_dims(layer.bias[...], 0)
         hidden.append(jnp.maximum(x, 0).astype(dtype))
     return observed, hidden
 
@@ -238,8 +196,8 @@ def _forward(trunk: Trunk, market: Any, observation: Any, logits: Any, value: An
     rows = _rows(sizes, pl.program_id(0))
     _, hidden = _activations(trunk, market, observation, rows, sizes)
     heads = _heads(trunk, sizes)
-    out = _dot(hidden[-1], heads.kernel.astype(market.dtype)) + jnp.expand_dims(heads.bias, 0)
-    row, column = _table(rows.lane, _numbers(out.shape[1]))
+    out = dot(hidden[-1], heads.kernel.astype(market.dtype)) + jnp.expand_dims(heads.bias, 0)
+    row, column = table(rows.lane, numbers(out.shape[1]))
     triton.store(logits.at[row, column], out, mask=jnp.expand_dims(rows.real, 1) & (column < sizes.actions))
     triton.store(value.at[rows.lane], jnp.where(column == sizes.actions, out, 0.0).sum(1), mask=rows.real)
 
@@ -269,21 +227,21 @@ def _backward(
     def add(tile: jax.Array, sums: _Sums) -> _Sums:
         rows = _rows(sizes, tile)
         seen = _activations(trunk, market, observation, rows, sizes)
-        d = _load(d_logits, rows.lane, rows.real, sizes.actions, _padded(sizes.actions + 1))
+        d = load(d_logits, rows.lane, rows.real, sizes.actions, padded(sizes.actions + 1))
         of_value = triton.load(d_value.at[rows.lane], mask=rows.real, other=0.0)
-        column = jnp.expand_dims(_numbers(d.shape[1]), 0)
+        column = jnp.expand_dims(numbers(d.shape[1]), 0)
         d = jnp.where(column == sizes.actions, jnp.expand_dims(of_value, 1), d)
         d, sums = _through_layers(trunk, seen, d, sums, market.dtype, sizes)
         _store_market(d_market, d, tile, sizes)
         return sums
 
-    width, heads = sizes.width, _padded(sizes.actions + 1)
+    width, heads = sizes.width, padded(sizes.actions + 1)
 
     def zeros(*shape: int) -> jax.Array:
         return jnp.zeros(shape, jnp.float32)
 
     none = _Sums(
-        account=zeros(_padded(sizes.observed), width),
+        account=zeros(padded(sizes.observed), width),
         hidden=tuple(Layer(zeros(width, width), zeros(width)) for _ in trunk.hidden),
         heads=Layer(zeros(width, heads), zeros(heads)),
     )
@@ -301,16 +259,16 @@ def _through_layers(
     after: list[Layer] = []
     for kernel, x, layer in zip(reversed(kernels), reversed(hidden), reversed(before), strict=True):
         rounded = d.astype(dtype)
-        after.append(Layer(layer.kernel + _dot(x, rounded, (0, 0)), layer.bias + d.sum(0)))
-        d = jnp.where(x > 0, _dot(rounded, kernel[...].astype(dtype), (1, 1)), 0.0)
-    account = sums.account + _dot(observed, d.astype(dtype), (0, 0))
+        after.append(Layer(layer.kernel + dot(x, rounded, (0, 0)), layer.bias + d.sum(0)))
+        d = jnp.where(x > 0, dot(rounded, kernel[...].astype(dtype), (1, 1)), 0.0)
+    account = sums.account + dot(observed, d.astype(dtype), (0, 0))
     return d, _Sums(account, tuple(reversed(after[1:])), after[0])
 
 
 def _store_market(d_market: Any, d: jax.Array, tile: jax.Array, sizes: _Sizes) -> None:
     """The sums of each path over the lanes of a tile."""
     blocks = jnp.int32(sizes.blocks)
-    path, column = _table(lax.div(tile, blocks) * sizes.tile_paths + _numbers(sizes.tile_paths), _numbers(sizes.width))
+    path, column = table(lax.div(tile, blocks) * sizes.tile_paths + numbers(sizes.tile_paths), numbers(sizes.width))
     summed = d.reshape(sizes.tile_paths, sizes.tile_lanes, sizes.width).sum(1).astype(d_market.dtype)
     real = jnp.broadcast_to(path < sizes.paths, summed.shape)
     triton.store(d_market.at[lax.rem(tile, blocks), path, column], summed, mask=real)
@@ -324,10 +282,10 @@ def _store_sums(d_weights: Any, program: jax.Array, sums: _Sums, sizes: _Sizes) 
         """Rows of `x` up to the width or A, and n columns from `first` on."""
         nonlocal begin
         n_rows = min(x.shape[0], sizes.observed if x is sums.account else x.shape[0])
-        row, column = _table(_numbers(x.shape[0]), _numbers(x.shape[1]))
+        row, column = table(numbers(x.shape[0]), numbers(x.shape[1]))
         real = (row < n_rows) & (column >= first) & (column < first + n)
-        place = _place(begin + row * n + column - first, real, d_weights.shape[1])
-        triton.store(d_weights.at[program, place], x, mask=real)
+        index = place(begin + row * n + column - first, real, d_weights.shape[1])
+        triton.store(d_weights.at[program, index], x, mask=real)
         begin += n_rows * n
 
     put(sums.account, 0, sizes.width)

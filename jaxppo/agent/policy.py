@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import chex
 import jax
@@ -13,8 +13,11 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
-from jaxppo.agent.encoders import RELU_GAIN, dense, make_encoder, on_rows
+from jaxppo.agent.encoders import RELU_GAIN, TCN, dense, make_encoder, on_rows
 from jaxppo.config.schema import AgentConfig
+
+if TYPE_CHECKING:
+    from jaxppo.agent.tiles import Layer
 
 Params = Float[jax.Array, "*M N"]
 """All parameters of a network as one float32 vector (N,), or those of an ensemble of M members, (M, N).
@@ -43,6 +46,14 @@ def _keep(x: jax.Array, factors: jax.Array) -> jax.Array:
     return x * factors
 
 
+def _layer(linear: nnx.Linear) -> Layer:
+    """What kernels take of it."""
+    from jaxppo.agent.tiles import Layer
+
+    assert linear.bias is not None  # of the layers that are asked
+    return Layer(linear.kernel[...], linear.bias[...])
+
+
 class ActorCritic(nnx.Module):
     """A shared trunk with a policy and a value head, orthogonal initialisation (gains sqrt 2, .01 and .01).
 
@@ -57,7 +68,7 @@ class ActorCritic(nnx.Module):
     def __init__(self, config: AgentConfig, n_features: int, n_observation: int, n_actions: int, rngs: nnx.Rngs):
         dtype = jnp.dtype(config.compute_dtype)
         width = config.trunk_width
-        self.fused = config.trunk == "fused"
+        self.fused = config.kernels == "fused"
         self.encoder = make_encoder(config, n_features, rngs)
         self.market = dense(self.encoder.width, width, RELU_GAIN, dtype, rngs)
         self.account = dense(n_observation, width, RELU_GAIN, dtype, rngs, bias=False)
@@ -67,6 +78,22 @@ class ActorCritic(nnx.Module):
 
     def encode(self, features: jax.Array, kept: Kept | None = None) -> jax.Array:
         """Market projection of paths: (P, R - 1 + n, F) to (P, n, H)."""
+        if not self.fused or kept is not None or not isinstance(self.encoder, TCN):
+            return self._encode(features, kept)
+        # By the platform that is compiled for, so that a policy of a GPU's run decides on a CPU.
+        out: jax.Array = jax.lax.platform_dependent(features, cuda=self._fused_encode, default=self._encode)
+        return out
+
+    def _fused_encode(self, features: jax.Array) -> jax.Array:
+        # Here, because Pallas takes .15 s to import and only this needs it.
+        from jaxppo.agent.fused_tcn import Encoding, fused_encode
+
+        assert isinstance(self.encoder, TCN)
+        layers = tuple(_layer(linear) for linear in self.encoder.layers)
+        weights = Encoding(_layer(self.encoder.embed), layers, _layer(self.market))
+        return fused_encode(weights, features, self.market.dtype)
+
+    def _encode(self, features: jax.Array, kept: Kept | None = None) -> jax.Array:
         encoded = self.encoder(features)
         return on_rows(self.market, encoded if kept is None else _keep(encoded, kept.encoder))
 
@@ -84,32 +111,26 @@ class ActorCritic(nnx.Module):
           logits (..., lanes, K) and values (..., lanes), float32.
         """
         if not self.fused or kept is not None:
-            return self._plain(market, observation, kept)
-        # By the platform that is compiled for, so that a policy of a GPU's run decides on a CPU.
+            return self._decide(market, observation, kept)
         out: tuple[jax.Array, jax.Array]
-        out = jax.lax.platform_dependent(market, observation, cuda=self._fused, default=self._plain)
+        out = jax.lax.platform_dependent(market, observation, cuda=self._fused_decide, default=self._decide)
         return out
 
-    def _fused(self, market: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # Here, because Pallas takes .15 s to import and only this needs it.
-        from jaxppo.agent.fused_trunk import Layer, Trunk, fused_trunk
-
-        def layer(linear: nnx.Linear) -> Layer:
-            assert linear.bias is not None  # of these layers
-            return Layer(linear.kernel[...], linear.bias[...])
+    def _fused_decide(self, market: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        from jaxppo.agent.fused_trunk import Trunk, fused_trunk
 
         trunk = Trunk(
             self.account.kernel[...],
-            tuple(layer(linear) for linear in self.hidden),
-            layer(self.policy_head),
-            layer(self.value_head),
+            tuple(_layer(linear) for linear in self.hidden),
+            _layer(self.policy_head),
+            _layer(self.value_head),
         )
         *lead, lanes, observed = observation.shape
         of_each = jnp.broadcast_to(market, (*lead, market.shape[-1])).reshape(-1, market.shape[-1])
         logits, value = fused_trunk(trunk, of_each, observation.reshape(-1, lanes, observed))
         return logits.reshape(*lead, lanes, -1), value.reshape(*lead, lanes)
 
-    def _plain(
+    def _decide(
         self, market: jax.Array, observation: jax.Array, kept: Kept | None = None
     ) -> tuple[jax.Array, jax.Array]:
         x = nnx.relu(jnp.expand_dims(market, -2) + on_rows(self.account, observation))

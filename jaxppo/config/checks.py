@@ -7,11 +7,11 @@ import math
 import re
 
 from jaxppo.config.rewards import REWARD_PRESETS
-from jaxppo.config.schema import BarsFilter, Config
+from jaxppo.config.schema import AgentConfig, BarsFilter, Config
 from jaxppo.errors import ConfigError
 
-# Of the hidden layers: Triton's arrays are powers of two, its matmuls contract at least 16, and at 128 the layers of a
-# tile leave the registers (10 KiB a thread spilled).
+# Of the layers of fused kernels: Triton's arrays are powers of two, its matmuls contract at least 16, and at 128 a
+# trunk's layers leave the registers (10 KiB a thread spilled).
 FUSED_WIDTHS = (16, 32, 64)
 
 
@@ -130,6 +130,15 @@ def require_validations(config: Config) -> None:
         )
 
 
+def _require_fused_widths(agent: AgentConfig) -> None:
+    widths = {"trunk_width": agent.trunk_width}
+    if agent.encoder == "tcn":
+        widths["channels"] = agent.channels
+    for name, width in widths.items():
+        if width not in FUSED_WIDTHS:
+            raise ConfigError(f"{name}: with kernels fused it must be 16, 32 or 64, got {width}")
+
+
 def check_config(config: Config) -> Config:
     """Return `config`, or raise `ConfigError` with the first thing that does not fit and what would."""
     refuse_url(config.data.data or "", "data")
@@ -144,8 +153,8 @@ def check_config(config: Config) -> Config:
     _require_positive(config)
     _require_ranges(config)
     budget, ppo, env, agent = config.budget, config.ppo, config.env, config.agent
-    if agent.trunk == "fused" and agent.trunk_width not in FUSED_WIDTHS:
-        raise ConfigError(f"trunk_width: with trunk fused it must be 16, 32 or 64, got {agent.trunk_width}")
+    if agent.kernels == "fused":
+        _require_fused_widths(agent)
     if budget.n_envs % budget.lanes:
         near = _multiples_near(budget.lanes, budget.n_envs)
         raise ConfigError(

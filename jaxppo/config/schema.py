@@ -158,9 +158,10 @@ class AgentConfig:
     """Width of the trunk's hidden layers."""
     trunk_layers: int = 2
     """Hidden layers of the trunk; the first joins market and account."""
-    trunk: Literal["plain", "fused"] = "plain"
-    """fused: on NVIDIA GPUs, trunk and heads are one kernel forward and one backward, for a trunk_width of 16, 32, 64.
-    Other devices and dropout take the plain path. Compiled for A100 and H100, but not yet run on either."""
+    kernels: Literal["plain", "fused"] = "plain"
+    """fused: on NVIDIA GPUs, the tcn encoder is one kernel forward and one backward, trunk and heads are another two.
+    channels and trunk_width must be 16, 32 or 64. Other devices, encoders and dropout take the plain path. Compiled for
+    A100 and H100, but not yet run on either."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Matmul precision of the network; parameters, losses and accounts stay float32."""
 

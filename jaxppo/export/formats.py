@@ -53,8 +53,8 @@ def numpy_file(policy: Policy) -> bytes:
 def stablehlo_file(policy: Policy) -> bytes:
     """The network of one window, as `jax.export` serialises it, with the parameters in it."""
     spec, params = policy.agent.spec, policy.params
-    # A kernel of the fused trunk is no StableHLO: jax.export refuses it, and on no other jax would it be sure to run.
-    agent = make_agent(spec._replace(config=replace(spec.config, trunk="plain")))
+    # A fused kernel is no StableHLO: jax.export refuses it, and on no other jax would it be sure to run.
+    agent = make_agent(spec._replace(config=replace(spec.config, kernels="plain")))
 
     def network(window: jax.Array, observation: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         market = agent.encode(params, jnp.expand_dims(window, 0))[0, -1]
