@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -15,6 +14,7 @@ import numpy as np
 
 from jaxppo.agent.policy import Params
 from jaxppo.config.schema import Config
+from jaxppo.device import beside
 from jaxppo.env.actions import ActionTable
 from jaxppo.market.dataset import EvaluationSet, Market
 from jaxppo.play.best import best_update, ranked_score
@@ -207,10 +207,8 @@ def ahead(score: Callable[[], Yardsticks]) -> Callable[[], Yardsticks]:
     """
     if jax.default_backend() == "cpu":
         return score
-    pool = ThreadPoolExecutor(1, "ahead")
-    yardsticks = pool.submit(score)
-    pool.submit(import_module, "jaxppo.page.run")
-    pool.shutdown(wait=False)
+    yardsticks = beside(score)
+    beside(partial(import_module, "jaxppo.page.run"))
     return yardsticks.result
 
 
