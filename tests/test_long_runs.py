@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from jaxppo.config.layers import Resolved
 from jaxppo.page.progress import Display
 from jaxppo.ppo.update import update
 from jaxppo.store.checkpoint import restore_train_state
-from jaxppo.train.compiled import compile_run, first_state
+from jaxppo.train.compiled import Compiled, compile_run, first_state
 from jaxppo.train.loop import Progress, Trainer
 from jaxppo.train.record import ahead
 from jaxppo.train.tracking import Tracking
@@ -107,17 +106,13 @@ def test_a_save_that_cannot_begin_leaves_no_thread(compiled, tmp_path):
     assert trainer._checkpoints.updates == [2]
 
 
-def test_what_a_segment_leaves_is_written_while_the_next_one_runs(compiled, tmp_path):
+def test_what_a_segment_leaves_is_written_while_the_next_one_runs(compiled, tmp_path, monkeypatch):
     """A checkpoint is saved after its rows, both once the next segment is on its way; the last are asked for."""
     config, market, program = compiled
     noted: list[str] = []
-
-    def segment(*arguments: Any) -> Any:
-        noted.append("advance")
-        return program.segment(*arguments)
-
-    noting = dataclasses.replace(program, segment=segment)
-    trainer = Trainer(tmp_path, Resolved(config, {}), market, noting, 2, Tracking(tmp_path, (), config, print))
+    advance = Compiled.advance
+    monkeypatch.setattr(Compiled, "advance", lambda self, *rest: noted.append("advance") or advance(self, *rest))
+    trainer = Trainer(tmp_path, Resolved(config, {}), market, program, 2, Tracking(tmp_path, (), config, print))
     writes, save = trainer._log.writes, trainer._checkpoints.save
     trainer._log.writes = lambda at, *rest: noted.append(f"rows {at.update}") or writes(at, *rest)
     trainer._checkpoints.save = lambda state, info, best: noted.append(f"save {info.update}") or save(state, info, best)
