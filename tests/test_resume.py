@@ -125,10 +125,10 @@ def test_a_run_without_a_checkpoint_begins_again_whatever_it_has_written(whole, 
 
 
 def test_an_interrupted_compilation_leaves_a_folder_for_the_next_try(args, tmp_path, monkeypatch):
-    def interrupted(*args: Any) -> None:
+    def interrupted(*args: Any, **more: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxppo.train.run.compile_run", interrupted)
+    monkeypatch.setattr("jaxppo.train.run.begin_run", interrupted)
     status, _ = run_here(tmp_path / "run", args)
     assert status == 130
     assert list((tmp_path / "run").iterdir()) == []
@@ -183,7 +183,7 @@ def for_updates(patch: pytest.MonkeyPatch, updates: set[int], name: str) -> None
     def attempt(self: Any, state: Any, best: Any, info: Any) -> None:
         with pytest.MonkeyPatch.context() as inner:
             if info.update in updates:
-                target = checkpoint.ocp if name == "save_checkpointables" else checkpoint
+                target = checkpoint.orbax() if name == "save_checkpointables" else checkpoint
                 inner.setattr(target, name, full)
             write(self, state, best, info)
 

@@ -123,7 +123,7 @@ def _full(at: set[int]) -> Iterator[list[int]]:
     """The calls, by number, of what writes rows, events and checkpoints find the disk full; yields those that did."""
     count, hit = [0], []
     append, write = Growing.append, CheckpointWriter._write
-    targets = [(checkpoint.ocp, "save_checkpointables"), (checkpoint, "write_json"), (checkpoint, "seal")]
+    targets = [(checkpoint.orbax(), "save_checkpointables"), (checkpoint, "write_json"), (checkpoint, "seal")]
 
     def full() -> bool:
         count[0] += 1

@@ -25,7 +25,7 @@ from jaxppo.market.dataset import Market
 from jaxppo.store.checkpoint import CheckpointWriter
 from jaxppo.train import run as session
 from jaxppo.train.__main__ import main
-from jaxppo.train.compiled import Compiled, compile_run
+from jaxppo.train.compiled import Compiled, begin_run
 
 IDENTICAL = "state, optimizer, best policy, metrics.csv, events and files bit-identical, clocks apart"
 KINDS = {
@@ -43,17 +43,19 @@ def compiled_once() -> Iterator[None]:
     """The same configuration is compiled once, however often it is run and with whichever seed."""
     known: dict[str, Compiled] = {}
 
-    def compile_once(config: Config, market: Market, options: Mapping[str, Any], mesh: Mesh | None, _: Any) -> Compiled:
+    def begin_once(
+        config: Config, market: Market, options: Mapping[str, Any], mesh: Mesh | None, *_: Any, **__: Any
+    ) -> Callable[[], Compiled]:
         key = repr((replace_fields(config, {"seed": 0}), market.data_hash, options, mesh))
         if key not in known:
-            known[key] = compile_run(config, market, options, mesh)
-        return known[key]
+            known[key] = begin_run(config, market, options, mesh)()
+        return lambda: known[key]
 
-    session.compile_run = compile_once
+    session.begin_run = begin_once
     try:
         yield
     finally:
-        session.compile_run = compile_run
+        session.begin_run = begin_run
 
 
 def run_here(run_dir: Path, args: Sequence[str]) -> tuple[int, str]:

@@ -173,6 +173,7 @@ def _advance_by(
     n_rows: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """`n_updates` turns of `step`, and the metrics of each."""
+    step = jax.jit(step, inline=True)  # traced once, for the shapes and for the loop
     rows = jax.tree.map(lambda x: jnp.zeros((n_rows, *x.shape), x.dtype), jax.eval_shape(step, state)[1])
 
     def one(i: jax.Array, carry: tuple[TrainState, Any]) -> tuple[TrainState, Any]:

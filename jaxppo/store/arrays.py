@@ -6,16 +6,22 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as orbax
 
 from jaxppo.errors import CheckpointError
 
-ocp = orbax.v1
+
+@cache
+def orbax() -> Any:
+    """Orbax, imported when it is first asked for: that takes .3 s, which a run has once the device is busy training."""
+    from orbax import checkpoint
+
+    return checkpoint.v1
 
 
 def load_arrays(checkpoint: Path, part: str, shapes: Any, finite: Sequence[str] = ()) -> Any:
@@ -35,7 +41,7 @@ def load_arrays(checkpoint: Path, part: str, shapes: Any, finite: Sequence[str] 
     with _quiet(), _by_itself():
         try:
             compare_arrays(checkpoint, part, leaves_by_name(_described(checkpoint, part)), leaves_by_name(wanted))
-            loaded = ocp.load_checkpointables(checkpoint, {part: wanted})[part]
+            loaded = orbax().load_checkpointables(checkpoint, {part: wanted})[part]
         except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise CheckpointError(f"{checkpoint}: {part} cannot be restored ({reason})") from error
@@ -47,7 +53,7 @@ def load_arrays(checkpoint: Path, part: str, shapes: Any, finite: Sequence[str] 
 
 def _described(checkpoint: Path, part: str) -> Any:
     """Shapes and dtypes that a checkpoint says its arrays have; none of them is read."""
-    parts = ocp.checkpointables_metadata(checkpoint).metadata
+    parts = orbax().checkpointables_metadata(checkpoint).metadata
     if part not in parts:
         raise CheckpointError(f"{checkpoint}: part {part!r} is missing; there are {', '.join(sorted(parts))}")
     return parts[part]
@@ -80,9 +86,9 @@ def _by_itself() -> AbstractContextManager[Any]:
     if jax.process_count() == 1:
         return nullcontext()
     me = jax.process_index()
-    return ocp.Context(
-        multiprocessing_options=ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
-    )
+    options = orbax().options.MultiprocessingOptions(primary_host=me, active_processes={me})
+    context: AbstractContextManager[Any] = orbax().Context(multiprocessing_options=options)
+    return context
 
 
 @contextmanager

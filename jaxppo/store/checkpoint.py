@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import orbax.checkpoint as orbax
 from jax.sharding import Mesh, NamedSharding
 
 from jaxppo.agent.policy import Agent, AgentSpec, Params, init_params, make_agent
@@ -36,14 +35,12 @@ from jaxppo.plugins import require_plugins
 from jaxppo.ppo.layout import fetch, of_members, place
 from jaxppo.ppo.program import TapeSpec, make_train
 from jaxppo.ppo.state import TrainState, hyper_from
-from jaxppo.store.arrays import load_arrays
+from jaxppo.store.arrays import load_arrays, orbax
 from jaxppo.store.checkpoint_info import INFO, CheckpointInfo, survey
 from jaxppo.store.checksums import seal
 from jaxppo.store.files import sync_folder
 from jaxppo.store.json import write_json
-from jaxppo.store.tensorstore_leaks import without_leaks
 
-ocp = orbax.v1
 FOLDER = "checkpoints"
 _DESCRIPTIONS = 2**17  # bytes; measured are some 50,000, most of them Orbax's
 LEFT_BEHIND = re.compile(r"\d+(\.saving|\.removing|\.orbax-checkpoint-tmp)+")  # by a process that was killed
@@ -171,6 +168,8 @@ class CheckpointWriter:
             raise CheckpointError(f"{self._folder}: {self._doing} ({_reason(error)})") from error
 
     def _write(self, state: TrainState, best: Params, info: CheckpointInfo) -> None:
+        from jaxppo.store.tensorstore_leaks import without_leaks  # imports Orbax: see `orbax`
+
         began, self._doing = time.perf_counter(), "a checkpoint could not be saved"
         final = self._folder / str(info.update)
         part = self._folder / f"{info.update}.saving"
@@ -186,7 +185,7 @@ class CheckpointWriter:
             self._hosts.wait()
             parts = {"train": state._asdict(), "policy": {"params": state.params}, "best": {"params": best}}
             with without_leaks():
-                ocp.save_checkpointables(part, parts, overwrite=True)
+                orbax().save_checkpointables(part, parts, overwrite=True)
             if self._hosts.lead:
                 write_json(part / INFO, info.to_json())
                 seal(part)

@@ -99,6 +99,7 @@ class Compiled:
     program: Program
     updates: Updates
     validation: jax.stages.Compiled
+    init: Callable[[jax.Array, Hyper, Tape], TrainState]
     hyper: Hyper
     tape: Tape
     data: EvaluationSet
@@ -131,7 +132,21 @@ def compile_run(
     segments: Sequence[int] = (),
     known: bool | None = None,
 ) -> Compiled:
-    """Trace and compile the programs of a run.
+    """Trace and compile the programs of a run: `begin_run` waited for."""
+    return begin_run(config, market, options, mesh, segments, known=known)()
+
+
+def begin_run(
+    config: Config,
+    market: Market,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    mesh: Mesh | None = None,
+    segments: Sequence[int] = (),
+    *,
+    known: bool | None = None,
+    fresh: bool = True,
+) -> Callable[[], Compiled]:
+    """Trace the programs of a run, and compile them beside what goes on here.
 
     Args:
       config: of the run.
@@ -140,25 +155,38 @@ def compile_run(
       mesh: of the devices that the run is divided over; None for one.
       segments: numbers of updates between the validations that are left; by default those of a whole run.
       known: whether each number of updates has an executable of its own; by default on accelerators.
+      fresh: whether a first state will be asked for.
+
+    Returns:
+      What waits for them.
     """
     tape = market.splits["train"].tape
     data = evaluation_set(market.splits["validation"])
     program = make_train(config, TapeSpec(tape.n_features, n_decisions(data.tape)), mesh)
     hyper = hyper_from(config)
     placed = place(mesh, (hyper, tape, data))
-    state = jax.eval_shape(program.init, jax.random.key(0), hyper, tape)
+    drawn = (jax.random.key(0), hyper, tape)
+    state = jax.eval_shape(program.init, *drawn)
     if mesh is not None:
         state = shapes_at(state, shardings(mesh, state_specs(state)))
     known = jax.default_backend() != "cpu" if known is None else known
     numbers = [n for n in segments or config.segments if n] if known else ()
     began = time.perf_counter()
-    updates = Updates(program, (state, *placed[:2]), numbers, options)  # first, as they take longer
-    ahead = time.perf_counter() - began
-    validation = begin_compiling(program.validation, state.params, placed[2], options=options).result()
-    first = updates.first.result()
-    seconds = max(first.seconds, ahead + validation.seconds)
-    memory = _memory(first.run, validation.run, state.params)
-    return Compiled(program, updates, validation.run, hyper, tape, data, seconds, memory, options, placed)
+    updates = Updates(program, (state, *placed[:2]), numbers, options)  # first, as they take longest
+    begun = [(updates.first, began)]
+    for function, *arguments in ((program.validation, state.params, placed[2]), (program.init, *drawn))[: 1 + fresh]:
+        since = time.perf_counter()
+        begun.append((begin_compiling(function, *arguments, options=options), since))
+
+    def wait() -> Compiled:
+        made = [(future.result(), since - began) for future, since in begun]
+        seconds = max(ahead + done.seconds for done, ahead in made)
+        trained, validation, *first = (done.run for done, _ in made)
+        init = first[0] if first else jax.jit(program.init, compiler_options=dict(options))
+        memory = _memory(trained, validation, state.params)
+        return Compiled(program, updates, validation, init, hyper, tape, data, seconds, memory, options, placed)
+
+    return wait
 
 
 def _memory(updates: jax.stages.Compiled, validation: jax.stages.Compiled, params: jax.ShapeDtypeStruct) -> int:
@@ -175,5 +203,4 @@ def first_state(
     compiled: Compiled, seed: int, begin: Callable[[TrainState], TrainState] = lambda state: state
 ) -> TrainState:
     """The state before the first update; `begin` puts what an earlier run has learned in place of what was drawn."""
-    init = jax.jit(compiled.program.init, compiler_options=dict(compiled.options))
-    return compiled.place(begin(init(jax.random.key(seed), compiled.hyper, compiled.tape)))
+    return compiled.place(begin(compiled.init(jax.random.key(seed), compiled.hyper, compiled.tape)))

@@ -58,7 +58,7 @@ from jaxppo.store.directory import (
     write_config,
     write_manifest,
 )
-from jaxppo.train.compiled import compile_run, first_state
+from jaxppo.train.compiled import begin_run, first_state
 from jaxppo.train.grid import grid_values, member_configs, parse_grid
 from jaxppo.train.loop import Finished, Trainer, segment_lengths
 from jaxppo.train.population import is_population, train_population
@@ -309,14 +309,15 @@ def _train(
         extension = {"at": start.at.update, "from": start.config.budget.n_updates, "to": config.budget.n_updates}
         earlier = earlier_manifest(run_dir).get("extended", [])
         facts["extended"] = [*(e for e in earlier if e != extension), extension]
-    sides, facts["rules"] = rules_of(market)
     facts["passes"] = config.passes_over(market.n_decided("train"), config.budget.n_updates)
     if hosts.lead:
         write_config(run_dir, resolved)  # before the compilation: what is killed during it can be resumed
     try:
         mesh = make_mesh(jax.devices()[: inputs.device.count], config.budget.seeds)
         left = segment_lengths(config, start.at.update if start else None)
-        compiled = compile_run(config, market, xla_options(options.deterministic), mesh, left)
+        compiling = begin_run(config, market, xla_options(options.deterministic), mesh, left, fresh=start is None)
+        sides, facts["rules"] = rules_of(market)  # meanwhile
+        compiled = compiling()
     except BaseException:  # an interrupt until here leaves an empty folder, which the next try may have
         if not options.resume and hosts.lead:
             (run_dir / CONFIG).unlink()
