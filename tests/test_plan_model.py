@@ -108,7 +108,7 @@ def test_cards_that_were_not_measured_reach_the_same_share_of_their_peaks():
 
 def test_a_plan_prints_the_model_beside_what_was_measured():
     kernel = Kernel("fusion.1", "fusion", {}, 0.0, 3e9, 3e9, frozenset(), (), False)  # 2 ms
-    program = Region("program", 1, (kernel,), (Region("update", None, (kernel,) * 16, ()),))
+    program = Region("program", 1, (kernel,), (Region("update", None, (kernel,) * 16, (), over_updates=True),))
     point = Point(131_072, Memory(0, 0, 0, 0, 0, 0, 1), 0, 0.0)
 
     def said(gpu: str, config: Config) -> str:
