@@ -7,7 +7,7 @@ import ctypes
 import os
 import time
 from collections.abc import Callable, Mapping, MutableMapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -152,7 +152,7 @@ def begin_compiling(
 ) -> Future[Executable]:
     """`compile_program` of which only the tracing is waited for: XLA compiles beside what goes on here.
 
-    What goes wrong in it is raised by the result. An interrupt reaches who waits for it at once.
+    What goes wrong in it is raised by `result_of` it.
     """
     began = time.perf_counter()
     lowered = jax.jit(function, donate_argnums=donate).lower(*arguments)
@@ -165,6 +165,16 @@ def beside(work: Callable[[], T]) -> Future[T]:
     done = thread.submit(work)
     thread.shutdown(wait=False)
     return done
+
+
+def result_of(work: Future[T]) -> T:
+    """The result of `beside`, waited for.
+
+    It is asked for again and again: once polars is imported, an interrupt wakes no thread that waits for another.
+    """
+    while not work.done():
+        wait([work], timeout=0.1)
+    return work.result()
 
 
 def _compile(lowered: jax.stages.Lowered, options: Mapping[str, Any], began: float) -> Executable:

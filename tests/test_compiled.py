@@ -69,8 +69,19 @@ def test_what_goes_wrong_beside_the_first_segments_is_raised_where_it_is_needed(
         made(Traced(bad=40), 40)
 
 
-def test_a_command_ends_while_something_is_compiled_beside():
-    code = "import time; from jaxppo.device import beside; from jaxppo.cli import leave; "
-    code += "beside(lambda: time.sleep(600)); leave(130)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+INTERRUPTED = """
+import os, signal, threading, time
+import polars
+from jaxppo.cli import leave
+from jaxppo.device import beside, result_of
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    result_of(beside(lambda: time.sleep(600)))
+except KeyboardInterrupt:
+    leave(130)
+"""
+
+
+def test_a_command_ends_when_it_is_interrupted_while_it_compiles():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (130, "")

@@ -20,7 +20,7 @@ from jaxppo.cli import Request
 from jaxppo.config.checks import check_config
 from jaxppo.config.layers import replace_fields, updates_for_passes
 from jaxppo.config.schema import Config
-from jaxppo.device import begin_compiling, detect_device, enable_compilation_cache, xla_options
+from jaxppo.device import begin_compiling, detect_device, enable_compilation_cache, result_of, xla_options
 from jaxppo.errors import ConfigError
 from jaxppo.market.dataset import Market, build_market, evaluation_set
 from jaxppo.market.source import load_market_bars
@@ -204,8 +204,8 @@ def compile_segment(
         function, counts = lambda s, h, t: program.updates(s, h, t, length), ()
     began = time.perf_counter()
     updates = begin_compiling(function, state, hyper, tape, *counts, donate=(0,), options=options)
-    validation = begin_compiling(program.validation, state.params, data, options=options).result().run
-    trained = updates.result().run
+    validation = result_of(begin_compiling(program.validation, state.params, data, options=options)).run
+    trained = result_of(updates).run
     seconds = time.perf_counter() - began
     region = join_regions(*(count_module(parse_module(made.as_text() or "")) for made in (trained, validation)))
     there = jax.tree.map(_on_a_device, state)
