@@ -345,7 +345,7 @@ def test_values_come_from_presets_devices_and_the_command_line():
     found = {line[0]: (line[2], " ".join(line[3:])) for line in lines}
     assert found["seed"] == ("3", "from command line")
     assert found["gamma"] == ("0.991", "from reward preset v33")
-    assert found["n_envs"] == ("131072", "chosen: the size that was measured, which needs 298 MiB")
+    assert found["n_envs"] == ("131072", "chosen: the size that was measured, which needs 298 MiB with 16 minibatches")
     assert found["env_steps"][1] == "from preset auto"
     assert found["n_updates"] == ("477", "derived from env_steps")
 

@@ -88,6 +88,9 @@ NO_GRAPHS = MeasuredRun(
     "float32, no CUDA graphs", _PRODUCTION, 477, 13, 26.8,
     Part(36.6e-3, 8_342, 5_449, 46.514, 8), Part(719e-3, 127_264, 16_792, 0.370), graphs=False,
 )  # fmt: skip
+# What they learn, on a CPU: the Sharpe ratio, rebalanced daily, of walk-forwards over 38 futures with 512 envs and 160
+# updates, five seeds (`benchmarks/RESULTS.md`, "Minibatches and steps a rollout"). Of 131,072 envs it was not measured.
+SHARPE_SIXTEEN, SHARPE_FOUR, SHARPE_FOUR_FASTER, SHARPE_LONG = 1.74, 1.66, 1.72, 1.63
 RUNS = (FLOAT32, BFLOAT16, FOUR_MINIBATCHES, PACKED, LONG_ROLLOUT, NO_GRAPHS)
 
 
