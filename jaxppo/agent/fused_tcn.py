@@ -21,10 +21,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jax.flatten_util import ravel_pytree
 
-from jaxppo.agent.tiles import Layer, dot, load, numbers, padded, store, table, work
+from jaxppo.agent.tiles import Layer, Part, dot, load, numbers, padded, store, table, work
 
-# Rows of a chunk and warps of a program, by what ptxas says of production's sizes. On an H100 nothing is spilled, on an
-# A100 172 bytes a thread of the backward; with half the rows, in twice the turns, nothing.
+# Rows of a chunk and warps of a program, by what ptxas says of production's sizes. On an H100 4 bytes a thread of the
+# backward are spilled, on an A100 172; with half the rows, in twice the turns, nothing.
 _FORWARD, _BACKWARD = (64, 4), (64, 4)
 # Without a gradient, a program takes one piece after another, so that what 512 of them store between layers stays in
 # the cache: 9 MB of 72 bars. In the backward each has one sum of the weights' gradients; a production minibatch has 256
@@ -36,7 +36,7 @@ _HALVED = 0.5**0.5
 
 
 class Encoding(NamedTuple):
-    """The float32 weights between features and the trunk; inside a kernel, references to them."""
+    """The float32 weights between features and the trunk; inside a kernel, parts of a vector of them."""
 
     embed: Layer  # (F, C) and (C,)
     layers: tuple[Layer, ...]  # (2 C, C) and (C,), of dilations 1, 2, 4, ...
@@ -84,7 +84,7 @@ def _encode(weights: Encoding, features: jax.Array, sizes: _Sizes) -> tuple[jax.
         interpret=sizes.interpret,
         name="fused_tcn",
         metadata=work(sizes.dtype, sizes.pieces * sum(_products(sizes))),
-    )(weights, features.reshape(-1, sizes.features))
+    )(ravel_pytree(weights)[0], features.reshape(-1, sizes.features))
     return out.reshape(sizes.paths, sizes.outputs, sizes.width), stored
 
 
@@ -95,7 +95,7 @@ def _gradients(
     sizes = _sizes(weights, features, dtype, interpret)
     rows, warps = _BACKWARD
     sizes = sizes._replace(programs=min(_BACKWARD_PROGRAMS, sizes.pieces), remember=True, chunk=rows)
-    flat = jax.eval_shape(lambda w: ravel_pytree(w)[0], weights)
+    flat, back = ravel_pytree(weights)
     slots = 2 * sizes.pieces * sizes.rows(1)
     d_weights, *_ = pl.pallas_call(
         partial(_backward, sizes=sizes),
@@ -109,8 +109,8 @@ def _gradients(
         interpret=interpret,
         name="fused_tcn_gradients",
         metadata=work(sizes.dtype, sizes.pieces * _gradient_products(sizes)),
-    )(weights, features.reshape(-1, sizes.features), stored, d_out.reshape(-1, sizes.width))
-    return ravel_pytree(weights)[1](d_weights.sum(0)), None
+    )(flat, features.reshape(-1, sizes.features), stored, d_out.reshape(-1, sizes.width))
+    return back(d_weights.sum(0)), None
 
 
 fused_encode.defvjp(_remember, _gradients)
@@ -198,6 +198,21 @@ class _Rows(NamedTuple):
     real: jax.Array  # chunks reach past the last row
 
 
+def _parts(vector: Any, sizes: _Sizes) -> Encoding:
+    """The weights in the vector that `ravel_pytree` makes of them."""
+    begin = 0
+
+    def layer(n_in: int, n_out: int) -> Layer:
+        nonlocal begin
+        kernel = Part(vector, begin, (n_in, n_out))
+        begin += n_in * n_out + n_out
+        return Layer(kernel, Part(vector, begin - n_out, (n_out,)))
+
+    n = sizes.channels
+    embed, layers = layer(sizes.features, n), tuple(layer(2 * n, n) for _ in range(sizes.layers))
+    return Encoding(embed, layers, layer(n, sizes.width))
+
+
 def _each_chunk(
     sizes: _Sizes, first: jax.Array, pieces: int, layer: int, add: Callable[[_Rows, Any], Any], sums: Any
 ) -> Any:
@@ -228,16 +243,15 @@ def _shifted(ref: Any, first: jax.Array, at: _Rows, by: int, n: int, sizes: _Siz
 
 def _embedded(weights: Encoding, features: Any, at: _Rows, sizes: _Sizes) -> tuple[jax.Array, jax.Array]:
     """The features of rows that go into the first layer, (rows, padded F), and what they are embedded as, float32."""
-    n, of = sizes.features, numbers(padded(sizes.features))
-    x = load(features, *_in_path(sizes, at, sizes.bars), n, of.shape[0]).astype(sizes.dtype)
-    kernel = load(weights.embed.kernel, of, of < n, sizes.channels, sizes.channels).astype(sizes.dtype)
-    return x, dot(x, kernel) + jnp.expand_dims(weights.embed.bias[...], 0)
+    n = sizes.features
+    x = load(features, *_in_path(sizes, at, sizes.bars), n, padded(n)).astype(sizes.dtype)
+    return x, dot(x, weights.embed.kernel.rows(0, n).astype(sizes.dtype)) + weights.embed.bias.row()
 
 
 def _kernels(layer: Layer, sizes: _Sizes) -> tuple[jax.Array, jax.Array]:
     """A layer's kernel for what is past, and that for what is now, (C, C) each."""
     n = sizes.channels
-    return layer.kernel[pl.ds(0, n), :].astype(sizes.dtype), layer.kernel[pl.ds(n, n), :].astype(sizes.dtype)
+    return layer.kernel.rows(0, n).astype(sizes.dtype), layer.kernel.rows(n, n).astype(sizes.dtype)
 
 
 class _Seen(NamedTuple):
@@ -254,7 +268,7 @@ def _layer(layer: Layer, i: int, stored: Any, piece: jax.Array, at: _Rows, sizes
     first = piece * sizes.stored + sizes.first(i)
     past, now = (_shifted(stored, first, at, by, sizes.rows(i), sizes) for by in (0, 1 << i))
     of_past, of_now = _kernels(layer, sizes)
-    inner = dot(past, of_past) + dot(now, of_now) + jnp.expand_dims(layer.bias[...], 0)
+    inner = dot(past, of_past) + dot(now, of_now) + layer.bias.row()
     out = (now.astype(jnp.float32) + jnp.maximum(inner, 0.0)) * _HALVED
     return _Seen(past, now, inner, out.astype(sizes.dtype))
 
@@ -266,12 +280,13 @@ def _wait(sizes: _Sizes) -> None:
 
 
 def _projected(weights: Encoding, x: jax.Array, sizes: _Sizes) -> jax.Array:
-    kernel = weights.market.kernel[...].astype(sizes.dtype)
-    return dot(x, kernel) + jnp.expand_dims(weights.market.bias[...], 0)
+    kernel = weights.market.kernel.rows(0, sizes.channels).astype(sizes.dtype)
+    projected: jax.Array = dot(x, kernel) + weights.market.bias.row()
+    return projected
 
 
-def _forward(weights: Encoding, features: Any, out: Any, stored: Any, *, sizes: _Sizes) -> None:
-    program = pl.program_id(0)
+def _forward(vector: Any, features: Any, out: Any, stored: Any, *, sizes: _Sizes) -> None:
+    program, weights = pl.program_id(0), _parts(vector, sizes)
 
     def encode(piece: jax.Array, nothing: int) -> int:
         def keep(x: jax.Array, layer: int, at: _Rows) -> None:
@@ -334,7 +349,7 @@ def _through(refs: _Refs, i: int, sizes: _Sizes, at: _Rows, sums: _Sums) -> _Sum
     if projected:
         d_out = load(refs.d_out, *_in_path(sizes, at, sizes.outputs), sizes.width, sizes.width)
         projected = [projected[0] + d_out.astype(jnp.float32).sum(0), projected[1] + dot(seen.out, d_out, (0, 0))]
-        d = dot(d_out, refs.weights.market.kernel[...].astype(sizes.dtype), (1, 1))
+        d = dot(d_out, refs.weights.market.kernel.rows(0, sizes.channels).astype(sizes.dtype), (1, 1))
     else:
         d = _into(refs, i + 1, at, sizes)
     inner = jnp.where(seen.inner > 0, d * _HALVED, 0.0)
@@ -352,7 +367,7 @@ def _embed(refs: _Refs, sizes: _Sizes, at: _Rows, sums: _Sums) -> _Sums:
 
 
 def _backward(
-    weights: Encoding,
+    vector: Any,
     features: Any,
     stored: Any,
     d_out: Any,
@@ -363,40 +378,33 @@ def _backward(
     sizes: _Sizes,
 ) -> None:
     """Layer by layer from the last, each for all pieces of the program."""
+    weights = _parts(vector, sizes)
     refs = _Refs(weights, features, stored, d_out, d_after, d_inner)
     channels, width, program = sizes.channels, sizes.width, pl.program_id(0)
-    places = _places(weights)
 
     def each_chunk(layer: int, add: Callable[[_Rows, _Sums], _Sums], *shapes: tuple[int, ...]) -> _Sums:
         none = tuple(jnp.zeros(shape, jnp.float32) for shape in shapes)
         sums: _Sums = _each_chunk(sizes, program * sizes.share, sizes.share, layer, add, none)
         return sums
 
-    def put(begin: int, x: jax.Array, n: int) -> None:
-        """The first n rows of `x` into the program's row of `d_weights`."""
+    def put(part: Part, x: jax.Array, first: int, n: int) -> None:
+        """The first n rows of `x` from row `first` on of the same part of the program's row of `d_weights`."""
         row, column = table(numbers(x.shape[0]), numbers(x.shape[1]))
-        mask = jnp.broadcast_to(row < n, x.shape)
-        triton.store(d_weights.at[program, begin + row * x.shape[1] + column], x, mask=mask)
+        at = part.begin + (first + row) * x.shape[1] + column
+        triton.store(d_weights.at[program, at], x, mask=jnp.broadcast_to(row < n, x.shape))
 
-    def put_layer(places: Layer, bias: jax.Array, *kernel: jax.Array, n: int) -> None:
-        put(places.bias, jnp.expand_dims(bias, 0), 1)
+    def put_layer(layer: Layer, bias: jax.Array, *kernel: jax.Array, n: int) -> None:
+        put(layer.bias, jnp.expand_dims(bias, 0), 0, 1)
         for i, part in enumerate(kernel):
-            put(places.kernel + i * part.size, part, n)
+            put(layer.kernel, part, i * n, n)
 
     square = (channels, channels)
     for i in reversed(range(sizes.layers)):
         projection = ((width,), (channels, width)) if i + 1 == sizes.layers else ()
         sums = each_chunk(i + 1, partial(_through, refs, i, sizes), (channels,), square, square, *projection)
-        put_layer(places.layers[i], *sums[:3], n=channels)
+        put_layer(weights.layers[i], *sums[:3], n=channels)
         if projection:
-            put_layer(places.market, *sums[3:], n=channels)
+            put_layer(weights.market, *sums[3:], n=channels)
         _wait(sizes)
     sums = each_chunk(0, partial(_embed, refs, sizes), (channels,), (padded(sizes.features), channels))
-    put_layer(places.embed, *sums, n=sizes.features)
-
-
-def _places(weights: Encoding) -> Encoding:
-    """Where each leaf begins in the vector that `ravel_pytree` makes."""
-    leaves, tree = jax.tree.flatten(weights)
-    places: Encoding = jax.tree.unflatten(tree, [sum(leaf.size for leaf in leaves[:i]) for i in range(len(leaves))])
-    return places
+    put_layer(weights.embed, *sums, n=sizes.features)
