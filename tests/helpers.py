@@ -60,6 +60,16 @@ def kept(function: Callable[..., Any]) -> Callable[..., Any]:
     return functools.wraps(function)(evaluated)
 
 
+def with_cuda_kernels(*arguments: Any, default: Any, cuda: Any = None, cpu: Any = None) -> Any:
+    """`jax.lax.platform_dependent` of a CPU that takes a form for CUDA where there is one."""
+    return (cuda or cpu or default)(*arguments)
+
+
+def as_an_accelerator(*arguments: Any, default: Any, cuda: Any = None, cpu: Any = None) -> Any:
+    """`jax.lax.platform_dependent` that takes what accelerators compute, but for kernels."""
+    return default(*arguments)
+
+
 def tiny_config(**changes: Any) -> Config:
     return replace_fields(Config(), {**TINY, **changes})
 

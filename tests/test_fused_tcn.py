@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import tiny_config, tiny_program
+from helpers import tiny_config, tiny_program, with_cuda_kernels
 
 from jaxppo.agent import fused_tcn, fused_trunk
 from jaxppo.agent.policy import Agent, AgentSpec, init_params, make_agent
@@ -32,7 +32,7 @@ def interpreted(monkeypatch):
     encode, decide = fused_tcn.fused_encode, fused_trunk.fused_trunk
     monkeypatch.setattr(fused_tcn, "fused_encode", lambda *args: encode(*args, True))
     monkeypatch.setattr(fused_trunk, "fused_trunk", lambda *args: decide(*args, True))
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cuda, default: cuda(*args))
+    monkeypatch.setattr(jax.lax, "platform_dependent", with_cuda_kernels)
 
 
 def normal(seed: int, *shape: int) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import tiny_config
+from helpers import tiny_config, with_cuda_kernels
 
 from jaxppo.agent import fused_trunk
 from jaxppo.agent.policy import Agent, AgentSpec, init_params, make_agent
@@ -29,7 +29,7 @@ def interpreted(monkeypatch):
     """Agents with a fused trunk run its kernels on the CPU."""
     compiled = fused_trunk.fused_trunk
     monkeypatch.setattr(fused_trunk, "fused_trunk", lambda *args: compiled(*args, True))
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cuda, default: cuda(*args))
+    monkeypatch.setattr(jax.lax, "platform_dependent", with_cuda_kernels)
 
 
 def normal(seed: int, *shape: int) -> jax.Array:

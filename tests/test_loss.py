@@ -13,7 +13,9 @@ from jaxppo.config.schema import RewardConfig
 from jaxppo.env.trading import EXPOSURE, env_spec
 from jaxppo.market.tape import Costs, Terms
 from jaxppo.ppo.loss import Batch, Samples, policy_loss, ppo_loss, value_loss
+from jaxppo.ppo.shard import Shard
 from jaxppo.ppo.state import Hyper
+from jaxppo.ppo.update import advantage_scales
 
 LARGEST_BELOW_1 = float(np.nextafter(np.float32(1), np.float32(0)))
 
@@ -166,14 +168,22 @@ def hand_batch(old_log_prob, advantage):
     return Batch(jnp.zeros((1, 2, 1)), terms([True]), samples)
 
 
+def scaled(batch, normalize):
+    """The batch with the scale of its advantages, as an update has it for a minibatch that is all of its rollout."""
+    if not normalize:
+        return batch
+    scales = advantage_scales(batch.samples, jnp.zeros((1, 1), jnp.int32), Shard())
+    return batch._replace(scale=jax.tree.map(lambda x: x[0], scales))
+
+
 def hand_loss(advantage, normalize):
     """Policy (1/8, 2/8, 5/8) and value 2 against an old policy of one third each."""
     params = {"logits": jnp.log(jnp.array([1.0, 2.0, 5.0])), "value": jnp.float32(2.0)}
     hyper = Hyper(*(jnp.float32(0) for _ in Hyper._fields))._replace(
         clip=jnp.float32(0.2), value_weight=jnp.float32(0.5)
     )
-    batch = hand_batch([-np.log(3)] * 2, advantage)
-    return ppo_loss(TableAgent(), ENV, params, batch, hyper, jnp.float32(0.1), normalize=normalize)
+    batch = scaled(hand_batch([-np.log(3)] * 2, advantage), normalize)
+    return ppo_loss(TableAgent(), ENV, params, batch, hyper, jnp.float32(0.1))
 
 
 def test_total_loss_by_hand():
@@ -211,8 +221,8 @@ def every_action_loss(advantage, normalize):
         advantage=jnp.asarray(advantage, jnp.float32).reshape(1, 1, 1, 3),
         value_target=jnp.full((1, 1, 1), 2.0),
     )
-    batch = Batch(jnp.zeros((1, 1, 1)), terms([True]), samples)
-    return ppo_loss(TableAgent(), ENV, params, batch, hyper, jnp.float32(0), normalize=normalize)
+    batch = scaled(Batch(jnp.zeros((1, 1, 1)), terms([True]), samples), normalize)
+    return ppo_loss(TableAgent(), ENV, params, batch, hyper, jnp.float32(0))
 
 
 def test_loss_over_every_action_by_hand():

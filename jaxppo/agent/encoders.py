@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxppo.agent.fusible import relu
 from jaxppo.config.schema import AgentConfig
 from jaxppo.errors import ConfigError
 from jaxppo.registry import Registry
@@ -57,7 +58,7 @@ class TCN(nnx.Module):
         for dilation, layer in zip(self.dilations, self.layers, strict=True):
             past, now = x[:, :-dilation], x[:, dilation:]
             # The residual sum is halved in variance so that six layers do not double the scale six times.
-            x = (now + nnx.relu(on_rows(layer, jnp.concatenate([past, now], axis=-1)))) * 0.5**0.5
+            x = (now + relu(on_rows(layer, jnp.concatenate([past, now], axis=-1)))) * 0.5**0.5
         return x
 
 
@@ -84,7 +85,7 @@ class WindowMLP(nnx.Module):
 
         total = jnp.zeros((x.shape[0], n, self.width), jnp.float32)
         total, _ = jax.lax.scan(add, total, (jnp.arange(self.receptive_field), self.kernel[...]))
-        return nnx.relu(total + self.bias[...].reshape(1, 1, -1)).astype(self.dtype)
+        return relu(total + self.bias[...].reshape(1, 1, -1)).astype(self.dtype)
 
 
 class CurrentBar(nnx.Module):

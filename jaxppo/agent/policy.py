@@ -13,7 +13,9 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
+from jaxppo.agent import categorical
 from jaxppo.agent.encoders import RELU_GAIN, TCN, dense, make_encoder, on_rows
+from jaxppo.agent.fusible import from_few, relu, to_few
 from jaxppo.config.schema import AgentConfig
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ Params = Float[jax.Array, "*M N"]
 
 Only where the network is bound are they a nested dict. What trains and what binds takes (N,); what plays takes both.
 """
+
+Network = dict[str, Any]
+"""The same parameters apart, as the network's nested dict of arrays; see `Agent.network`."""
+Weights = Params | Network
 
 # Logit of a masked action: e^-1e9 is 0 in every float, and 0 * -1e9 stays finite where -inf would give nan.
 MASKED_LOGIT = -1e9
@@ -133,15 +139,17 @@ class ActorCritic(nnx.Module):
     def _decide(
         self, market: jax.Array, observation: jax.Array, kept: Kept | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        x = nnx.relu(jnp.expand_dims(market, -2) + on_rows(self.account, observation))
-        shape = x.shape[:-1]
+        shape = observation.shape[:-1]
+        seen = observation.reshape(-1, observation.shape[-1]).astype(market.dtype)
+        account = from_few(seen, self.account.kernel[...].astype(market.dtype)).reshape(*shape, -1)
+        x = relu(jnp.expand_dims(market, -2) + account)
 
         def drop(x: jax.Array, layer: int) -> jax.Array:
             return x if kept is None else _keep(x.reshape(*shape, -1), kept.hidden[:, layer]).reshape(x.shape)
 
         x = drop(x, 0).reshape(-1, x.shape[-1])
         for i, layer in enumerate(self.hidden, start=1):
-            x = drop(nnx.relu(layer(x)), i)
+            x = drop(relu(layer(x)), i)
         out = self._heads(x).astype(jnp.float32)
         logits, value = out[:, :-1], out[:, -1]
         return logits.reshape(*shape, -1), value.reshape(shape)
@@ -149,15 +157,12 @@ class ActorCritic(nnx.Module):
     def _heads(self, x: jax.Array) -> jax.Array:
         """Logits and value, side by side: (N, H) to (N, K + 1).
 
-        One product, by rows of the output: the gradient of the kernel as (K + 1, H) takes .44 ms over 65,536 samples on
-        2 CPU cores, as (H, K + 1) 2.6 ms, and the barrier keeps XLA from turning the first into the second.
+        One product, by rows of the output; the barrier keeps XLA from turning them into columns, see `to_few`.
         """
         heads = (self.policy_head, self.value_head)
-        dtype = x.dtype
-        kernel = jnp.concatenate([h.kernel[...] for h in heads], axis=1).astype(dtype)
-        bias = jnp.concatenate([h.bias[...] for h in heads if h.bias is not None]).astype(dtype)
-        rows = jax.lax.optimization_barrier(kernel.T)
-        return jax.lax.dot_general(x, rows, (((1,), (1,)), ((), ()))) + jnp.expand_dims(bias, 0)
+        kernel = jnp.concatenate([h.kernel[...] for h in heads], axis=1).astype(x.dtype)
+        bias = jnp.concatenate([h.bias[...] for h in heads if h.bias is not None]).astype(x.dtype)
+        return to_few(x, jax.lax.optimization_barrier(kernel.T)) + jnp.expand_dims(bias, 0)
 
 
 class AgentSpec(NamedTuple):
@@ -179,6 +184,15 @@ class Agent(NamedTuple):
     kept: Kept | None = None
     """In training with dropout, what is kept of the network: see `dropping`."""
 
+    def network(self, params: Params) -> Network:
+        """The parameters (N,) apart, those of an ensemble (M, N) with M first.
+
+        `encode`, `act` and `decide` take them in place of the vector. A loop that cuts them out of the vector itself
+        does so in every turn, a kernel for each of the network's 22 arrays on a GPU.
+        """
+        apart: Network = self.unravel(params) if params.ndim == 1 else jax.vmap(self.unravel)(params)
+        return apart
+
     def dropping(self, kept: Kept | None) -> Agent:
         """The same network with units dropped, for the paths P of `kept`; None drops none."""
         return self._replace(kept=kept)
@@ -192,17 +206,17 @@ class Agent(NamedTuple):
         hidden = factors[:, width:].reshape(-1, config.trunk_layers, config.trunk_width)
         return Kept(factors[:, :width], hidden)
 
-    def encode(self, params: Params, features: jax.Array) -> jax.Array:
+    def encode(self, params: Weights, features: jax.Array) -> jax.Array:
         """Market projection of paths: (P, R - 1 + n, F) to (P, n, H), of M members to (P, n, M, H)."""
         chex.assert_shape(features, (None, None, self.spec.n_features))
         chex.assert_type(features, float)
-        if params.ndim == 2:  # a member at a time: the temporaries of a whole Tape are the largest arrays there are
+        if _members(params):  # a member at a time: the temporaries of a whole Tape are the largest arrays there are
             return jnp.moveaxis(jax.lax.map(lambda member: self.encode(member, features), params), 0, -2)
         with jax.named_scope("encode"):
             return self._bind(params).encode(features, self.kept)
 
     def act(
-        self, params: Params, market: jax.Array, observation: jax.Array, mask: jax.Array
+        self, params: Weights, market: jax.Array, observation: jax.Array, mask: jax.Array
     ) -> tuple[Distribution, jax.Array]:
         """How a policy acts: its distribution over the allowed actions, and its values.
 
@@ -210,7 +224,7 @@ class Agent(NamedTuple):
         of probabilities rather than of logits: Lakshminarayanan et al. 2017, section 2.4).
 
         Args:
-          params: (N,), or (M, N) of an ensemble.
+          params: (N,), or (M, N) of an ensemble; or what `network` makes of either.
           market: (..., H), or (..., M, H) of an ensemble: the output of `encode`.
           observation: (..., lanes, A) float32.
           mask: (..., lanes, actions) bool, true where an action is allowed.
@@ -218,24 +232,30 @@ class Agent(NamedTuple):
         Returns:
           Distributions (..., lanes, actions) and values (..., lanes).
         """
-        if params.ndim == 1:
+        if not _members(params):
             logits, value = self.decide(params, market, observation)
             return distribution(logits, mask), value
         logits, value = jax.vmap(self.decide, (0, -2, None))(params, market, observation)
         return mixture(distribution(logits, jnp.expand_dims(mask, 0))), value.mean(0)
 
-    def decide(self, params: Params, market: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def decide(self, params: Weights, market: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Logits (..., L, K) and values (..., L) of lanes (..., L, A) on encoded bars (..., H), of one policy."""
-        chex.assert_rank(params, 1)
+        assert not _members(params), "decide: of one policy"
         chex.assert_axis_dimension(observation, -1, self.spec.n_observation)
         chex.assert_rank(observation, market.ndim + 1)
         chex.assert_type((market, observation), float)
         with jax.named_scope("decide"):
             return self._bind(params).decide(market, observation, self.kept)
 
-    def _bind(self, params: Params) -> ActorCritic:
-        network: ActorCritic = nnx.merge(self.graph, nnx.State(self.unravel(params)))
+    def _bind(self, params: Weights) -> ActorCritic:
+        apart = params if isinstance(params, dict) else self.unravel(params)
+        network: ActorCritic = nnx.merge(self.graph, nnx.State(apart))
         return network
+
+
+def _members(params: Weights) -> bool:
+    """Whether these are the parameters of an ensemble."""
+    return params["policy_head"]["bias"].ndim == 2 if isinstance(params, dict) else params.ndim == 2
 
 
 def _build(spec: AgentSpec, rngs: nnx.Rngs) -> ActorCritic:
@@ -290,20 +310,15 @@ class Distribution(NamedTuple):
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         """Log-probability of int32 `action` (...)."""
-        # A one-hot sum, not a gather: its backward is dense, while a gather's is a serial scatter-add on the CPU.
-        chosen = jax.nn.one_hot(action, self.log_probs.shape[-1], dtype=self.log_probs.dtype)
-        return jnp.sum(self.log_probs * chosen, axis=-1)
+        return categorical.log_prob(self.log_probs, action)
 
     def entropy(self) -> jax.Array:
         """Entropy in nats (...)."""
-        return -jnp.sum(jnp.exp(self.log_probs) * self.log_probs, axis=-1)
+        return categorical.entropy(self.log_probs)
 
     def sample(self, uniform: jax.Array) -> jax.Array:
         """Actions (...) int32 by inversion of the cumulative distribution at `uniform` in [0, 1) (...)."""
-        cumulative = jnp.cumsum(jnp.exp(self.log_probs), axis=-1)
-        # Scaled by the rounded total: otherwise about one sample in 10^7 would fall on a masked last action.
-        below = jnp.expand_dims(uniform, -1) * cumulative[..., -1:] >= cumulative[..., :-1]
-        return jnp.sum(below.astype(jnp.int32), axis=-1)
+        return categorical.sample(self.log_probs, uniform)
 
     def mode(self) -> jax.Array:
         """Most probable actions (...) int32; ties go to the lowest index."""
@@ -313,7 +328,7 @@ class Distribution(NamedTuple):
 def distribution(logits: jax.Array, mask: jax.Array) -> Distribution:
     """Distribution over the actions that `mask` (..., K) allows."""
     chex.assert_type(mask, bool)
-    return Distribution(jax.nn.log_softmax(jnp.where(mask, logits, MASKED_LOGIT), axis=-1))
+    return Distribution(categorical.log_softmax(jnp.where(mask, logits, MASKED_LOGIT)))
 
 
 def mixture(members: Distribution) -> Distribution:

@@ -32,10 +32,10 @@ class StepResult(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """A figure of one step that is the ratio of two means over all lanes."""
+    """A figure of one step that is the ratio of two means over all lanes; 0 where both are."""
 
-    top: jax.Array
-    bottom: jax.Array  # above 0
+    top: jax.Array  # (P, L)
+    bottom: jax.Array  # (P, L), at least 0
 
 
 class Env(Protocol):
@@ -108,9 +108,10 @@ class Env(Protocol):
         """(P, L) bool: every number of the lane is finite. A lane with one that is not is restarted."""
 
     def metrics(self, result: StepResult) -> dict[str, jax.Array | Ratio]:
-        """Means of one step over all lanes, () each, to be averaged over devices and steps and logged.
+        """Figures of one step, (P, L) or () of any dtype, whose means over lanes, devices and steps are logged.
 
-        What is no mean over lanes is a `Ratio` of two: it is taken once the lanes of all devices are in them.
+        The trainer takes the means, of all figures by one reduction. What is no mean over lanes is a `Ratio` of two: it
+        is taken once the lanes of all devices are in them.
         """
 
 

@@ -122,19 +122,17 @@ class EnvSpec:
     def metrics(self, result: StepResult) -> dict[str, jax.Array | Ratio]:
         """Rates of orders and ruins; mean, share and saturation of every reward component."""
         rates: dict[str, jax.Array | Ratio] = {
-            "train_trade_rate": (result.record.order_units != 0).astype(jnp.float32).mean(),
-            "train_ruin_rate": result.record.ruined.astype(jnp.float32).mean(),
+            "train_trade_rate": result.record.order_units != 0,
+            "train_ruin_rate": result.record.ruined,
         }
-        weighted = {n: self.reward.weights[n] * jnp.abs(c).mean() for n, c in result.components.items()}
-        total = sum(jnp.abs(w) for w in weighted.values())
+        weighted = {n: jnp.abs(self.reward.weights[n] * c) for n, c in result.components.items()}
+        total = sum(weighted.values(), start=jnp.zeros(()))
         for name, component in result.components.items():
             bound = REWARD_COMPONENTS[name].bound(self.reward)
+            rates[f"reward_{name}_mean"] = component
+            rates[f"reward_{name}_share"] = Ratio(weighted[name], total)
             full = jnp.abs(component) >= 0.99 * bound
-            rates[f"reward_{name}_mean"] = component.mean()
-            rates[f"reward_{name}_share"] = Ratio(jnp.abs(weighted[name]), jnp.maximum(total, 1e-12))
-            rates[f"reward_{name}_saturation"] = (
-                full.astype(jnp.float32).mean() if math.isfinite(bound) else jnp.zeros(())
-            )
+            rates[f"reward_{name}_saturation"] = full if math.isfinite(bound) else jnp.zeros(())
         return rates
 
 

@@ -95,11 +95,11 @@ def acting_policy(
     Its inputs are the encoded market (N, S, H), or (N, S, M, H) of an ensemble of M; the Tape is encoded once. Its note
     has the most probable action, whatever it acts by.
     """
-    allow_short = jnp.expand_dims(tape.allow_short, 0)
+    allow_short, network = jnp.expand_dims(tape.allow_short, 0), agent.network(params)
 
     def decide(m: Moment) -> Order:
         vector, by_symbol, mask = _look(m, spec, allow_short)
-        found, _ = agent.act(params, m.row, by_symbol, mask)
+        found, _ = agent.act(network, m.row, by_symbol, mask)
         policy = Distribution(jnp.swapaxes(found.log_probs, 0, 1))  # (L, S, K)
         units = policy_units(m.account, policy, m.market, m.costs, allow_short, spec)
         return Order(units, note=Choice(policy.mode(), vector if observed else None))
@@ -160,11 +160,12 @@ def stirred_policy(
       other_account: (L,) bool, which lanes see the account vectors of `seen` and not their own.
     """
     allow_short, band = jnp.expand_dims(tape.allow_short, 0), spec.config.rebalance_band
+    network = agent.network(params)
 
     def decide(m: Moment) -> Order:
         vector, by_symbol, mask = _look(m, spec, allow_short)
         shown = jnp.where(other_account.reshape(1, -1, 1), m.row.account, by_symbol)
-        found, _ = agent.act(params, m.row.market, jnp.expand_dims(shown, -2), jnp.expand_dims(mask, -2))
+        found, _ = agent.act(network, m.row.market, jnp.expand_dims(shown, -2), jnp.expand_dims(mask, -2))
         policy = Distribution(jnp.swapaxes(found.log_probs[..., 0, :], 0, 1))  # (L, S, K)
         units = policy_units(m.account, policy, m.market, m.costs, allow_short, spec)
         if spec.config.act_by == "mean":

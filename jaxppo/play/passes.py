@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from jaxppo.config.schema import EnvConfig
 from jaxppo.env.account import AccountState, Levels, StepRecord, close_out, ex_dividend, gone_at, open_account, settle
 from jaxppo.market.tape import Costs, MarketStep, Quote, Tape, consecutive_bars, take_quotes, take_steps
+from jaxppo.packed import packed_scan
 from jaxppo.play.curve import TradeSums
 
 
@@ -196,7 +197,7 @@ def play(
     xs = (decider.inputs, steps, quotes, jnp.expand_dims(valid, 1), at_end)
     bars = jnp.maximum(tape.length - 1 - tape.first, 1).astype(start.equity.dtype).reshape(1, -1)
     if keep:
-        end, (record, note) = jax.lax.scan(bar, begin, xs)
+        end, (record, note) = packed_scan(bar, begin, xs)
         before = jnp.concatenate([jnp.expand_dims(start.equity, 0), record.equity[:-1]])
         rows = bar_sums(record, before, steps.close, jnp.expand_dims(valid, 1), cash)
         sums = jax.tree.map(lambda x: x.sum(0, dtype=x.dtype), rows)
@@ -208,7 +209,7 @@ def play(
         added = bar_sums(record, before.account.equity, x[1].close, x[3], cash)
         return (after, jax.tree.map(jnp.add, sums, added)), record.equity
 
-    (end, sums), equity = jax.lax.scan(step, (begin, TradeSums(zero, zero, none, none, none, zero, zero, zero)), xs)
+    (end, sums), equity = packed_scan(step, (begin, TradeSums(zero, zero, none, none, none, zero, zero, zero)), xs)
     return Pass(equity, _per_bar(sums, bars), valid, end.account, None, None, end.watched)
 
 

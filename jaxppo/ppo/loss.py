@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int32
 
-from jaxppo.agent.policy import Agent, Kept, Params, distribution
+from jaxppo.agent.policy import Agent, Kept, Weights, distribution
 from jaxppo.env.protocol import Env
 from jaxppo.market.tape import Terms
+from jaxppo.packed import sums
 from jaxppo.ppo.state import Hyper
 from jaxppo.shapes import check_fields
 
@@ -28,7 +29,7 @@ class Samples(NamedTuple):
 
 
 class AdvantageScale(NamedTuple):
-    """What the advantages of a minibatch are scaled by, where it lies over several devices."""
+    """What the advantages of a minibatch are centred and scaled by."""
 
     mean: Float[jax.Array, ""]
     deviation: Float[jax.Array, ""]
@@ -41,7 +42,7 @@ class Batch(NamedTuple):
     terms: Terms  # (P, 1)
     samples: Samples
     kept: Kept | None = None  # what dropout kept in the rollout
-    scale: AdvantageScale | None = None  # of the whole minibatch; None where these samples are all of it
+    scale: AdvantageScale | None = None  # of the whole minibatch, whatever devices it lies on; None: as they are
 
 
 class LossMetrics(NamedTuple):
@@ -71,11 +72,10 @@ def value_loss(value: jax.Array, old_value: jax.Array, target: jax.Array, clip: 
 def ppo_loss(
     agent: Agent,
     env: Env,
-    params: Params,
+    params: Weights,
     batch: Batch,
     hyper: Hyper,
     entropy_coefficient: jax.Array,
-    normalize: bool,
 ) -> tuple[jax.Array, LossMetrics]:
     """Total loss of a minibatch; the encoder runs once over each of its paths, under the gradient."""
     check_fields(batch)
@@ -92,19 +92,17 @@ def ppo_loss(
     log_prob = policy.log_probs if samples.action is None else policy.log_prob(samples.action)
 
     def mean(x: jax.Array) -> jax.Array:
-        """Over samples; over every action under the behaviour policy where there is no sampled one."""
-        return x.mean() if samples.action is not None else jnp.sum(jnp.exp(samples.log_prob) * x, axis=-1).mean()
+        """Over every action under the behaviour policy where there is no sampled one: (T, P, L)."""
+        return x if samples.action is not None else jnp.sum(jnp.exp(samples.log_prob) * x, axis=-1)
 
     advantage = samples.advantage
-    if normalize:
-        centred = advantage - (mean(advantage) if batch.scale is None else batch.scale.mean)
-        deviation = jnp.sqrt(mean(jnp.square(centred))) if batch.scale is None else batch.scale.deviation
-        advantage = centred / (deviation + 1e-8)
+    if batch.scale is not None:
+        advantage = (advantage - batch.scale.mean) / (batch.scale.deviation + 1e-8)
     surrogate = mean(policy_loss(log_prob, samples.log_prob, advantage, hyper.clip))
-    critic = value_loss(value, samples.value, samples.value_target, hyper.clip_value).mean()
-    entropy = policy.entropy().mean()
+    critic = value_loss(value, samples.value, samples.value_target, hyper.clip_value)
+    entropy = policy.entropy()
     log_ratio = log_prob - samples.log_prob
-    metrics = LossMetrics(
+    told = LossMetrics(
         policy_loss=surrogate,
         value_loss=critic,
         entropy=entropy,
@@ -112,4 +110,5 @@ def ppo_loss(
         approx_kl=mean(jnp.expm1(log_ratio) - log_ratio),
         clip_fraction=mean((jnp.abs(jnp.expm1(log_ratio)) > hyper.clip).astype(jnp.float32)),
     )
-    return surrogate + hyper.value_weight * critic - entropy_coefficient * entropy, metrics
+    metrics = LossMetrics(*sums(jax.lax.stop_gradient(told), 3) / samples.value.size)
+    return (surrogate + hyper.value_weight * critic - entropy_coefficient * entropy).mean(), metrics

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int32
 
-from jaxppo.agent.policy import Distribution, Params
+from jaxppo.agent.policy import Distribution, Params, Weights
 from jaxppo.env.protocol import Env, Ratio, State, StepResult
 from jaxppo.market.tape import (
     MarketStep,
@@ -27,6 +27,7 @@ from jaxppo.market.tape import (
     take_terms,
     take_windows,
 )
+from jaxppo.packed import sums
 from jaxppo.ppo.advantages import counterfactual
 from jaxppo.ppo.noise import PathNoise, noisy
 from jaxppo.ppo.shard import Shard
@@ -114,18 +115,28 @@ def _path_steps(tape: Tape, paths: PathState, n_steps: int) -> tuple[MarketStep,
 
 
 def _step_metrics(result: StepResult, env: Env, action: jax.Array) -> dict[str, jax.Array | Ratio]:
-    """Scalars of one step over all environments: means that the update averages on."""
-    metrics: dict[str, jax.Array | Ratio] = {"reward_mean": result.reward.mean(), **env.metrics(result)}
+    """Figures of one step and every lane (P, L), or the same for all; `_over_steps` has their means."""
+    figures: dict[str, jax.Array | Ratio] = {"reward_mean": result.reward, **env.metrics(result)}
     for index, label in enumerate(env.action_labels):
-        metrics[f"action_share_{label}"] = (action == index).astype(jnp.float32).mean()
-    return metrics
+        figures[f"action_share_{label}"] = action == index
+    return figures
 
 
-def _over_steps(metrics: dict[str, jax.Array | Ratio], shard: Shard) -> dict[str, jax.Array]:
-    """The figures of T steps (T,) of each device as means () over all."""
-    means = {name: x if isinstance(x, Ratio) else x.mean() for name, x in metrics.items()}
+def _lane_sums(told: Any, shape: tuple[int, ...]) -> jax.Array:
+    """Sums over all lanes of M figures, (P, L) each or the same for all: (M,)."""
+    return sums([jnp.broadcast_to(x, shape).astype(jnp.float32) for x in jax.tree.leaves(told)], 2)
+
+
+def _over_steps(metrics: dict[str, jax.Array | Ratio], lanes: int, shard: Shard) -> dict[str, jax.Array]:
+    """The figures of T steps, sums over all lanes of each device (T,), as means () over all."""
+    means = {name: jax.tree.map(lambda x: x / lanes, x) for name, x in metrics.items()}
+    means = {name: x if isinstance(x, Ratio) else x.mean() for name, x in means.items()}
     means = shard.mean(means)
-    return {name: (x.top / x.bottom).mean() if isinstance(x, Ratio) else x for name, x in means.items()}
+    return {name: _ratio(x).mean() if isinstance(x, Ratio) else x for name, x in means.items()}
+
+
+def _ratio(x: Ratio) -> jax.Array:
+    return x.top / jnp.maximum(x.bottom, 1e-12)
 
 
 class Bar(NamedTuple):
@@ -147,7 +158,7 @@ class Ground(NamedTuple):
 
 
 def every_action(
-    spec: TrainSpec[Env], params: Params, lanes: State, policy: Distribution, bar: Bar, terms: Terms, gamma: jax.Array
+    spec: TrainSpec[Env], params: Weights, lanes: State, policy: Distribution, bar: Bar, terms: Terms, gamma: jax.Array
 ) -> EveryAction:
     """Take every action from every lane (P, L), and value the state that each leads to."""
     shape, n = policy.log_probs.shape[:-1], policy.log_probs.shape[-1]
@@ -164,13 +175,13 @@ def every_action(
 
 
 def play_bar(
-    spec: TrainSpec[Env], params: Params, ground: Ground, gamma: jax.Array, lanes: State, bar: Bar
-) -> tuple[State, tuple[Transition, dict[str, jax.Array | Ratio], dict[str, jax.Array]]]:
+    spec: TrainSpec[Env], params: Weights, ground: Ground, gamma: jax.Array, lanes: State, bar: Bar
+) -> tuple[State, Transition, Any]:
     """One decision of every lane (P, L) and what came of it.
 
     Returns:
-      The lanes at the next close, terminated and broken ones restarted; the transition; metrics, which are means over
-      lanes; and counts of what was bad.
+      The lanes at the next close, terminated and broken ones restarted; the transition; and what the step tells of
+      itself, figures and what was bad, (P, L) each or the same for all.
     """
     env, shape = spec.env, bar.uniform.shape
     n_actions = len(env.action_labels)
@@ -198,8 +209,7 @@ def play_bar(
     reward = jnp.where(bad, value, result.reward)
     kept = Transition(seen, action, policy.log_prob(action), value, reward, result.terminated, bad, every)
     counts = {"bad_samples": bad, "broken_accounts": broken}
-    counts = jax.tree.map(lambda x: x.astype(jnp.float32).sum(), counts)
-    return env.restart(after, result.terminated | broken), (kept, _step_metrics(result, env, action), counts)
+    return env.restart(after, result.terminated | broken), kept, (_step_metrics(result, env, action), counts)
 
 
 class RolloutStart(NamedTuple):
@@ -252,12 +262,20 @@ def collect(
     bars = Bar(now, after, steps, market[:-1], market[1:], uniforms)
     ground = Ground(path_terms(tape, paths), jnp.expand_dims(~clean, -1))
     lanes = env.restart(start.lanes, broken_before)
-    play = partial(play_bar, spec, params, ground, gamma)
-    lanes, (transitions, metrics, counts) = jax.lax.scan(play, lanes, bars)
+    network = agent.network(params)
+    told: list[Any] = []  # how the figures of a step are arranged, which tracing one tells
+
+    def play(lanes: State, bar: Bar) -> tuple[State, tuple[Transition, jax.Array]]:
+        lanes, kept, figures = play_bar(spec, network, ground, gamma, lanes, bar)
+        told[:] = [jax.tree.structure(figures)]
+        return lanes, (kept, _lane_sums(figures, shape))
+
+    lanes, (transitions, figures) = jax.lax.scan(play, lanes, bars)
+    metrics, counts = jax.tree.unflatten(told[0], list(figures.T))  # (T,) each
     _, last_value = agent.decide(params, market[-1], env.observe(lanes, end))
     counts = jax.tree.map(jnp.sum, counts)
     counts["broken_accounts"] += broken_before.astype(jnp.float32).sum()
-    metrics = _over_steps(metrics, spec.shard) | spec.shard.sum(counts)
+    metrics = _over_steps(metrics, math.prod(shape), spec.shard) | spec.shard.sum(counts)
     rollout = Rollout(transitions, last_value, clean)
     check_fields(rollout)
     return lanes, rollout, metrics

@@ -11,6 +11,7 @@ import optax
 from jaxppo.config.schema import Config
 from jaxppo.env.protocol import Env
 from jaxppo.market.tape import Tape
+from jaxppo.packed import packed_scan
 from jaxppo.ppo.advantages import gae
 from jaxppo.ppo.guard import guard_update, stand_ins, where
 from jaxppo.ppo.loss import AdvantageScale, Batch, Samples, ppo_loss
@@ -29,7 +30,7 @@ class Chosen(NamedTuple):
     """The paths of a minibatch that a device has."""
 
     paths: jax.Array  # (p,) int32, among this device's
-    scale: AdvantageScale | None  # where several devices have the minibatch
+    scale: AdvantageScale | None  # of the minibatch, where advantages are normalised
 
 
 class Learner(NamedTuple):
@@ -79,15 +80,14 @@ def gradient_step(
 ) -> tuple[Learner, dict[str, jax.Array]]:
     """One optimizer step. Non-finite gradients and steps past the KL limit change nothing but the count of steps."""
     loss = jax.value_and_grad(ppo_loss, argnums=2, has_aux=True)
-    (_, aux), grads = loss(
-        spec.agent, spec.env, learner.learned.params, batch, hyper, coefficient, spec.config.ppo.normalize_advantages
-    )
+    (_, aux), grads = loss(spec.agent, spec.env, learner.learned.params, batch, hyper, coefficient)
     grads, aux = spec.shard.mean((grads, aux))  # devices have equal shares of a minibatch, so means of means are exact
     norm = optax.tree.norm(grads)
     finite = jnp.isfinite(norm)
     stopped = learner.stopped | ((hyper.target_kl > 0) & (aux.approx_kl > hyper.target_kl))
     after, steps = adam_step(learner.learned, grads, learner.steps, spec.config, hyper)
-    learned = where(finite & ~stopped, after, learner.learned)
+    moves = finite & ~stopped
+    learned = where(moves, after, learner.learned)
     skipped = learner.skipped + (~finite).astype(jnp.int32)
     return Learner(learned, steps, stopped, skipped), {**aux._asdict(), "grad_norm": norm}
 
@@ -177,7 +177,7 @@ def learn(
     """
     paths = shuffle_paths(key, clean, spec.config, spec.shard)
     scales = None
-    if spec.shard.count > 1 and spec.config.ppo.normalize_advantages:
+    if spec.config.ppo.normalize_advantages:
         scales = advantage_scales(samples, paths, spec.shard)
     coefficient = entropy_coefficient(
         state.update, spec.config.budget.n_updates, hyper.entropy_start, hyper.entropy_end, hyper.entropy_anneal
@@ -189,7 +189,7 @@ def learn(
 
     learned = Learned(state.params, state.moments)
     learner = Learner(learned, state.steps, jnp.zeros((), bool), jnp.zeros((), jnp.int32))
-    learner, metrics = jax.lax.scan(step, learner, Chosen(paths, scales))
+    learner, metrics = packed_scan(step, learner, Chosen(paths, scales))
     finite = jnp.isfinite(metrics["grad_norm"])  # the skipped steps are counted, and would hide what the others did
     means = jax.tree.map(lambda x: jnp.mean(x, where=finite), metrics)
     means["skipped_steps"] = learner.skipped.astype(jnp.float32)
