@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
@@ -149,14 +148,21 @@ def begin_compiling(
     *arguments: Any,
     donate: tuple[int, ...] = (),
     options: Mapping[str, Any] = MappingProxyType({}),
+    after: Future[Any] | None = None,
 ) -> Future[Executable]:
     """`compile_program` of which only the tracing is waited for: XLA compiles beside what goes on here.
 
-    What goes wrong in it is raised by `result_of` it.
+    What goes wrong in it is raised by `result_of` it. `after`: XLA begins when this is done.
     """
     began = time.perf_counter()
     lowered = jax.jit(function, donate_argnums=donate).lower(*arguments)
-    return beside(partial(_compile, lowered, options, began))
+
+    def work() -> Executable:
+        if after is not None:
+            wait([after])
+        return _compile(lowered, options, began)
+
+    return beside(work)
 
 
 def beside(work: Callable[[], T]) -> Future[T]:
