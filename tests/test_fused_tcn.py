@@ -152,6 +152,6 @@ def test_a_gpu_gets_two_kernels_for_value_and_gradient():
 
 def test_channels_without_kernels_are_refused():
     fused = {"kernels": "fused", "trunk_width": 16}
-    with pytest.raises(ConfigError, match="channels: with kernels fused it must be 16, 32 or 64, got 48"):
-        check_config(tiny_config(channels=48, **fused))
-    check_config(tiny_config(channels=48, encoder="window_mlp", **fused))
+    with pytest.raises(ConfigError, match="channels: with kernels fused it must be 16 or 32, got 64"):
+        check_config(tiny_config(channels=64, **fused))
+    check_config(tiny_config(channels=64, encoder="window_mlp", **fused))

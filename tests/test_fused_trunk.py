@@ -127,5 +127,5 @@ def test_a_gpu_gets_two_kernels_for_value_and_gradient():
 
 
 def test_a_width_without_kernels_is_refused():
-    with pytest.raises(ConfigError, match="trunk_width: with kernels fused it must be 16, 32 or 64, got 48"):
+    with pytest.raises(ConfigError, match="trunk_width: with kernels fused it must be 16 or 32 or 64, got 48"):
         check_config(tiny_config(kernels="fused", trunk_width=48))

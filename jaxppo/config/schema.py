@@ -160,8 +160,8 @@ class AgentConfig:
     """Hidden layers of the trunk; the first joins market and account."""
     kernels: Literal["plain", "fused"] = "plain"
     """fused: on NVIDIA GPUs, the tcn encoder is one kernel forward and one backward, trunk and heads are another two.
-    channels and trunk_width must be 16, 32 or 64. Other devices, encoders and dropout take the plain path. Compiled for
-    A100 and H100, but not yet run on either."""
+    trunk_width must be 16, 32 or 64, and channels 16 or 32. Other devices, encoders and dropout take the plain path.
+    Compiled for A100 and H100, but not yet run on either."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Matmul precision of the network; parameters, losses and accounts stay float32."""
 
