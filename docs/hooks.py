@@ -30,10 +30,14 @@ FLAGS = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 
 
 def own_options(command: str) -> Any:
-    """The dataclass of a command's own options: the one that its command line names."""
-    module = importlib.import_module(f"jaxppo.{command}.__main__")
-    (found,) = (v for k, v in vars(module).items() if k.endswith("Options") and dataclasses.is_dataclass(v))
-    return found
+    """The dataclass of a command's own options: the one that its command line names, or imports only where it runs."""
+    for module in ("__main__", "run"):
+        names = vars(importlib.import_module(f"jaxppo.{command}.{module}"))
+        found = [v for k, v in names.items() if k.endswith("Options") and dataclasses.is_dataclass(v)]
+        if found:
+            break
+    (own,) = found
+    return own
 
 
 def flags(options: Any) -> Iterator[tuple[str, str]]:
