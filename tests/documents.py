@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import re
 import shlex
 import subprocess
@@ -103,7 +104,7 @@ def parsed(command: str, where: str) -> tuple[ModuleType, list[str]] | None:
     if "--help" in arguments:
         return module, arguments
     options = own_options(found["name"])
-    if hasattr(module, "parse_with_config"):
+    if "parse_with_config" in inspect.getsource(module):  # which may be imported only where it runs
         request: Request[Any] = parse_with_config(arguments, where, "", options)
         request.resolve(DeviceInfo("cpu", "", 1, None))
     else:
