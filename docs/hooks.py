@@ -107,7 +107,7 @@ def commands() -> str:
     for name, purpose in COMMANDS.items():
         module = importlib.import_module(f"jaxppo.{name}.__main__")
         text += f"## {name}\n\n`{module.PROGRAM}`, or `jaxppo {name}`: {purpose}. {module.DESCRIPTION}\n\n"
-        if hasattr(module, "parse_with_config"):
+        if "parse_with_config" in inspect.getsource(module):
             text += "It also takes a flag for every [field of the configuration](configuration.md).\n\n"
         text += table(own_options(name))
     return text
