@@ -1,7 +1,9 @@
 """Two fake CPU devices and JAX's strict modes, set before anything imports JAX, and what makes compiling cheap."""
 
+import atexit
 import os
 import random
+import shutil
 import tempfile
 from importlib import metadata
 
@@ -18,7 +20,9 @@ if os.environ.get("COMPILED_AS_USERS_DO", "false") != "true":
 os.environ["XLA_FLAGS"] = flags
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests that jit the same tiny program compile it once a session, whichever process they are in.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jaxppo-tests-"))
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxppo-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 from collections.abc import Iterator  # noqa: E402

@@ -6,6 +6,7 @@ import statistics
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -203,8 +204,11 @@ def compile_segment(
         length = max(config.budget.validate_every, 2)
         function, counts = lambda s, h, t: program.updates(s, h, t, length), ()
     began = time.perf_counter()
-    updates = begin_compiling(function, state, hyper, tape, *counts, donate=(0,), options=options)
-    validation = result_of(begin_compiling(program.validation, state.params, data, options=options)).run
+    # From jax 0.11 on a kernel of Pallas asks the mesh around it which GPU it is for.
+    with jax.sharding.use_abstract_mesh(over.abstract_mesh) if over else nullcontext():
+        updates = begin_compiling(function, state, hyper, tape, *counts, donate=(0,), options=options)
+        validating = begin_compiling(program.validation, state.params, data, options=options)
+    validation = result_of(validating).run
     trained = result_of(updates).run
     seconds = time.perf_counter() - began
     region = join_regions(*(count_module(parse_module(made.as_text() or "")) for made in (trained, validation)))
