@@ -18,13 +18,15 @@ Body = Callable[[Any, Any], tuple[Any, Any]]
 
 @dataclass(frozen=True)
 class Packing:
-    """Which arrays of a tree lie together: those of one dtype and shape, in one array with an axis more.
+    """Which arrays of a tree lie together: those of one shape, in one array with an axis more.
+
+    What has 32 bits travels as int32, bit for bit, and so do bools; other dtypes lie apart, each by itself.
 
     Example:
       >>> tree = {"price": jnp.ones(3), "open": jnp.zeros(3, bool), "units": jnp.zeros(3), "trades": jnp.zeros(3, int)}
       >>> packing = packing_of(tree)
       >>> [(str(x.dtype), x.shape) for x in packing.pack(tree)]
-      [('int32', (2, 3)), ('float32', (2, 3))]
+      [('int32', (4, 3))]
       >>> packing.unpack(packing.pack(tree))["open"]
       Array([False, False, False], dtype=bool)
     """
@@ -34,26 +36,23 @@ class Packing:
 
     @property
     def _groups(self) -> dict[tuple[Any, tuple[int, ...]], list[int]]:
-        """The leaves of each array that is packed; bools travel as int32."""
+        """The leaves of each array that is packed."""
         groups: dict[tuple[Any, tuple[int, ...]], list[int]] = {}
         for place, (dtype, shape) in enumerate(self.kinds):
             groups.setdefault((_carrier(dtype), shape), []).append(place)
         return groups
 
     def pack(self, tree: Any) -> tuple[jax.Array, ...]:
-        """The leaves as arrays (G, *shape), one for every dtype and shape."""
+        """The leaves as arrays (G, *shape)."""
         leaves = jax.tree.leaves(tree)
-        return tuple(
-            jnp.stack([jnp.asarray(leaves[i], dtype) for i in places]) for (dtype, _), places in self._groups.items()
-        )
+        return tuple(jnp.stack([_travels(leaves[i]) for i in places]) for places in self._groups.values())
 
     def unpack(self, packed: tuple[jax.Array, ...], axis: int = 0) -> Any:
         """The tree again; `axis` is that of the leaves, behind axes that a loop has added."""
         leaves: list[Any] = [None] * len(self.kinds)
         for array, places in zip(packed, self._groups.values(), strict=True):
             for row, place in enumerate(places):
-                leaf = jax.lax.index_in_dim(array, row, axis, keepdims=False)
-                leaves[place] = leaf != 0 if self.kinds[place][0] == jnp.bool_ else leaf
+                leaves[place] = _arrives(jax.lax.index_in_dim(array, row, axis, keepdims=False), self.kinds[place][0])
         return jax.tree.unflatten(self.treedef, leaves)
 
 
@@ -95,5 +94,18 @@ def sums(arrays: Sequence[jax.Array], n_axes: int) -> jax.Array:
     return added
 
 
+_WORDS = (jnp.dtype(jnp.float32), jnp.dtype(jnp.uint32))
+
+
 def _carrier(dtype: Any) -> Any:
-    return jnp.dtype(jnp.int32) if dtype == jnp.bool_ else dtype
+    return jnp.dtype(jnp.int32) if dtype in _WORDS or dtype == jnp.bool_ else dtype
+
+
+def _travels(x: jax.Array) -> jax.Array:
+    word: jax.Array = jax.lax.bitcast_convert_type(x, jnp.int32) if x.dtype in _WORDS else x
+    return word.astype(jnp.int32) if x.dtype == jnp.bool_ else word
+
+
+def _arrives(x: jax.Array, dtype: Any) -> jax.Array:
+    word: jax.Array = jax.lax.bitcast_convert_type(x, dtype) if dtype in _WORDS else x
+    return word != 0 if dtype == jnp.bool_ else word

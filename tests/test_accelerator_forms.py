@@ -82,20 +82,19 @@ def test_sums_of_several_arrays_are_those_of_each():
     np.testing.assert_allclose(sums(arrays, 2), [[a.sum() for a in x] for x in arrays], rtol=1e-5)
 
 
-KINDS = st.sampled_from([jnp.float32, jnp.int32, jnp.bool_])
+KINDS = st.sampled_from([jnp.float32, jnp.int32, jnp.bool_, jnp.uint32, jnp.float16])
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(KINDS, st.sampled_from([(), (2,), (2, 3)])), min_size=1, max_size=6))
 def test_what_is_packed_comes_out_as_it_was(kinds):
-    tree = {str(i): (10 * numbers(i, *shape)).astype(dtype) for i, (dtype, shape) in enumerate(kinds)}
+    tree = {str(i): jnp.abs(10 * numbers(i, *shape)).astype(dtype) for i, (dtype, shape) in enumerate(kinds)}
     packing = packing_of(tree)
     back = packing.unpack(packing.pack(tree))
     for name, x in tree.items():
         assert back[name].dtype == x.dtype
         np.testing.assert_array_equal(back[name], x)
-    carriers = {(jnp.dtype(jnp.int32 if d == jnp.bool_ else d), s) for d, s in kinds}
-    assert len(packing.pack(tree)) == len(carriers)
+    assert len(packing.pack(tree)) == len({(dtype == jnp.float16, shape) for dtype, shape in kinds})
 
 
 def test_a_packed_scan_is_a_scan():

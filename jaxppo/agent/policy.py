@@ -188,10 +188,15 @@ class Agent(NamedTuple):
         """The parameters (N,) apart, those of an ensemble (M, N) with M first.
 
         `encode`, `act` and `decide` take them in place of the vector. A loop that cuts them out of the vector itself
-        does so in every turn, a kernel for each of the network's 22 arrays on a GPU.
+        does so in every turn, a kernel for each of the network's 22 arrays on a GPU, and rounds them to bfloat16, where
+        that is computed in, by as many.
         """
         apart: Network = self.unravel(params) if params.ndim == 1 else jax.vmap(self.unravel)(params)
-        return apart
+        if self.spec.config.kernels == "fused":  # they round as they go
+            return apart
+        decides = {name: apart[name] for name in ("account", "hidden", "policy_head", "value_head") if name in apart}
+        rounded: Network = jax.tree.map(lambda x: x.astype(self.spec.config.compute_dtype), decides)
+        return apart | rounded
 
     def dropping(self, kept: Kept | None) -> Agent:
         """The same network with units dropped, for the paths P of `kept`; None drops none."""

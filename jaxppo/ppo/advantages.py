@@ -41,8 +41,7 @@ def gae(
         advantage = d + gamma * lam * go * following
         return advantage, advantage
 
-    # 8 steps a turn: on a GPU production's 8 turns of 3 kernels are one kernel.
-    _, advantage = jax.lax.scan(back, jnp.zeros_like(value[0]), (delta, goes_on), reverse=True, unroll=8)
+    _, advantage = jax.lax.scan(back, jnp.zeros_like(value[0]), (delta, goes_on), reverse=True)
     return advantage, advantage + value
 
 
