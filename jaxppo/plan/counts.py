@@ -147,7 +147,8 @@ def _functions(module: Module, instruction: Instruction) -> tuple[str, ...]:
 
 
 def _label(module: Module, instruction: Instruction) -> str:
-    functions = _functions(module, instruction)
+    """What a loop is called: by the function that it is written in, not by `packed_scan`, which many call."""
+    functions = [f for f in _functions(module, instruction) if not f.startswith("packed.py:")]
     return functions[0] if functions else instruction.name
 
 
