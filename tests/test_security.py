@@ -442,9 +442,11 @@ def _deep(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [_pipe, _sparse, _deep])
-def test_json_of_a_run_is_bounded_and_not_waited_for(run: tuple[Path, str], make: Callable[[Path], None]) -> None:
+def test_json_of_a_run_is_bounded_and_not_waited_for(
+    run: tuple[Path, str], make: Callable[[Path], None], tmp_path: Path
+) -> None:
     """Each file of JSON that a run and its checkpoints are read by, replaced by what only harms."""
-    place = run[0].parent / f"harmed-{make.__name__}"
+    place = tmp_path / "harmed"
     shutil.copytree(run[0], place)
     newest = max((place / "checkpoints").iterdir(), key=lambda p: int(p.name))
     for file in (place / "manifest.json", place / "gate.json", newest / "info.json", newest / "checksums.json"):

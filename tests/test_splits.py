@@ -367,6 +367,9 @@ def spoil_padding(tape):
 class CalendarAgent(NamedTuple):
     """Buys while the first feature is above -.1 and sells while it is below: on some days of the week."""
 
+    def network(self, params):
+        return params
+
     def encode(self, params, features):
         return features[..., :1] + 0.1
 
