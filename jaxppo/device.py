@@ -81,6 +81,13 @@ def describe_memory(share: float, device: DeviceInfo) -> list[str]:
     return [f"gpu_memory {share:g}: of each GPU's memory{taken}; the rest is for others"]
 
 
+def describe_kernels(kernels: str, device: DeviceInfo) -> list[str]:
+    """Where fused kernels were asked for and there are none, a line."""
+    if kernels == "plain" or device.capability is not None:
+        return []
+    return [f"kernels {kernels}: there is no NVIDIA GPU here, so the plain path is taken"]
+
+
 T = TypeVar("T")
 
 

@@ -1,3 +1,3 @@
 """The version of the package: pyproject.toml reads it here, so that a checkout that is not installed knows it, too."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

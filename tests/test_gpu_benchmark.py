@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import agree, command, steps, suite, trace
-from benchmarks.gpu.run import NOT_RUN, OK, STOPPED, Runner, Step, Took
+from benchmarks.gpu.run import CLOSING, FAILED, NOT_RUN, OK, STOPPED, Runner, Step, Took
 from benchmarks.gpu.table import table, wrong
 
 HLO = """
@@ -104,10 +104,18 @@ def endless(monkeypatch):
 def test_a_part_that_takes_too_long_is_stopped(tmp_path, endless):
     said: list[str] = []
     of = runner(tmp_path, 30, said)
-    of.run([Step("x", "one", "card", least=0, most=0.1)])
-    assert of.took["one"].status == STOPPED
+    of.run([Step("x", "one", "card", least=0, most=0.1)])  # longer than any run of it should take
+    assert of.took["one"].status == FAILED
     assert of.took["one"].seconds < 30
-    assert said[0].startswith("one: stopped, 0 s: after 0 s")
+    assert said[0].startswith("one: failed, 0 s: after 0 s")
+    assert any(text.startswith("FAILED one") for text in table({}, of.took))
+
+
+def test_a_part_that_the_time_left_cuts_off_did_not_fail(tmp_path, endless):
+    of = runner(tmp_path, CLOSING + 0.5, [])
+    of.run([Step("x", "one", "card", least=0), Step("x", "two", "card")])
+    assert [took.status for took in of.took.values()] == [STOPPED, NOT_RUN]
+    assert table({}, of.took)[-2:] == ["stopped before the end: one", "not run for want of time: two"]
 
 
 def test_an_interrupt_stops_the_part_and_leaves_what_there_is(capsys, tmp_path, endless):

@@ -83,7 +83,7 @@ class Runner:
     def _one(self, step: Step) -> None:
         left = self.left()
         if left - CLOSING < (0.0 if self._tiny else step.least):
-            ended = Took(NOT_RUN, 0.0, f"{max(left, 0.0):.0f} s were left, it needs {step.least:.0f}")
+            ended = Took(NOT_RUN, 0.0, f"{max(left, 0.0):.0f} s were left, too few")
         else:
             ended = self._started(step, left - CLOSING if self._tiny else min(step.most, left - CLOSING))
         self.took[step.name] = ended
@@ -102,7 +102,8 @@ class Runner:
                 status = process.wait(limit)
             except subprocess.TimeoutExpired:
                 kill(process)
-                return Took(STOPPED, time.monotonic() - began, f"after {limit:.0f} s")
+                hangs = limit >= step.most and not self._tiny
+                return Took(FAILED if hangs else STOPPED, time.monotonic() - began, f"after {limit:.0f} s")
             finally:
                 self._running.discard(process)
         seconds = time.monotonic() - began

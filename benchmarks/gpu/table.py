@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.gpu.run import NOT_RUN, OK, Took, line
+from benchmarks.gpu.run import FAILED, NOT_RUN, STOPPED, Took, line
 from benchmarks.gpu.steps import BASE, VARIANTS
 
 Results = Mapping[str, Any]
@@ -46,7 +46,9 @@ def table(results: Results, took: Mapping[str, Took]) -> list[str]:
     lines = [*_card(results), *_checks(results), *_programs(results), *_profile(results), *_envs(results)]
     lines += _commands(results)
     lines += [f"WRONG  {sentence}" for sentence in wrong(results)]
-    lines += [f"FAILED {line(name, of)}" for name, of in took.items() if of.status not in (OK, NOT_RUN)]
+    lines += [f"FAILED {line(name, of)}" for name, of in took.items() if of.status == FAILED]
+    if cut := [name for name, of in took.items() if of.status == STOPPED]:
+        lines.append(f"stopped before the end: {', '.join(cut)}")
     if left_out := [name for name, of in took.items() if of.status == NOT_RUN]:
         lines.append(f"not run for want of time: {', '.join(left_out)}")
     return lines

@@ -397,7 +397,8 @@ def from_dict(raw: Any, where: str = "config") -> Config:
     values: dict[str, Any] = {}
     for key, value in raw.items():
         if key not in top:
-            raise ConfigError(f"{where}: unknown group {key!r}; {nearest(str(key), top)}")
+            belongs = f"{key} is a field of the group {FIELD_GROUP[key]}" if key in FIELD_GROUP else ""
+            raise ConfigError(f"{where}: unknown group {key!r}; {belongs or nearest(str(key), top)}")
         if key in GROUPS:
             values[key] = group_from_dict(key, value, where)
         else:
@@ -414,7 +415,8 @@ def group_from_dict(group: str, raw: Any, where: str) -> Any:
     values = {}
     for key, value in raw.items():
         if key not in hints:
-            raise ConfigError(f"{where}: unknown field {group}.{key}; {nearest(str(key), FIELD_GROUP)}")
+            belongs = f"{key} is a field of the group {FIELD_GROUP[key]}" if key in FIELD_GROUP else ""
+            raise ConfigError(f"{where}: unknown field {group}.{key}; {belongs or nearest(str(key), FIELD_GROUP)}")
         values[key] = _coerce(value, hints[key], f"{where}: {group}.{key}")
     return cls(**values)
 
