@@ -71,8 +71,12 @@ def take_memory(
     environ[MEMORY_FRACTION] = told
 
 
-def describe_memory(share: float, device: DeviceInfo) -> list[str]:
-    """What came of `GpuMemory`, a line where it was asked for."""
+def describe_device(share: float, kernels: str, device: DeviceInfo) -> list[str]:
+    """What comes of `GpuMemory` and of the kernels that were asked for, on this device: a line each."""
+    return [*_describe_memory(share, device), *_describe_kernels(kernels, device)]
+
+
+def _describe_memory(share: float, device: DeviceInfo) -> list[str]:
     if share == 0:
         return []
     if device.platform == "cpu":
@@ -81,8 +85,7 @@ def describe_memory(share: float, device: DeviceInfo) -> list[str]:
     return [f"gpu_memory {share:g}: of each GPU's memory{taken}; the rest is for others"]
 
 
-def describe_kernels(kernels: str, device: DeviceInfo) -> list[str]:
-    """Where fused kernels were asked for and there are none, a line."""
+def _describe_kernels(kernels: str, device: DeviceInfo) -> list[str]:
     if kernels == "plain" or device.capability is not None:
         return []
     return [f"kernels {kernels}: there is no NVIDIA GPU here, so the plain path is taken"]

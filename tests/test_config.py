@@ -328,6 +328,8 @@ def test_unknown_names_give_the_nearest(call, words):
         ({"data": {"symbols": "AAPL"}}, ["data.symbols", "tuple", "'AAPL'"]),
         ({"env": {"fee": 0.001}}, ["env.fee", "dict", "0.001"]),
         ({"ppo": [1]}, ["'ppo'", "mapping", "list"]),
+        ({"kernels": "fused"}, ["'kernels'", "a field of the group agent"]),
+        ({"agent": {"dropout": 0.1}}, ["agent.dropout", "a field of the group ppo"]),
         ([1], ["mapping", "list"]),
         (None, ["mapping", "NoneType"]),
         # Inside of lists and mappings, and at the top.

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from jaxppo.config.layers import DeviceInfo
-from jaxppo.device import MEMORY_FRACTION, cuda_capability, describe_memory, take_memory
+from jaxppo.device import MEMORY_FRACTION, cuda_capability, describe_device, take_memory
 from jaxppo.errors import ConfigError
 
 COUNT = """
@@ -80,10 +80,16 @@ def test_what_is_no_share_of_memory_is_refused(share):
 
 
 def test_the_share_of_memory_is_told():
-    assert describe_memory(0.0, DeviceInfo("gpu", "H100", 1, 2**33)) == []
-    assert describe_memory(0.1, DeviceInfo("gpu", "H100", 1, 2**33)) == [
+    assert describe_device(0.0, "plain", DeviceInfo("gpu", "H100", 1, 2**33)) == []
+    assert describe_device(0.1, "plain", DeviceInfo("gpu", "H100", 1, 2**33)) == [
         "gpu_memory 0.1: of each GPU's memory, 8,192 MiB; the rest is for others"
     ]
-    assert describe_memory(0.1, DeviceInfo("cpu", "cpu", 1, None)) == [
+    assert describe_device(0.1, "plain", DeviceInfo("cpu", "cpu", 1, None)) == [
         "gpu_memory 0.1: there is no GPU here, and a CPU's memory is not taken beforehand"
     ]
+
+
+def test_fused_kernels_without_an_nvidia_gpu_are_told():
+    (said,) = describe_device(0.0, "fused", DeviceInfo("cpu", "cpu", 1, None))
+    assert said == "kernels fused: there is no NVIDIA GPU here, so the plain path is taken"
+    assert describe_device(0.0, "fused", DeviceInfo("gpu", "H100", 1, 2**33, (9, 0))) == []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -397,13 +397,19 @@ def from_dict(raw: Any, where: str = "config") -> Config:
     values: dict[str, Any] = {}
     for key, value in raw.items():
         if key not in top:
-            belongs = f"{key} is a field of the group {FIELD_GROUP[key]}" if key in FIELD_GROUP else ""
-            raise ConfigError(f"{where}: unknown group {key!r}; {belongs or nearest(str(key), top)}")
+            raise ConfigError(f"{where}: unknown group {key!r}; {_meant(key, top)}")
         if key in GROUPS:
             values[key] = group_from_dict(key, value, where)
         else:
             values[key] = _coerce(value, get_type_hints(Config)[key], f"{where}: {key}")
     return Config(**values)
+
+
+def _meant(key: Any, names: Iterable[str]) -> str:
+    """Where a field belongs that stands in the wrong place; else the nearest of the names that may stand there."""
+    if key in FIELD_GROUP:
+        return f"{key} is a field of the group {FIELD_GROUP[key]}"
+    return nearest(str(key), names)
 
 
 def group_from_dict(group: str, raw: Any, where: str) -> Any:
@@ -415,8 +421,7 @@ def group_from_dict(group: str, raw: Any, where: str) -> Any:
     values = {}
     for key, value in raw.items():
         if key not in hints:
-            belongs = f"{key} is a field of the group {FIELD_GROUP[key]}" if key in FIELD_GROUP else ""
-            raise ConfigError(f"{where}: unknown field {group}.{key}; {belongs or nearest(str(key), FIELD_GROUP)}")
+            raise ConfigError(f"{where}: unknown field {group}.{key}; {_meant(key, FIELD_GROUP)}")
         values[key] = _coerce(value, hints[key], f"{where}: {group}.{key}")
     return cls(**values)
 

@@ -86,8 +86,7 @@ def gradient_step(
     finite = jnp.isfinite(norm)
     stopped = learner.stopped | ((hyper.target_kl > 0) & (aux.approx_kl > hyper.target_kl))
     after, steps = adam_step(learner.learned, grads, learner.steps, spec.config, hyper)
-    moves = finite & ~stopped
-    learned = where(moves, after, learner.learned)
+    learned = where(finite & ~stopped, after, learner.learned)
     skipped = learner.skipped + (~finite).astype(jnp.int32)
     return Learner(learned, steps, stopped, skipped), {**aux._asdict(), "grad_norm": norm}
 

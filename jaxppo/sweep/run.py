@@ -9,7 +9,7 @@ from rich.console import Console
 
 from jaxppo.cli import Request
 from jaxppo.config.layers import describe
-from jaxppo.device import describe_memory, enable_compilation_cache, take_memory
+from jaxppo.device import describe_device, enable_compilation_cache, take_memory
 from jaxppo.errors import Interrupted
 from jaxppo.market.bars import describe_symbols
 from jaxppo.market.source import SYNTHETIC
@@ -34,7 +34,8 @@ def describe_sweep(setup: Setup, console: Console) -> None:
     console.print(
         f"preset {config.preset} on {inputs.device.count} x {inputs.device.kind}, seeds from {config.seed} on{seeds}"
     )
-    for line in (*describe_memory(options.gpu_memory, inputs.device), *describe(inputs.resolved)):
+    told = describe_device(options.gpu_memory, config.agent.kernels, inputs.device)
+    for line in (*told, *describe(inputs.resolved)):
         console.print(line)
     if inputs.source == SYNTHETIC:
         console.print("no --data given: sweeping on the embedded synthetic market, which is made up")

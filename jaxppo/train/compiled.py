@@ -129,12 +129,10 @@ def compile_run(
     config: Config,
     market: Market,
     options: Mapping[str, Any] = MappingProxyType({}),
-    mesh: Mesh | None = None,
     segments: Sequence[int] = (),
-    known: bool | None = None,
 ) -> Compiled:
-    """Trace and compile the programs of a run: `begin_run` waited for."""
-    return begin_run(config, market, options, mesh, segments, known=known)()
+    """`begin_run` on one device, waited for."""
+    return begin_run(config, market, options, None, segments)()
 
 
 def begin_run(
@@ -144,7 +142,6 @@ def begin_run(
     mesh: Mesh | None = None,
     segments: Sequence[int] = (),
     *,
-    known: bool | None = None,
     fresh: bool = True,
 ) -> Callable[[], Compiled]:
     """Trace the programs of a run, and compile them beside what goes on here.
@@ -155,7 +152,6 @@ def begin_run(
       options: of XLA.
       mesh: of the devices that the run is divided over; None for one.
       segments: numbers of updates between the validations that are left; by default those of a whole run.
-      known: whether each number of updates has an executable of its own; by default on accelerators.
       fresh: whether a first state will be asked for.
 
     Returns:
@@ -170,14 +166,14 @@ def begin_run(
     state = jax.eval_shape(program.init, *drawn)
     if mesh is not None:
         state = shapes_at(state, shardings(mesh, state_specs(state)))
-    known = jax.default_backend() != "cpu" if known is None else known
-    numbers = [n for n in segments or config.segments if n] if known else ()
+    on_cpu = jax.default_backend() == "cpu"
+    numbers = () if on_cpu else [n for n in segments or config.segments if n]
     began = time.perf_counter()
     updates = Updates(program, (state, *placed[:2]), numbers, options)  # first, as they take longest
     begun = [(updates.first, began)]
     for function, *arguments in ((program.validation, state.params, placed[2]), (program.init, *drawn))[: 1 + fresh]:
         since = time.perf_counter()
-        after = begun[-1][0] if jax.default_backend() == "cpu" else None
+        after = begun[-1][0] if on_cpu else None
         begun.append((begin_compiling(function, *arguments, options=options, after=after), since))
 
     def wait() -> Compiled:

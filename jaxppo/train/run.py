@@ -22,8 +22,7 @@ from jaxppo.config.layers import DeviceInfo, Resolved, describe, flat_fields, lo
 from jaxppo.config.schema import Config
 from jaxppo.device import (
     GpuMemory,
-    describe_kernels,
-    describe_memory,
+    describe_device,
     detect_device,
     enable_compilation_cache,
     take_memory,
@@ -238,8 +237,7 @@ def _train_together(request: Request[RunOptions], hosts: Hosts, began: float) ->
     display = Display(config.budget.n_updates, config.batch_steps * seeds, plain_console(quiet=not hosts.lead))
     ensemble = f", an ensemble of {seeds} policies" if seeds > 1 else ""
     display.say(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}{ensemble}")
-    told = (*describe_memory(options.gpu_memory, device), *describe_kernels(config.agent.kernels, device))
-    for line in (*told, *describe(resolved)):
+    for line in (*describe_device(options.gpu_memory, config.agent.kernels, device), *describe(resolved)):
         display.say(line)
     if options.resume and config.ppo.blocks == 1 and device.count > math.gcd(seeds, device.count):
         display.say("minibatches are drawn within each device's paths from here on, as the run has one block of them")

@@ -26,7 +26,7 @@ from jaxppo.config.schema import Config
 from jaxppo.device import (
     GpuMemory,
     compile_program,
-    describe_memory,
+    describe_device,
     detect_device,
     enable_compilation_cache,
     memory_limit,
@@ -307,7 +307,7 @@ def walkforward_run(request: Request[WalkforwardOptions]) -> Path:
     ensemble = f", an ensemble of {config.budget.seeds} policies in each fold" if config.budget.seeds > 1 else ""
     console.print(f"preset {config.preset} on {device.count} x {device.kind}, seed {config.seed}{ensemble}")
     warnings = fold_warnings(setup)
-    told = describe_memory(options.gpu_memory, device)
+    told = describe_device(options.gpu_memory, config.agent.kernels, device)
     for line in [*told, *describe(resolved), *describe_folds(setup, source), *(f"warning: {w}" for w in warnings)]:
         console.print(line)
     if source == SYNTHETIC:
